@@ -1,0 +1,1 @@
+"""Masked convolution: its definition, and faster implementations that must agree with it."""
