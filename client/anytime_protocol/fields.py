@@ -157,6 +157,13 @@ class Fields:
             raise self.fail(name, value, expected)
         return value
 
+    def objects(self, name: str, limit: int) -> list[Fields]:
+        """A list of at most `limit` objects, each to be read in turn."""
+        return [
+            Fields(item, f"{self.path(name)}[{index}]", self._error)
+            for index, item in enumerate(self.items(name, limit))
+        ]
+
     def inside(self, name: str) -> Fields:
         """The object in field `name`, to be read in turn."""
         return Fields(self.take(name, "an object"), self.path(name), self._error)

@@ -1,0 +1,362 @@
+"""One websocket connection as a state machine, for either side.
+
+Decides what may be said next, answers what needs no application (pings, malformed or stale or
+unwanted messages), and keeps the promise that every request gets exactly one terminal message.
+Refuses to know sockets, clocks and tasks: bytes come in through `receive`, messages through `send`;
+what happened is drained from `events`, what must be written from `outgoing`, in order.
+
+An illegal message from this side's program raises `LocalProtocolError` and changes nothing. An
+illegal message from the peer changes nothing either: it is answered where an answer can name a
+request, and otherwise closes the connection with a code that says why.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum, StrEnum
+from typing import Final, TypeAlias
+
+from anytime_protocol import codec
+from anytime_protocol.codec import FrameKind, FrameLimits
+from anytime_protocol.errors import FieldError, FrameError, LocalProtocolError, ProtocolError
+from anytime_protocol.fields import ID_FORM, JsonObject
+from anytime_protocol.messages import (
+    TYPES,
+    BudgetApplied,
+    Failed,
+    Finished,
+    Infer,
+    Limits,
+    Message,
+    Ping,
+    Pong,
+    Ready,
+    Role,
+    SetBudget,
+    Update,
+    parse,
+)
+from anytime_protocol.requests import MAX_REV
+from anytime_protocol.vocabulary import CloseCode, Effect, ErrorCode
+
+MAX_REASON_BYTES: Final = 123
+"""Of the text of a close frame (RFC 6455 section 5.5: 125 bytes with the code)."""
+
+
+class Phase(StrEnum):
+    """Where a request stands."""
+
+    IDLE = "idle"
+    """The id is not in use: never was, or its request has ended."""
+    ASKED = "asked"
+    """`infer` was sent; not yet admitted."""
+    RUNNING = "running"
+    """Admitted."""
+
+
+TRANSITIONS: Final[dict[tuple[Phase, str], Phase]] = {
+    (Phase.IDLE, "infer"): Phase.ASKED,
+    (Phase.ASKED, "accepted"): Phase.RUNNING,
+    (Phase.RUNNING, "update"): Phase.RUNNING,
+    (Phase.ASKED, "final"): Phase.IDLE,
+    (Phase.ASKED, "error"): Phase.IDLE,
+    (Phase.RUNNING, "final"): Phase.IDLE,
+    (Phase.RUNNING, "error"): Phase.IDLE,
+    # These change no phase, and may cross the terminal message on the wire.
+    (Phase.IDLE, "budget"): Phase.IDLE,
+    (Phase.ASKED, "budget"): Phase.ASKED,
+    (Phase.RUNNING, "budget"): Phase.RUNNING,
+    (Phase.IDLE, "cancel"): Phase.IDLE,
+    (Phase.ASKED, "cancel"): Phase.ASKED,
+    (Phase.RUNNING, "cancel"): Phase.RUNNING,
+    (Phase.IDLE, "budget_applied"): Phase.IDLE,
+    (Phase.ASKED, "budget_applied"): Phase.ASKED,
+    (Phase.RUNNING, "budget_applied"): Phase.RUNNING,
+}
+"""Every legal message about a request, for both sides; what is not here is illegal."""
+
+
+class _Connection(Enum):
+    OPENING = "opening"
+    OPEN = "open"
+    CLOSED = "closed"
+
+
+@dataclass(frozen=True, slots=True)
+class Closed:
+    """The connection is over; the last event of a session.
+
+    Attributes:
+        code: of the close frame; a private or foreign one may be outside `CloseCode`.
+        reason: for people, at most 123 bytes.
+        unfinished: requests that will get no terminal message any more.
+    """
+
+    code: int
+    reason: str
+    unfinished: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """A message of the peer that the session answered by itself (server only).
+
+    Attributes:
+        answer: what it answered; nothing else is to be done about the message.
+    """
+
+    answer: Failed | BudgetApplied
+
+
+Event: TypeAlias = Message | Refused | Closed
+
+
+@dataclass(slots=True)
+class _Request:
+    phase: Phase
+    text: bool
+    exits_sent: int = 0
+    rev: int = 0
+
+
+_IDLE: Final = _Request(Phase.IDLE, text=False)
+
+
+class Session:
+    """One side of one connection.
+
+    Args:
+        role: which side this is.
+        limits: what the server allows; a client learns it from `ready`.
+        text: a client's choice to send images as base64 in text frames, and so to receive its
+            maps. A server answers each request in the form in which it was asked.
+    """
+
+    def __init__(self, role: Role, limits: Limits | None = None, *, text: bool = False) -> None:
+        self.role = role
+        self.limits = limits or Limits()
+        self.closed: Closed | None = None
+        self._text = text
+        self._connection = _Connection.OPENING
+        self._requests: dict[str, _Request] = {}
+        self._refused_in_a_row = 0
+        self._events: list[Event] = []
+        self._outgoing: list[bytes | str] = []
+
+    @property
+    def in_flight(self) -> tuple[str, ...]:
+        """Ids of the requests without a terminal message, oldest first."""
+        return tuple(self._requests)
+
+    def phase(self, request_id: str) -> Phase:
+        """Where a request stands."""
+        return self._requests.get(request_id, _IDLE).phase
+
+    def last_exit(self, request_id: str) -> int:
+        """The exit of the request's last update on the wire, base of its next delta; 0 if none."""
+        return self._requests.get(request_id, _IDLE).exits_sent
+
+    def events(self) -> list[Event]:
+        """What happened since the last call, in order."""
+        events, self._events = self._events, []
+        return events
+
+    def outgoing(self) -> list[bytes | str]:
+        """What to write to the socket since the last call, in order: binary and text frames."""
+        outgoing, self._outgoing = self._outgoing, []
+        return outgoing
+
+    def send(self, message: Message) -> None:
+        """Says something to the peer.
+
+        Raises:
+            LocalProtocolError: it must not be said now, or is too large for the peer. Nothing was
+                changed.
+        """
+        if self.closed is not None:
+            raise LocalProtocolError(f"{message.TYPE}: the connection is closed")
+        if message.TYPE not in TYPES[self.role]:
+            raise LocalProtocolError(f"{message.TYPE}: not for a {self.role} to say")
+        if (self._connection is _Connection.OPENING) != isinstance(message, Ready):
+            raise LocalProtocolError(f"{message.TYPE}: `ready` comes first, and once")
+        if isinstance(message, Infer):
+            self._check_room(message)
+        fault = self._fault(message)
+        if fault is not None:
+            raise LocalProtocolError(fault)
+        frame = self._encode(message)
+        self._advance(message, text=self._text)
+        self._outgoing.append(frame)
+
+    def receive(self, data: bytes | str) -> None:
+        """Takes in one websocket message of the peer; never raises for what it holds.
+
+        After the connection is closed it is ignored.
+        """
+        if self.closed is not None:
+            return
+        try:
+            header, payload = self._decode(data)
+            if not self._is_for_us(header):
+                return
+            message = parse(header, payload, self.role.peer)
+        except FieldError as error:
+            self._answer_malformed(header, error)
+        except ProtocolError as error:
+            self.close(error.close_code, str(error))
+        else:
+            self._take(message, text=isinstance(data, str))
+
+    def close(self, code: int, reason: str = "") -> None:
+        """Ends the connection: by this side's wish, or because the socket is gone.
+
+        Emits `Closed`, once; an adapter then closes the socket with its code and reason.
+        """
+        if self.closed is not None:
+            return
+        short = reason.encode("utf-8", "replace")[:MAX_REASON_BYTES].decode("utf-8", "ignore")
+        self.closed = Closed(code, short, self.in_flight)
+        self._connection = _Connection.CLOSED
+        self._requests.clear()
+        self._events.append(self.closed)
+
+    def _decode(self, data: bytes | str) -> tuple[JsonObject, bytes]:
+        limits = FrameLimits(self.limits.max_json_bytes, self.limits.max_payload_bytes)
+        if self.role is Role.CLIENT:
+            limits = codec.ANSWER_LIMITS
+        if isinstance(data, str):
+            return codec.decode_text(data, limits)
+        kind, header, payload = codec.decode_binary(data, limits)
+        if kind is not _KINDS.get(str(header.get("type")), FrameKind.MESSAGE):
+            raise FrameError(f"frame: kind {kind:d} does not go with its message's type")
+        return header, payload
+
+    def _encode(self, message: Message) -> bytes | str:
+        header = message.to_json()
+        match message:
+            case Infer() if not self._text:
+                return codec.encode_binary(FrameKind.INFER, header, message.payload)
+            case Update() if not self._requests[message.id].text:
+                return codec.encode_binary(FrameKind.UPDATE, header, message.payload)
+            case Infer() | Update():
+                return codec.encode_text(header, message.payload)
+            case _:
+                return codec.encode_text(header)
+
+    def _is_for_us(self, header: JsonObject) -> bool:
+        """A client passes over message types of a later server; a server knows all types."""
+        kind = header.get("type")
+        return self.role is Role.SERVER or not isinstance(kind, str) or kind in TYPES[Role.SERVER]
+
+    def _check_room(self, message: Infer) -> None:
+        if len(self._requests) >= self.limits.max_in_flight:
+            most = self.limits.max_in_flight
+            raise LocalProtocolError(f"infer: {most} requests are in flight, which is the limit")
+        if len(message.payload) > self.limits.max_payload_bytes:
+            most = self.limits.max_payload_bytes
+            raise LocalProtocolError(f"infer: the image has more than {most} bytes")
+
+    def _fault(self, message: Message) -> str | None:
+        """Why the message is illegal now, or None. Changes nothing."""
+        if isinstance(message, Ready | Ping | Pong):
+            return None
+        request = self._requests.get(message.id, _IDLE)
+        fault = None
+        if (request.phase, message.TYPE) not in TRANSITIONS:
+            fault = f"{message.TYPE}: request {message.id} is {request.phase}"
+        elif isinstance(message, SetBudget) and message.rev <= request.rev:
+            fault = f"budget: rev {message.rev} is not above {request.rev}"
+        elif isinstance(message, Update) and message.exit <= request.exits_sent:
+            fault = f"update: exit {message.exit} is not above {request.exits_sent}"
+        elif isinstance(message, Update) and message.base not in {None, request.exits_sent}:
+            fault = f"update: a delta on exit {message.base}, the last sent is {request.exits_sent}"
+        elif isinstance(message, Finished) and message.exit != request.exits_sent:
+            fault = f"final: exit {message.exit}, the last update showed {request.exits_sent}"
+        return fault
+
+    def _advance(self, message: Message, *, text: bool) -> None:
+        """Carries out a legal message."""
+        match message:
+            case Ready():
+                self._connection = _Connection.OPEN
+                self.limits = message.limits
+            case Ping() | Pong():
+                return
+            case Infer():
+                self._requests[message.id] = _Request(Phase.ASKED, text)
+            case _:
+                request = self._requests.get(message.id)
+                if request is None:
+                    return
+                request.phase = TRANSITIONS[request.phase, message.TYPE]
+                if isinstance(message, Update):
+                    request.exits_sent = message.exit
+                elif isinstance(message, SetBudget):
+                    request.rev = message.rev
+                if request.phase is Phase.IDLE:
+                    del self._requests[message.id]
+
+    def _take(self, message: Message, *, text: bool) -> None:
+        """Carries out a well-formed message of the peer, or refuses it."""
+        fault = self._fault(message)
+        if (self._connection is _Connection.OPENING) != isinstance(message, Ready):
+            self.close(CloseCode.BAD_MESSAGE, f"{message.TYPE}: `ready` comes first, and once")
+        elif isinstance(message, Ping):
+            self._outgoing.append(codec.encode_text(Pong(message.nonce).to_json()))
+        elif isinstance(message, SetBudget) and self.phase(message.id) is Phase.IDLE:
+            self._answer_budget(message.id, message.rev, Effect.GONE)
+        elif isinstance(message, SetBudget) and fault is not None:
+            self._answer_budget(message.id, message.rev, Effect.STALE)
+        elif isinstance(message, Infer) and fault is not None:
+            self.close(CloseCode.DUPLICATE_ID, fault)
+        elif fault is not None:
+            self.close(CloseCode.BAD_MESSAGE, fault)
+        elif isinstance(message, Infer) and len(self._requests) >= self.limits.max_in_flight:
+            self._refuse_for_room(message)
+        else:
+            self._refused_in_a_row = 0
+            self._advance(message, text=text)
+            self._events.append(message)
+
+    def _answer_malformed(self, header: JsonObject, error: FieldError) -> None:
+        """Answers where a client's message names a request, and closes otherwise."""
+        request_id = header.get("id")
+        named = isinstance(request_id, str) and ID_FORM.fullmatch(request_id) is not None
+        kind = header.get("type")
+        if self.role is Role.CLIENT or not named or kind not in {"infer", "budget"}:
+            self.close(CloseCode.BAD_MESSAGE, str(error))
+        elif kind == "budget":
+            match header.get("rev"):
+                case int(rev) if 0 <= rev <= MAX_REV:
+                    known = int(rev)
+                case _:
+                    known = 0
+            self._answer_budget(str(request_id), known, Effect.REJECTED, str(error))
+        elif self.phase(str(request_id)) is not Phase.IDLE:
+            self.close(CloseCode.DUPLICATE_ID, f"infer: request {request_id} is not over")
+        else:
+            self._refuse(Failed(str(request_id), error.code, str(error), error.field))
+
+    def _answer_budget(
+        self, request_id: str, rev: int, effect: Effect, detail: str | None = None
+    ) -> None:
+        at_exit = self.last_exit(request_id)
+        self._refuse(BudgetApplied(request_id, rev, at_exit, effect, detail))
+
+    def _refuse_for_room(self, message: Infer) -> None:
+        """Refuses one request too many; a peer that goes on regardless is cut off."""
+        most = self.limits.max_in_flight
+        self._refused_in_a_row += 1
+        if self._refused_in_a_row > most:
+            self.close(CloseCode.TOO_MANY_IN_FLIGHT, f"{most} requests are in flight, the limit")
+            return
+        detail = f"{most} requests are in flight, the limit; wait for one to end"
+        self._refuse(Failed(message.id, ErrorCode.TOO_MANY_REQUESTS, detail))
+
+    def _refuse(self, answer: Failed | BudgetApplied) -> None:
+        self._outgoing.append(codec.encode_text(answer.to_json()))
+        self._events.append(Refused(answer))
+
+
+_KINDS: Final = {Infer.TYPE: FrameKind.INFER, Update.TYPE: FrameKind.UPDATE}
+"""The frame kinds of messages with a payload; all others are plain."""
