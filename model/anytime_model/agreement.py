@@ -95,7 +95,10 @@ def _read(path: Path) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
 def _criterion(path: Path, meta: dict[str, Any]) -> Criterion | None:
     if not meta["masked"]:
         return None
-    kinds = {"max_probability": MaximumProbability, "entropy": Entropy}
+    kinds: dict[str, type[MaximumProbability | Entropy]] = {
+        "max_probability": MaximumProbability,
+        "entropy": Entropy,
+    }
     if meta["criterion"] not in kinds:
         raise CheckpointError(
             path, f"has the criterion {meta['criterion']!r}.", f"Known are {', '.join(kinds)}."

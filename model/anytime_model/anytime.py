@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from anytime_model.confidence import Criterion
 from anytime_model.config import NUM_EXITS, NetworkConfig
 from anytime_model.errors import ConfigError, FinishedError, ImageError
-from anytime_model.exits import build_exits, concatenate
+from anytime_model.exits import build_exits
 from anytime_model.hrnet import Pause, build_stages, upsample
 from anytime_model.masking import Masks
 
@@ -124,7 +124,7 @@ class AnytimeNetwork(nn.Module):
         pause = pause or _go_on
         features = self.stages[state.exit](state.features, masks, pause)
         pause()
-        logits: Tensor = self.exits[state.exit](concatenate(features), masks)
+        logits: Tensor = self.exits[state.exit](features, masks)
         if state.active is not None and state.logits is not None:
             logits = torch.where(state.active, logits, state.logits)
         active = state.active

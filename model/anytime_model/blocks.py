@@ -49,7 +49,7 @@ class ConvNorm(nn.Module):
 
     def forward(self, x: Tensor, masks: Masks | None = None) -> Tensor:
         """(B, C_in, H, W) to (B, C_out, H', W')."""
-        y = self.norm(self.conv(x) if masks is None else self.conv(x, masks))
+        y: Tensor = self.norm(self.conv(x) if masks is None else self.conv(x, masks))
         return y.relu() if self.relu else y
 
 
@@ -63,7 +63,8 @@ class BasicBlock(nn.Module):
 
     def forward(self, x: Tensor, masks: Masks | None = None) -> Tensor:
         """(B, C, H, W) to the same shape."""
-        return (self.conv2(self.conv1(x, masks), masks) + x).relu()
+        y: Tensor = self.conv2(self.conv1(x, masks), masks)
+        return (y + x).relu()
 
 
 class Bottleneck(nn.Module):
@@ -88,4 +89,6 @@ class Bottleneck(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C_in, H, W) to (B, 4 C, H, W)."""
-        return (self.conv3(self.conv2(self.conv1(x))) + self.shortcut(x)).relu()
+        y: Tensor = self.conv3(self.conv2(self.conv1(x)))
+        shortcut: Tensor = self.shortcut(x)
+        return (y + shortcut).relu()

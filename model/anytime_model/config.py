@@ -30,6 +30,7 @@ class NetworkConfig:
             for exits 1 to 3. The last exit is always the original one.
         depths: how often redesigned exits 1, 2, 3 halve their resolution. The paper's choice is
             D = N - k, that is (3, 2, 1); its Figure 5 compares (1, 1, 1) and (3, 3, 3).
+        head_width: channels inside a redesigned exit. 0 means the paper's: 128 for W48, else 64.
 
     Raises:
         ConfigError: a value is unknown or out of range.
@@ -40,6 +41,7 @@ class NetworkConfig:
     task: TaskName = "segmentation"
     exits: ExitStyle = "redesigned"
     depths: tuple[int, int, int] = (3, 2, 1)
+    head_width: int = 0
 
     def __post_init__(self) -> None:
         _one_of("preset", self.preset, PRESETS)
@@ -49,6 +51,14 @@ class NetworkConfig:
             raise ConfigError(
                 f"outputs is {self.outputs}; give the number of classes or joints, >= 1."
             )
+        if self.head_width < 0:
+            raise ConfigError(
+                f"head_width is {self.head_width}; expected a number of channels, >= 0."
+            )
+        if not self.head_width:
+            paper = self.size.head_width
+            width = min(POSE_HEAD_WIDTH, paper) if self.task == "pose" else paper
+            object.__setattr__(self, "head_width", width)
         if len(self.depths) != NUM_EXITS - 1 or not all(1 <= d <= MAX_DEPTH for d in self.depths):
             raise ConfigError(
                 f"depths is {self.depths}; give three whole numbers from 1 to {MAX_DEPTH}, "
@@ -59,15 +69,6 @@ class NetworkConfig:
     def size(self) -> Preset:
         """The preset's widths and depths."""
         return PRESETS[self.preset]
-
-    @property
-    def head_width(self) -> int:
-        """Channels inside a redesigned exit: the preset's, or 64 for pose (section 3.2)."""
-        return (
-            min(POSE_HEAD_WIDTH, self.size.head_width)
-            if self.task == "pose"
-            else self.size.head_width
-        )
 
 
 def _one_of(field: str, found: str, known: object) -> None:

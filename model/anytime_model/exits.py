@@ -1,9 +1,10 @@
 """Exits: small heads that turn the features of a stage into a map (section 2, "Head Redesign").
 
-All of them take the stage's branches, resized to the finest and concatenated, and put out maps at
-1/4 of the image's resolution. Exit 1 is built with plain convolutions, since nothing is masked
-before it.
+All of them take the stage's branches and put out maps at 1/4 of the image's resolution. Exit 1 is
+built with plain convolutions, since nothing is masked before it.
 """
+
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -16,28 +17,29 @@ from anytime_model.masking import Masks
 
 
 class LinearExit(nn.Module):
-    """One 1x1 convolution: the standard head of the pose network."""
+    """One 1x1 convolution on the finest branch: the standard head of the pose network."""
 
-    def __init__(self, in_channels: int, outputs: int, *, maskable: bool) -> None:
+    def __init__(self, widths: Sequence[int], outputs: int, *, maskable: bool) -> None:
         super().__init__()
-        self.predict = conv(in_channels, outputs, 1, bias=True, maskable=maskable)
+        self.predict = conv(widths[0], outputs, 1, bias=True, maskable=maskable)
 
-    def forward(self, x: Tensor, masks: Masks | None) -> Tensor:
-        """(B, C, h, w) to (B, outputs, h, w)."""
-        return _predict(self.predict, x, masks)
+    def forward(self, branches: Sequence[Tensor], masks: Masks | None) -> Tensor:
+        """Branches, finest first, to (B, outputs, h, w)."""
+        return _predict(self.predict, branches[0], masks)
 
 
 class OriginalExit(nn.Module):
     """HRNet's own segmentation head: a 1x1 convolution of its width, then one to the classes."""
 
-    def __init__(self, in_channels: int, outputs: int, *, maskable: bool) -> None:
+    def __init__(self, widths: Sequence[int], outputs: int, *, maskable: bool) -> None:
         super().__init__()
-        self.mix = ConvNorm(in_channels, in_channels, 1, bias=True, maskable=maskable)
-        self.predict = conv(in_channels, outputs, 1, bias=True, maskable=maskable)
+        channels = sum(widths)
+        self.mix = ConvNorm(channels, channels, 1, bias=True, maskable=maskable)
+        self.predict = conv(channels, outputs, 1, bias=True, maskable=maskable)
 
-    def forward(self, x: Tensor, masks: Masks | None) -> Tensor:
-        """(B, C, h, w) to (B, outputs, h, w)."""
-        return _predict(self.predict, self.mix(x, masks), masks)
+    def forward(self, branches: Sequence[Tensor], masks: Masks | None) -> Tensor:
+        """Branches, finest first, to (B, outputs, h, w)."""
+        return _predict(self.predict, self.mix(concatenate(branches), masks), masks)
 
 
 class RedesignedExit(nn.Module):
@@ -47,11 +49,11 @@ class RedesignedExit(nn.Module):
     """
 
     def __init__(
-        self, in_channels: int, outputs: int, *, width: int, depth: int, maskable: bool
+        self, widths: Sequence[int], outputs: int, *, width: int, depth: int, maskable: bool
     ) -> None:
         super().__init__()
         self.encoder = nn.ModuleList(
-            ConvNorm(in_channels if i == 0 else width, width, 1, bias=True, maskable=maskable)
+            ConvNorm(sum(widths) if i == 0 else width, width, 1, bias=True, maskable=maskable)
             for i in range(depth)
         )
         self.decoder = nn.ModuleList(
@@ -59,8 +61,9 @@ class RedesignedExit(nn.Module):
         )
         self.predict = conv(width, outputs, 1, bias=True, maskable=maskable)
 
-    def forward(self, x: Tensor, masks: Masks | None) -> Tensor:
-        """(B, C, h, w) to (B, outputs, h, w); h and w divisible by 2^depth."""
+    def forward(self, branches: Sequence[Tensor], masks: Masks | None) -> Tensor:
+        """Branches, finest first, to (B, outputs, h, w); h and w divisible by 2^depth."""
+        x = concatenate(branches)
         for layer in self.encoder:
             x = layer(F.avg_pool2d(x, 2), masks)
         for layer in self.decoder:
@@ -77,7 +80,7 @@ def _predict(layer: nn.Module, x: Tensor, masks: Masks | None) -> Tensor:
     return y
 
 
-def concatenate(branches: tuple[Tensor, ...]) -> Tensor:
+def concatenate(branches: Sequence[Tensor]) -> Tensor:
     """All branches, upsampled to the finest one's size, side by side: (B, sum of widths, h, w)."""
     size = branches[0].shape[-2:]
     return torch.cat([branches[0], *(upsample(x, size) for x in branches[1:])], dim=1)
@@ -85,27 +88,21 @@ def concatenate(branches: tuple[Tensor, ...]) -> Tensor:
 
 def build_exits(config: NetworkConfig) -> nn.ModuleList:
     """The four exits of a network."""
-    widths = [sum(branches) for branches in config.size.stage_widths]
+    widths = list(config.size.stage_widths)
     if config.task == "pose":
-        widths[-1] = config.size.width
-    exits: list[nn.Module] = []
-    for i in range(NUM_EXITS - 1):
-        maskable = i > 0
-        if config.exits == "redesigned":
-            exit_: nn.Module = RedesignedExit(
-                widths[i],
-                config.outputs,
-                width=config.head_width,
-                depth=config.depths[i],
-                maskable=maskable,
-            )
-        else:
-            exit_ = _standard(config, widths[i], maskable=maskable)
-        exits.append(exit_)
-    exits.append(_standard(config, widths[-1], maskable=True))
-    return nn.ModuleList(exits)
+        widths[-1] = widths[-1][:1]
+    return nn.ModuleList(_build_exit(config, i, widths[i]) for i in range(NUM_EXITS))
 
 
-def _standard(config: NetworkConfig, in_channels: int, *, maskable: bool) -> nn.Module:
-    kind = LinearExit if config.task == "pose" else OriginalExit
-    return kind(in_channels, config.outputs, maskable=maskable)
+def _build_exit(config: NetworkConfig, index: int, widths: Sequence[int]) -> nn.Module:
+    maskable = index > 0
+    if config.exits == "redesigned" and index < NUM_EXITS - 1:
+        return RedesignedExit(
+            widths,
+            config.outputs,
+            width=config.head_width,
+            depth=config.depths[index],
+            maskable=maskable,
+        )
+    standard = LinearExit if config.task == "pose" else OriginalExit
+    return standard(widths, config.outputs, maskable=maskable)

@@ -42,7 +42,10 @@ class FirstStage(nn.Module):
         )
 
     def forward(
-        self, features: Sequence[Tensor], masks: Masks | None, pause: Pause
+        self,
+        features: Sequence[Tensor],
+        masks: Masks | None,  # noqa: ARG002  every stage has the same signature
+        pause: Pause,
     ) -> tuple[Tensor, ...]:
         """An image (B, 3, H, W) to one branch of (B, 4 stem, H/4, W/4)."""
         (x,) = features
@@ -102,7 +105,12 @@ class DownFusion(nn.Module):
             for i in range(halvings)
         )
 
-    def forward(self, x: Tensor, size: Sequence[int], masks: Masks | None) -> Tensor:
+    def forward(
+        self,
+        x: Tensor,
+        size: Sequence[int],  # noqa: ARG002  the strides already lead there
+        masks: Masks | None,
+    ) -> Tensor:
         """(B, C_in, H, W) to (B, C_out, *size)."""
         for layer in self.chain:
             x = layer(x, masks)

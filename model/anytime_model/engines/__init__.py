@@ -1,1 +1,1 @@
-"""Engines: what computes the network. The torch engine is the definition; faster ones agree with it."""
+"""Engines: what computes the network. The torch one is the definition; the others agree."""

@@ -1,5 +1,4 @@
-"""What every engine offers, whatever computes underneath: begin an image, advance exit by exit,
-decode.
+"""What every engine offers, whatever computes underneath: begin an image, make exits, decode.
 
 An engine holds one model and is used by one thread at a time. It knows no budget and no clock: a
 caller stops by not advancing, or in the middle of a stage by raising from `pause`, which every
@@ -108,12 +107,12 @@ class Engine(Protocol):
 
     @property
     def name(self) -> str:
-        """Which implementation computes: "torch", "native" or "openvino", with its instruction set."""
+        """What computes: "torch", "native" or "openvino", with its instruction set."""
         ...
 
     @property
     def sparse(self) -> bool:
-        """Whether masked positions save time; a dense engine takes criteria but computes everything."""
+        """Whether masked positions save time; a dense engine computes them all the same."""
         ...
 
     def begin(self, image: NDArray[np.uint8]) -> Run:

@@ -1,0 +1,182 @@
+"""Counts multiply-adds: analytically for a size, and for a run with its real masks.
+
+Two conventions. The *paper's* (its GFLOPs are multiply-adds of convolutions over 2^30) charges a
+masked convolution its dense cost times the share of active positions, plus (1 - p) p C 49 H W for
+the interpolation, p being that share. The *executed* one is what an engine without waste has to
+do: every active position in full, every inactive one interpolated over 49 taps. Shapes come from a
+run on PyTorch's meta device, which computes nothing, so the count cannot drift from the network.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import accumulate
+
+import torch
+from torch import Tensor, nn
+
+from anytime_model.anytime import STRIDE, AnytimeNetwork
+from anytime_model.config import NUM_EXITS, NetworkConfig
+from anytime_model.errors import ConfigError
+from anytime_model.kernels.reference import RADIUS
+from anytime_model.masking import MaskedConv2d, Masks
+
+GIGA = 2**30
+"""The paper's "giga"."""
+
+TAPS = (2 * RADIUS + 1) ** 2
+
+Size = tuple[int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class ConvCost:
+    """What one convolution costs on one image.
+
+    Attributes:
+        name: the layer's.
+        stage: 1 to 4: the exit that it works towards.
+        head: whether it belongs to the exit rather than to the backbone.
+        size: (H, W) that it puts out.
+        channels: that it puts out.
+        per_position: multiply-adds for one output position.
+        maskable: whether positions may be skipped.
+    """
+
+    name: str
+    stage: int
+    head: bool
+    size: Size
+    channels: int
+    per_position: int
+    maskable: bool
+
+    @property
+    def positions(self) -> int:
+        """Output positions, H W."""
+        return self.size[0] * self.size[1]
+
+    @property
+    def dense(self) -> int:
+        """Multiply-adds with nothing skipped."""
+        return self.per_position * self.positions
+
+    def paper(self, share: float, spread: float = 0.0) -> float:
+        """The paper's count with this share of active positions.
+
+        Args:
+            share: mean over the images, 0 to 1.
+            spread: standard deviation of the share between images. The interpolation's p (1 - p) is
+                concave, so its mean over images is p (1 - p) of the mean less the variance.
+        """
+        if not self.maskable:
+            return float(self.dense)
+        mixed = max(0.0, (1 - share) * share - spread**2)
+        return share * self.dense + mixed * self.channels * TAPS * self.positions
+
+    def executed(self, share: float) -> float:
+        """The count of an engine without waste."""
+        if not self.maskable:
+            return float(self.dense)
+        return share * self.dense + (1 - share) * self.channels * TAPS * self.positions
+
+
+Convention = Callable[[ConvCost, float], float]
+
+
+@lru_cache(maxsize=64)
+def conv_costs(config: NetworkConfig, height: int, width: int) -> tuple[ConvCost, ...]:
+    """Every convolution of a network for one image size, in the order in which they run.
+
+    Args:
+        config: the network.
+        height: of the image, px; padded to a multiple of 32 as the network does.
+        width: of the image, px.
+
+    Raises:
+        ConfigError: a side below 1.
+    """
+    if min(height, width) < 1:
+        raise ConfigError(f"the size is {height}x{width}; expected HEIGHTxWIDTH, each at least 1.")
+    costs: list[ConvCost] = []
+    with torch.device("meta"):
+        network = AnytimeNetwork(config).eval()
+        image = torch.empty(1, 3, height + -height % STRIDE, width + -width % STRIDE)
+    for name, layer in network.named_modules():
+        if isinstance(layer, nn.Conv2d):
+            layer.register_forward_hook(_recorder(name, costs))
+    with torch.no_grad():
+        network(image)
+    return tuple(costs)
+
+
+def _recorder(
+    name: str, costs: list[ConvCost]
+) -> Callable[[nn.Module, tuple[object, ...], Tensor], None]:
+    part, index, _ = name.split(".", 2)
+
+    def record(layer: nn.Module, inputs: tuple[object, ...], output: Tensor) -> None:  # noqa: ARG001
+        assert isinstance(layer, nn.Conv2d)  # noqa: S101  by construction
+        kernel_h, kernel_w = layer.kernel_size
+        costs.append(
+            ConvCost(
+                name,
+                stage=int(index) + 1,
+                head=part == "exits",
+                size=(output.shape[-2], output.shape[-1]),
+                channels=layer.out_channels,
+                per_position=kernel_h * kernel_w * layer.in_channels * layer.out_channels,
+                maskable=isinstance(layer, MaskedConv2d),
+            )
+        )
+
+    return record
+
+
+def per_exit(
+    costs: Sequence[ConvCost],
+    active_shares: Sequence[float] = (1.0, 1.0, 1.0),
+    convention: Convention = ConvCost.paper,
+) -> tuple[float, ...]:
+    """Multiply-adds up to and including each exit, earlier exits included.
+
+    Args:
+        costs: see `conv_costs`.
+        active_shares: share of positions still active after exits 1, 2, 3, the same at every
+        resolution. convention: `ConvCost.paper` or `ConvCost.executed`.
+    """
+    shares = (1.0, *active_shares)
+    stages = [
+        sum(convention(cost, shares[stage - 1]) for cost in costs if cost.stage == stage)
+        for stage in range(1, NUM_EXITS + 1)
+    ]
+    return tuple(accumulate(stages))
+
+
+def one_exit(costs: Sequence[ConvCost]) -> int:
+    """Multiply-adds of the same network without its early exits: the paper's baseline."""
+    return sum(cost.dense for cost in costs if not cost.head or cost.stage == NUM_EXITS)
+
+
+def stage_macs(
+    costs: Sequence[ConvCost],
+    stage: int,
+    masks: Masks | None,
+    convention: Convention = ConvCost.paper,
+) -> float:
+    """Multiply-adds of one stage and its exit for one image with its real masks.
+
+    Args:
+        costs: for the image's size.
+        stage: 1 to 4.
+        masks: the masks the stage ran with, of a single image; None for a dense stage.
+        convention: how to charge masked convolutions.
+    """
+    shares: Mapping[Size, float] = (
+        {}
+        if masks is None
+        else {size: float(active.float().mean()) for size, active in masks.by_size.items()}
+    )
+    return sum(
+        convention(cost, shares.get(cost.size, 1.0)) for cost in costs if cost.stage == stage
+    )
