@@ -143,7 +143,8 @@ def per_exit(
     Args:
         costs: see `conv_costs`.
         active_shares: share of positions still active after exits 1, 2, 3, the same at every
-        resolution. convention: `ConvCost.paper` or `ConvCost.executed`.
+            resolution.
+        convention: how to charge a masked convolution: `ConvCost.paper` or `ConvCost.executed`.
     """
     shares = (1.0, *active_shares)
     stages = [

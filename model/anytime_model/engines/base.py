@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anytime_model.confidence import Criterion
+from anytime_model.errors import ImageError
 
 Pause = Callable[[], None]
 
@@ -129,3 +130,16 @@ class Engine(Protocol):
     def decode(self, result: ExitResult) -> Decoded:
         """The result at the size of the image: class ids, or joints."""
         ...
+
+
+def check_image(image: NDArray[np.uint8]) -> None:
+    """Refuse what no engine can run.
+
+    Raises:
+        ImageError: not (H, W, 3) uint8 with at least one pixel.
+    """
+    if image.ndim != 3 or image.shape[2] != 3 or image.size == 0 or image.dtype != np.uint8:
+        raise ImageError(
+            f"the image is {image.dtype} of shape {image.shape}; expected uint8 of shape "
+            "(H, W, 3), H and W at least 1. Decode it to RGB first."
+        )

@@ -1,0 +1,112 @@
+"""The torch engine: the network itself. It defines what the faster engines must agree with.
+
+It runs on any device that torch knows. Masked positions are computed and then replaced, so masks
+save multiply-adds on paper but no time here.
+"""
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from anytime_model.anytime import State
+from anytime_model.checkpoint import Checkpoint
+from anytime_model.confidence import Criterion
+from anytime_model.engines.base import (
+    Decoded,
+    ExitResult,
+    Keypoints,
+    Pause,
+    SegmentationMap,
+    check_image,
+)
+from anytime_model.flops import ConvCost, conv_costs, stage_macs
+from anytime_model.tasks import decode_keypoints, decode_labels
+
+
+class TorchEngine:
+    """Runs a checkpoint with torch.
+
+    Args:
+        checkpoint: network and card.
+        device: such as "cpu" or "cuda".
+        bf16: run convolutions in bfloat16 (autocast).
+    """
+
+    sparse = False
+
+    def __init__(self, checkpoint: Checkpoint, device: str = "cpu", *, bf16: bool = False) -> None:
+        self.card = checkpoint.card
+        self.device = torch.device(device)
+        self.bf16 = bf16
+        # Module.to's stubs leave memory_format out.
+        self.network = checkpoint.network.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        shape = (1, 3, 1, 1)
+        self._mean = torch.tensor(self.card.mean, device=self.device).view(shape)
+        self._std = torch.tensor(self.card.std, device=self.device).view(shape)
+
+    @property
+    def name(self) -> str:
+        """What computes."""
+        return f"torch-{self.device.type}-{'bf16' if self.bf16 else 'f32'}"
+
+    def begin(self, image: NDArray[np.uint8]) -> "TorchRun":
+        """See `Engine.begin`."""
+        check_image(image)
+        with torch.inference_mode():
+            pixels = torch.from_numpy(np.ascontiguousarray(image)).to(self.device)
+            scaled = pixels.permute(2, 0, 1).unsqueeze(0).float() / 255
+            normalised = (scaled - self._mean) / self._std
+            state = self.network.begin(normalised.contiguous(memory_format=torch.channels_last))
+        return TorchRun(self, state)
+
+    def decode(self, result: ExitResult) -> Decoded:
+        """See `Engine.decode`."""
+        logits = torch.from_numpy(result.logits).unsqueeze(0)
+        if self.card.config.task == "pose":
+            return Keypoints(decode_keypoints(logits, result.image_size)[0].numpy())
+        return SegmentationMap(decode_labels(logits, result.image_size)[0].numpy())
+
+
+class TorchRun:
+    """One image on its way through a torch engine."""
+
+    def __init__(self, engine: TorchEngine, state: State) -> None:
+        self._engine = engine
+        self._state = state
+
+    @property
+    def exit(self) -> int:
+        """Exits made so far."""
+        return self._state.exit
+
+    def advance(self, criterion: Criterion | None = None, pause: Pause | None = None) -> ExitResult:
+        """See `Run.advance`."""
+        engine = self._engine
+        with (
+            torch.inference_mode(),
+            torch.autocast(engine.device.type, torch.bfloat16, enabled=engine.bf16),
+        ):
+            state = engine.network.advance(self._state, criterion, pause)
+        self._state = state
+        logits = _made(state.logits)
+        confidence = engine.card.task.confidence(logits)
+        height, width = state.image_size
+        costs = conv_costs(engine.card.config, height, width)
+        active = (
+            torch.ones_like(confidence, dtype=torch.bool) if state.active is None else state.active
+        )
+        return ExitResult(
+            exit=state.exit,
+            image_size=state.image_size,
+            logits=logits[0].float().cpu().numpy(),
+            confidence=confidence[0, 0].cpu().numpy(),
+            active=active[0, 0].cpu().numpy(),
+            macs=round(stage_macs(costs, state.exit, None, ConvCost.executed)),
+        )
+
+
+def _made(logits: Tensor | None) -> Tensor:
+    if logits is None:
+        raise AssertionError("advance always makes logits")
+    return logits

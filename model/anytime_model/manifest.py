@@ -1,0 +1,255 @@
+"""The manifest: a TOML file beside the weights that says what each file is and how to run it.
+
+One table a model: network, labels with colours, normalisation, masking, measured quality, licence
+and the file's SHA-256. People read and edit it (a threshold, say), so it is kept apart from the
+tensors, and edits of ours keep their comments. It reads no tensors (`checkpoint` does).
+"""
+
+import re
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import tomlkit
+
+from anytime_model.confidence import Criterion
+from anytime_model.config import NUM_EXITS, NetworkConfig
+from anytime_model.errors import AnytimeModelError, CheckpointError
+from anytime_model.tasks import TASKS, Task
+
+MANIFEST = "manifest.toml"
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+@dataclass(frozen=True, slots=True)
+class Label:
+    """A class or a joint.
+
+    Attributes:
+        name: what people read.
+        color: "#rrggbb".
+    """
+
+    name: str
+    color: str
+
+
+@dataclass(frozen=True, slots=True)
+class Masking:
+    """Confidence adaptivity as the model is meant to be run.
+
+    Attributes:
+        criterion: a name from the task's criteria.
+        thresholds: its number after exits 1, 2, 3.
+    """
+
+    criterion: str
+    thresholds: tuple[float, float, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Quality:
+    """What was measured on held-out data.
+
+    Attributes:
+        metric: such as "mIoU".
+        per_exit: its value after exits 1 to 4, 0 to 1.
+        dataset: on what.
+        scale: by which factor images were enlarged before the network.
+    """
+
+    metric: str
+    per_exit: tuple[float, float, float, float]
+    dataset: str
+    scale: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Card:
+    """Everything about a model but its tensors.
+
+    Attributes:
+        name: by which clients ask for it.
+        file: weights file, relative to the manifest.
+        sha256: of that file, hex.
+        config: the network.
+        labels: one for each output, in order.
+        mean: normalisation: subtracted from RGB in 0 to 1.
+        std: normalisation: divided by afterwards.
+        masking: how to run it adaptively, or None where nothing was trained or chosen for that.
+        quality: None where nothing was measured.
+        skeleton: pairs of joints that a drawing connects; empty for segmentation.
+        licence: of the weights.
+        description: one line.
+    """
+
+    name: str
+    file: str
+    sha256: str
+    config: NetworkConfig
+    labels: tuple[Label, ...]
+    mean: tuple[float, float, float] = IMAGENET_MEAN
+    std: tuple[float, float, float] = IMAGENET_STD
+    masking: Masking | None = None
+    quality: Quality | None = None
+    skeleton: tuple[tuple[int, int], ...] = field(default=())
+    licence: str = "unknown"
+    description: str = ""
+
+    @property
+    def task(self) -> Task:
+        """The model's task."""
+        return TASKS[self.config.task]
+
+    def criteria(self) -> tuple[Criterion | None, ...]:
+        """One criterion for each exit, None where nothing is masked; the last exit needs none."""
+        if self.masking is None:
+            return (None,) * NUM_EXITS
+        name = self.masking.criterion
+        return (*(self.task.criterion(name, t) for t in self.masking.thresholds), None)
+
+
+def read_manifest(path: Path) -> dict[str, Card]:
+    """All models of a manifest by name.
+
+    Args:
+        path: the TOML file, or the folder that holds `manifest.toml`.
+
+    Raises:
+        CheckpointError: missing, not TOML, or a table lacks or misspells an entry.
+    """
+    path = path / MANIFEST if path.is_dir() else path
+    try:
+        document = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as e:
+        raise CheckpointError(
+            path, "there is no such manifest.", "Give the folder of the weights and manifest.toml."
+        ) from e
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as e:
+        raise CheckpointError(path, f"is not TOML ({e}).", "Mend it at that place.") from e
+    return {name: _card(path, name, table) for name, table in document.items()}
+
+
+def write_card(folder: Path, card: Card) -> None:
+    """Add or replace a model's table in `folder/manifest.toml`; other tables and comments stay."""
+    path = folder / MANIFEST
+    document = (
+        tomlkit.parse(path.read_text(encoding="utf-8")) if path.exists() else tomlkit.document()
+    )
+    document[card.name] = _table(card)
+    path.write_text(tomlkit.dumps(document), encoding="utf-8")
+
+
+def _card(path: Path, name: str, table: object) -> Card:
+    cure = "See weights/README.md for the entries of a model."
+    if not isinstance(table, Mapping):
+        raise CheckpointError(path, f"{name!r} is not a table.", cure, (name,))
+    try:
+        labels = tuple(Label(item["name"], _color(item["color"])) for item in table["labels"])
+        config = NetworkConfig(
+            preset=table["preset"],
+            outputs=len(labels),
+            task=table["task"],
+            exits=table["exits"],
+            depths=_exactly(3, table.get("depths", (3, 2, 1))),
+            head_width=table.get("head_width", 0),
+        )
+        card = Card(
+            name=name,
+            file=_plain_name(table["file"]),
+            sha256=str(table["sha256"]),
+            config=config,
+            labels=labels,
+            mean=_exactly(3, table.get("mean", IMAGENET_MEAN)),
+            std=_exactly(3, table.get("std", IMAGENET_STD)),
+            masking=_masking(table.get("masking")),
+            quality=_quality(table.get("quality")),
+            skeleton=tuple(_exactly(2, bone) for bone in table.get("skeleton", ())),
+            licence=str(table.get("licence", "unknown")),
+            description=str(table.get("description", "")),
+        )
+        card.criteria()
+    except KeyError as e:
+        key = str(e.args[0])
+        raise CheckpointError(path, f"[{name}] has no {key!r}.", cure, (f"{name}.{key}",)) from e
+    except (AnytimeModelError, TypeError, ValueError) as e:
+        raise CheckpointError(path, f"[{name}] is wrong: {e}", cure, (name,)) from e
+    return card
+
+
+def _masking(table: Mapping[str, Any] | None) -> Masking | None:
+    if table is None:
+        return None
+    return Masking(table["criterion"], _exactly(NUM_EXITS - 1, table["thresholds"]))
+
+
+def _quality(table: Mapping[str, Any] | None) -> Quality | None:
+    if table is None:
+        return None
+    return Quality(
+        table["metric"],
+        _exactly(NUM_EXITS, table["per_exit"]),
+        table["dataset"],
+        float(table.get("scale", 1.0)),
+    )
+
+
+def _exactly(count: int, values: Any) -> Any:
+    """A tuple of `count` numbers, or a ValueError."""
+    found = tuple(values)
+    if len(found) != count or not all(isinstance(v, int | float) for v in found):
+        raise ValueError(f"found {list(found)}, expected {count} numbers")
+    return found
+
+
+def _color(text: str) -> str:
+    if not re.fullmatch(r"#[0-9a-fA-F]{6}", text):
+        raise ValueError(f"the colour {text!r} is not of the form #rrggbb")
+    return text
+
+
+def _plain_name(text: str) -> str:
+    """A file beside the manifest, never one elsewhere."""
+    if Path(text).name != text or not text.endswith(".safetensors"):
+        raise ValueError(f"file is {text!r}, expected the name of a .safetensors file beside it")
+    return text
+
+
+def _table(card: Card) -> tomlkit.items.Table:
+    table = tomlkit.table()
+    if card.description:
+        table["description"] = card.description
+    table["file"] = card.file
+    table["sha256"] = card.sha256
+    table["licence"] = card.licence
+    table["preset"] = card.config.preset
+    table["task"] = card.config.task
+    table["exits"] = card.config.exits
+    table["depths"] = list(card.config.depths)
+    table["head_width"] = card.config.head_width
+    table["mean"] = list(card.mean)
+    table["std"] = list(card.std)
+    labels = tomlkit.array().multiline(multiline=True)
+    for label in card.labels:
+        item = tomlkit.inline_table()
+        item.update({"name": label.name, "color": label.color})
+        labels.append(item)
+    table["labels"] = labels
+    if card.skeleton:
+        table["skeleton"] = [list(bone) for bone in card.skeleton]
+    if card.masking:
+        table["masking"] = {
+            "criterion": card.masking.criterion,
+            "thresholds": list(card.masking.thresholds),
+        }
+    if card.quality:
+        table["quality"] = {
+            "metric": card.quality.metric,
+            "per_exit": list(card.quality.per_exit),
+            "dataset": card.quality.dataset,
+            "scale": card.quality.scale,
+        }
+    return table
