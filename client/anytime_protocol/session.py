@@ -23,6 +23,7 @@ from anytime_protocol.fields import ID_FORM, JsonObject
 from anytime_protocol.messages import (
     TYPES,
     BudgetApplied,
+    Cancel,
     Failed,
     Finished,
     Infer,
@@ -303,6 +304,8 @@ class Session:
             self.close(CloseCode.BAD_MESSAGE, f"{message.TYPE}: `ready` comes first, and once")
         elif isinstance(message, Ping):
             self._outgoing.append(codec.encode_text(Pong(message.nonce).to_json()))
+        elif isinstance(message, Cancel) and self.phase(message.id) is Phase.IDLE:
+            return  # it crossed the terminal message, or there never was such a request
         elif isinstance(message, SetBudget) and self.phase(message.id) is Phase.IDLE:
             self._answer_budget(message.id, message.rev, Effect.GONE)
         elif isinstance(message, SetBudget) and fault is not None:
