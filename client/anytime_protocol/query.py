@@ -52,11 +52,15 @@ def write_query(budget: Budget, want: Want) -> list[tuple[str, str]]:
 
 
 def _value(name: str, text: str) -> object:
+    """The JSON value that `text` is; wrapped, so that the one strict reader does the work."""
     try:
-        return load_json(f'{{"value":{text}}}').get("value") if len(text) <= 64 else text
+        wrapped = load_json(f'{{"value":{shorten(text)}}}')
     except FrameError:
+        wrapped = {}
+    if set(wrapped) != {"value"}:
         error = BudgetError if name in LIMITS else FieldError
-        raise error(f"query.{name}", repr(shorten(text)), "a number, true or false") from None
+        raise error(f"query.{name}", repr(shorten(text)), "a number, true or false")
+    return wrapped["value"]
 
 
 def _text(value: object) -> str:
