@@ -1,0 +1,367 @@
+"""What a stage will cost: profiled base times, one slow-down factor for the whole machine.
+
+Decides how long (seconds, with a standard deviation) and how expensive (1e9 multiply-adds) a
+stage, a decode or an encode will be. Refuses to know the clock, the queue and what is done with a
+prediction. It learns in place: `observe_*` change the model they are called on.
+
+A stage's base time is `fixed_s + active_s * share`, where `share` is the part of the pixels that
+the exit before it left active; both come from a profile taken at start-up. Whatever slows the
+machine down (a neighbour, heat, a lower clock) slows all stages alike, so that one factor learnt
+from any stage serves all of them, the next one included: the observation of ALERT (Wan et al.,
+ATC 2020, section 3.4). The factor is a random walk seen through noise, hence a Kalman filter; as in
+ALERT the process noise grows with the corrections that were needed, so that a jump is followed
+fast. Unlike ALERT, the measurement noise is learnt too: it is the larger part of what a prediction
+misses by, and the safety margin of every deadline is made of it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Final, NamedTuple
+
+from anytime_server.errors import ProfileError, UnknownModelError
+
+_STRIDE: Final = 32
+"""The network pads both sides to a multiple of this many px."""
+
+_TOO_SHORT_S: Final = 1e-5
+"""A stage with nothing to do teaches nothing about the machine."""
+
+_REMEMBERED_SIZES: Final = 1024
+"""Image sizes whose scaled profiles are kept; clients choose sizes, so there must be an end."""
+
+
+class Prediction(NamedTuple):
+    """A time that is not known yet.
+
+    Attributes:
+        mean_s: expected seconds.
+        sigma_s: standard deviation in seconds.
+    """
+
+    mean_s: float
+    sigma_s: float
+
+    def upper_s(self, sigmas: float) -> float:
+        """The time that is exceeded only by a miss of more than `sigmas` deviations."""
+        return self.mean_s + sigmas * self.sigma_s
+
+    def then(self, other: Prediction) -> Prediction:
+        """One piece of work after another.
+
+        What slows one slows both, so that the deviations add up in full.
+        """
+        return Prediction(self.mean_s + other.mean_s, self.sigma_s + other.sigma_s)
+
+
+@dataclass(frozen=True, slots=True)
+class StageCost:
+    """Cost of one stage at one input size on the unburdened machine.
+
+    Attributes:
+        fixed_s: seconds that no mask saves.
+        active_s: seconds that shrink with the share of active pixels.
+        fixed_gmacs: 1e9 multiply-adds that no mask saves.
+        active_gmacs: 1e9 multiply-adds that shrink with the share of active pixels.
+    """
+
+    fixed_s: float
+    active_s: float
+    fixed_gmacs: float = 0.0
+    active_gmacs: float = 0.0
+
+    def seconds(self, share: float) -> float:
+        """Base time at an active share from 0 to 1."""
+        return self.fixed_s + self.active_s * share
+
+    def gmacs(self, share: float) -> float:
+        """1e9 multiply-adds at an active share from 0 to 1."""
+        return self.fixed_gmacs + self.active_gmacs * share
+
+    def scaled(self, factor: float) -> StageCost:
+        """The same stage on `factor` times the pixels."""
+        return StageCost(
+            self.fixed_s * factor,
+            self.active_s * factor,
+            self.fixed_gmacs * factor,
+            self.active_gmacs * factor,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class SizeProfile:
+    """The stage costs measured at one input size (px, before padding)."""
+
+    height: int
+    width: int
+    stages: tuple[StageCost, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ModelProfile:
+    """What the scheduler knows about a model.
+
+    Attributes:
+        model: its name.
+        sizes: at least one profiled size, all with the same number of stages.
+        quality: measured quality per exit (mIoU, PCKh), any unit, or empty where none was measured;
+            then the doubt left after an exit (1 - confidence) stands for what is still to gain.
+        typical_share: active share that each stage typically starts with; 1 where unknown. Only
+            plans that look further than the next stage use it, and it is learnt on the way.
+    """
+
+    model: str
+    sizes: tuple[SizeProfile, ...]
+    quality: tuple[float, ...] = ()
+    typical_share: tuple[float, ...] = ()
+
+    @property
+    def exits(self) -> int:
+        """Number of exits, which is the number of stages."""
+        return len(self.sizes[0].stages)
+
+    def __post_init__(self) -> None:
+        if not self.sizes or not self.sizes[0].stages:
+            raise ProfileError(self.model, "found no stage costs, expected at least one size")
+        for name in ("quality", "typical_share"):
+            values = getattr(self, name)
+            if values and len(values) != self.exits:
+                raise ProfileError(
+                    self.model, f"{name} has {len(values)} values, expected {self.exits}"
+                )
+        for size in self.sizes:
+            if len(size.stages) != self.exits or min(size.height, size.width) < 1:
+                raise ProfileError(
+                    self.model,
+                    f"size {size.height}x{size.width} has {len(size.stages)} stages, expected "
+                    f"{self.exits} and sides of at least 1 px",
+                )
+            for stage in size.stages:
+                if not all(
+                    math.isfinite(part) and part >= 0.0
+                    for part in (
+                        stage.fixed_s,
+                        stage.active_s,
+                        stage.fixed_gmacs,
+                        stage.active_gmacs,
+                    )
+                ) or not stage.seconds(1.0):
+                    raise ProfileError(
+                        self.model, f"found {stage}, expected finite parts >= 0 and some time"
+                    )
+
+
+class SlowDown:
+    """How much slower than profiled the machine is now: a scalar Kalman filter.
+
+    State x (the factor) with variance P; y = ratio - x is the innovation, K the gain:
+
+        Q <- max(Q_min, a * Q + (1 - a) * (K * y)^2)      (ALERT, equation 5)
+        K <- (P + Q) / (P + Q + R)
+        x <- x + K * y,   P <- (1 - K) * (P + Q)
+        R <- (1 - b) * R + b * max(y^2 - P, R_min)
+
+    One outlier must not spoil the margins of the next twenty stages, so that y is cut at
+    `_CUT` predicted deviations; a lasting jump still passes, as the deviation more than doubles
+    with each cut observation.
+
+    Args:
+        mean: factor to start from; 1 means as fast as profiled.
+        sigma: standard deviation to start from.
+    """
+
+    __slots__ = ("_gain", "_noise", "_process", "_variance", "mean")
+
+    _Q_MIN: Final = 1e-5
+    _R_MIN: Final = 1e-4
+    _Q_MEMORY: Final = 0.7
+    _R_LEARNING: Final = 0.1
+    _CUT: Final = 6.0
+
+    def __init__(self, mean: float = 1.0, sigma: float = 0.1) -> None:
+        self.mean = mean
+        self._variance = sigma * sigma / 2.0
+        self._noise = max(sigma * sigma / 2.0, self._R_MIN)
+        self._process = self._Q_MIN
+        self._gain = 0.5
+
+    @property
+    def sigma(self) -> float:
+        """Standard deviation of the next ratio that will be observed."""
+        return math.sqrt(self._variance + self._process + self._noise)
+
+    def predict(self, base_s: float) -> Prediction:
+        """The time that work of this base time will take now."""
+        return Prediction(base_s * self.mean, base_s * self.sigma)
+
+    def observe(self, ratio: float) -> float:
+        """Learns one ratio of measured to base time; returns the relative error of the guess."""
+        error = (ratio - self.mean) / self.mean
+        limit = self._CUT * self.sigma
+        innovation = min(max(ratio - self.mean, -limit), limit)
+        correction = self._gain * innovation
+        self._process = max(
+            self._Q_MIN,
+            self._Q_MEMORY * self._process + (1.0 - self._Q_MEMORY) * correction * correction,
+        )
+        spread = self._variance + self._process
+        self._gain = spread / (spread + self._noise)
+        self.mean = max(self.mean + self._gain * innovation, 1e-3)
+        self._variance = (1.0 - self._gain) * spread
+        surplus = max(innovation * innovation - self._variance, self._R_MIN)
+        self._noise += self._R_LEARNING * (surplus - self._noise)
+        return error
+
+
+@dataclass(frozen=True, slots=True)
+class SideCost:
+    """First guess of what turning bytes into pixels, or a map into bytes, takes.
+
+    Attributes:
+        fixed_s: seconds whatever the size.
+        per_mpx_s: seconds for each million pixels.
+    """
+
+    fixed_s: float = 0.0005
+    per_mpx_s: float = 0.010
+
+    def seconds(self, pixels: int) -> float:
+        """Base time for an image of so many pixels."""
+        return self.fixed_s + self.per_mpx_s * pixels / 1e6
+
+
+class CostModel:
+    """Predicts times from profiles and learns from measured ones, in place.
+
+    Args:
+        profiles: one per model.
+        decode: first guesses by media type (`image/jpeg`).
+        encode: first guesses by the encoding of the answer (`png`).
+
+    Media types and encodings without a first guess share one default each, so that no client can
+    make the tables grow.
+    """
+
+    def __init__(
+        self,
+        profiles: Iterable[ModelProfile],
+        decode: dict[str, SideCost] | None = None,
+        encode: dict[str, SideCost] | None = None,
+    ) -> None:
+        self._profiles = {profile.model: profile for profile in profiles}
+        self._scaled: dict[tuple[str, int, int], tuple[StageCost, ...]] = {}
+        self._shares = {
+            name: list(profile.typical_share or (1.0,) * profile.exits)
+            for name, profile in self._profiles.items()
+        }
+        self.slow_down = SlowDown()
+        self._decode = _SideCosts(decode or {})
+        self._encode = _SideCosts(encode or {})
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        """Names of the models that are profiled."""
+        return tuple(self._profiles)
+
+    def profile(self, model: str) -> ModelProfile:
+        """The profile of a model.
+
+        Raises:
+            UnknownModelError: there is none.
+        """
+        try:
+            return self._profiles[model]
+        except KeyError:
+            raise UnknownModelError(model, self._profiles) from None
+
+    def stages(self, model: str, height: int, width: int) -> tuple[StageCost, ...]:
+        """Base costs of a model's stages at any input size (px).
+
+        A size that was not profiled takes the costs of the one nearest in pixels, scaled by pixels;
+        both counts are taken after padding.
+
+        Raises:
+            UnknownModelError: no such model.
+        """
+        profile = self.profile(model)
+        pixels = _padded(height) * _padded(width)
+        key = (model, _padded(height), _padded(width))
+        if key not in self._scaled:
+            if len(self._scaled) >= _REMEMBERED_SIZES:
+                self._scaled.clear()
+            factors = (
+                (pixels / (_padded(size.height) * _padded(size.width)), size.stages)
+                for size in profile.sizes
+            )
+            factor, stages = min(factors, key=lambda item: abs(math.log(item[0])))
+            self._scaled[key] = tuple(stage.scaled(factor) for stage in stages)
+        return self._scaled[key]
+
+    def typical_share(self, model: str, stage: int) -> float:
+        """Active share, 0 to 1, that a stage (from 1) has started with lately."""
+        return self._shares[model][stage - 1]
+
+    def decode(self, media_type: str, pixels: int) -> Prediction:
+        """Time to turn an image's bytes into the network's input."""
+        return self._decode.predict(media_type, pixels)
+
+    def encode(self, encoding: str, pixels: int) -> Prediction:
+        """Time to turn a map into the bytes of an answer."""
+        return self._encode.predict(encoding, pixels)
+
+    def observe_stage(self, base_s: float, elapsed_s: float) -> float:
+        """Learns what a stage took.
+
+        Args:
+            base_s: its base time, `StageCost.seconds` at its active share.
+            elapsed_s: its measured time.
+
+        Returns:
+            Relative error of the prediction: 0.1 means that it took 10 % longer than predicted.
+        """
+        if base_s < _TOO_SHORT_S:
+            return 0.0
+        return self.slow_down.observe(elapsed_s / base_s)
+
+    def observe_at_least(self, base_s: float, elapsed_s: float) -> None:
+        """Learns from a stage that was stopped after `elapsed_s`: it would have taken longer.
+
+        That tells something only where it already took longer than predicted.
+        """
+        if base_s >= _TOO_SHORT_S and elapsed_s > base_s * self.slow_down.mean:
+            self.slow_down.observe(elapsed_s / base_s)
+
+    def observe_share(self, model: str, stage: int, share: float) -> None:
+        """Learns the active share (0 to 1) that a stage (from 1) started with."""
+        shares = self._shares[model]
+        shares[stage - 1] += 0.05 * (share - shares[stage - 1])
+
+    def observe_decode(self, media_type: str, pixels: int, elapsed_s: float) -> None:
+        """Learns what a decode took."""
+        self._decode.observe(media_type, pixels, elapsed_s)
+
+    def observe_encode(self, encoding: str, pixels: int, elapsed_s: float) -> None:
+        """Learns what an encode took."""
+        self._encode.observe(encoding, pixels, elapsed_s)
+
+
+class _SideCosts:
+    """First guesses by format, each corrected by its own filter."""
+
+    def __init__(self, guesses: dict[str, SideCost]) -> None:
+        self._default = (SideCost(), SlowDown(sigma=0.3))
+        self._known = {name: (guess, SlowDown(sigma=0.3)) for name, guess in guesses.items()}
+
+    def predict(self, name: str, pixels: int) -> Prediction:
+        guess, factor = self._known.get(name, self._default)
+        return factor.predict(guess.seconds(pixels))
+
+    def observe(self, name: str, pixels: int, elapsed_s: float) -> None:
+        guess, factor = self._known.get(name, self._default)
+        factor.observe(elapsed_s / guess.seconds(pixels))
+
+
+def _padded(side: int) -> int:
+    return -(-side // _STRIDE) * _STRIDE

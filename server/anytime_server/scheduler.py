@@ -1,0 +1,545 @@
+"""Who computes next, how deep, and when to stop: quality bends before service breaks.
+
+Decides, for one executor that computes one stage at a time: which requests to take, which stage of
+which request to run, when a running stage is not worth finishing, and how each request ends.
+Refuses to know the clock (`now` is an argument everywhere, in seconds, never falling), threads,
+sockets and networks. The same calls give the same answers. More executors are more schedulers, each with its
+own requests: the state of a half computed request lives where it was computed.
+
+The rules:
+
+* Exit 1 is owed to every admitted request; later exits are bought with spare time. A request is
+  admitted if its exit 1, after all that is owed by then, fits its deadline and breaks no other
+  (earliest deadline first; predicted mean + `sigmas` deviations + the encode and the way back).
+* A stage that cannot end in time is not started, and one that can no longer is stopped. The owed
+  stage is started as long as its expected time fits, since refusing it would be the worse answer;
+  a bought one only if its margin fits, too.
+* Among the stages that may run, the `Policy` chooses.
+* A request ends as soon as it is known that nothing better will come, in one `Final` or `Failed`.
+* A limit that the client's own schedule will lift in time makes a request pause, not end.
+* A request without a deadline has `patience_s` after each of its exits; when that is over, its next
+  stage is owed as well, and new requests are admitted only if they leave room for it.
+
+Calls are made from one thread. `should_stop` only reads, so that another thread may ask.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from anytime_protocol.budget import Budget
+from anytime_protocol.vocabulary import Effect, ErrorCode, Reason
+
+from anytime_server.budgets import ServerBudget
+from anytime_server.costs import CostModel, Prediction
+from anytime_server.errors import DuplicateJobError, StageNotRunningError
+from anytime_server.jobs import (
+    Admitted,
+    BudgetAnswer,
+    Decision,
+    Ending,
+    ExitMade,
+    Failed,
+    Final,
+    Finish,
+    Idle,
+    Job,
+    Outcome,
+    Rejected,
+    Run,
+    StageResult,
+    StopReason,
+    Wait,
+)
+from anytime_server.policy import Candidate, Policy, QualityPerSecond, Step
+from anytime_server.terms import LiveJob, SchedulerSettings, Terms
+
+_NOW = Prediction(0.0, 0.0)
+
+
+class _Running(NamedTuple):
+    """The stage that the executor computes."""
+
+    live: LiveJob
+    stage: int
+    base_s: float
+    started_s: float
+    predicted: Prediction
+
+
+class _Owed(NamedTuple):
+    """A stage that must be run, with its place in the order and the time it must have ended."""
+
+    order_s: float
+    due_s: float
+    needs: Prediction
+    live: LiveJob
+
+
+class Scheduler:
+    """See the module.
+
+    Args:
+        costs: predicts times; the scheduler teaches it.
+        policy: the order of work.
+        server_budget: the operator's B(t) to begin with.
+        settings: the operator's choices.
+    """
+
+    def __init__(
+        self,
+        costs: CostModel,
+        policy: Policy | None = None,
+        server_budget: ServerBudget | None = None,
+        settings: SchedulerSettings | None = None,
+    ) -> None:
+        self.costs = costs
+        self.settings = settings or SchedulerSettings()
+        self._policy: Policy = policy or QualityPerSecond()
+        self._terms = Terms(
+            costs, self.settings, self._policy.heeds_deadlines, server_budget or ServerBudget()
+        )
+        self._jobs: dict[str, LiveJob] = {}
+        self._running: _Running | None = None
+        self._draining = False
+
+    # What a client or an operator says.
+
+    def submit(self, job: Job, now: float) -> Admitted | Rejected:
+        """Takes a job or refuses it, before anything has been spent on it.
+
+        Raises:
+            UnknownModelError: the job's model has no profile.
+            DuplicateJobError: a job with this id is alive.
+        """
+        stages = self.costs.stages(job.model, job.height, job.width)
+        if job.id in self._jobs:
+            raise DuplicateJobError(job.id)
+        if self._draining:
+            text = "the server is shutting down"
+            return Rejected(job.id, ErrorCode.DRAINING, text, self.settings.drain_retry_s)
+        if len(self._jobs) >= self.settings.max_jobs:
+            text = f"{len(self._jobs)} requests are in the house, and no more fit"
+            return Rejected(job.id, ErrorCode.OVERLOADED, text, self._place_free_in_s(now))
+        live = LiveJob(
+            job=job,
+            stages=stages[: self._policy.depth(len(stages))],
+            budget=job.budget,
+            decoded=job.decoded,
+            progress_s=now,
+        )
+        self._terms.look_ahead(live)
+        refusal = self._refusal(live, now)
+        if refusal is not None:
+            return refusal
+        self._jobs[job.id] = live
+        self._weigh_load()
+        return self._promise(live, now)
+
+    def cancel(self, job_id: str, now: float) -> list[Outcome]:  # noqa: ARG002
+        """Ends a job; one that is running ends when the executor reports. Unknown ids are ignored.
+
+        Returns:
+            The job's `Final`, unless it is running or unknown.
+        """
+        live = self._jobs.get(job_id)
+        if live is None:
+            return []
+        live.cancelled = True
+        if self._is_running(live):
+            return []
+        return [self._end(live, _final(live, Reason.CANCELLED))]
+
+    def update_budget(self, job_id: str, budget: Budget, rev: int, now: float) -> BudgetAnswer:
+        """Replaces a job's budget; it counts from the job's arrival like the first one.
+
+        Args:
+            job_id: the job.
+            budget: its new budget.
+            rev: number of this change, rising from 1; an older one than the last is ignored.
+            now: the moment.
+        """
+        live = self._jobs.get(job_id)
+        if live is None or live.cancelled:
+            return BudgetAnswer(job_id, rev, Effect.GONE, 0, stops_stage=False)
+        if rev <= live.rev:
+            return BudgetAnswer(job_id, live.rev, Effect.STALE, live.made, stops_stage=False)
+        live.budget, live.rev, live.limits = budget, rev, None
+        stops = self._is_running(live) and self.should_stop(job_id, now) is not None
+        return BudgetAnswer(job_id, rev, Effect.APPLIED, live.made, stops_stage=stops)
+
+    def set_server_budget(
+        self, budget: ServerBudget, now: float, time_of_day_s: float = 0.0
+    ) -> None:
+        """Replaces the operator's B(t).
+
+        Args:
+            budget: the new one.
+            now: the moment; an `elapsed` schedule counts from here.
+            time_of_day_s: seconds since local midnight at this moment, for a `daily` schedule. Set
+                the same budget again when the local time jumps (daylight saving).
+        """
+        self._terms.set_budget(budget, now, time_of_day_s)
+        self._weigh_load()
+
+    @property
+    def server_budget(self) -> ServerBudget:
+        """The operator's B(t) in force."""
+        return self._terms.budget
+
+    def drain(self, now: float) -> list[Outcome]:  # noqa: ARG002
+        """Takes no more jobs; the others end with what they have by the end of their next stage.
+
+        Returns:
+            The `Final` of each job that waits and has an exit.
+        """
+        self._draining = True
+        return [
+            self._end(live, _final(live, Reason.DRAINING))
+            for live in list(self._jobs.values())
+            if live.made and not self._is_running(live)
+        ]
+
+    # What the executor asks and says.
+
+    def decide(self, now: float) -> Decision:
+        """What to do next; after a `Finish`, ask again."""
+        self._weigh_load()
+        free_s = self._earliest_start_s(now)
+        for live in self._waiting():
+            ending = self._ending(live, now, free_s)
+            if ending is not None:
+                return Finish(self._end(live, ending))
+        if self._running is None:
+            candidates = [c for live in self._waiting() if (c := self._candidate(live, now))]
+            if candidates:
+                return self._start(self._policy.choose(candidates, self._spare_s(now)), now)
+        if not self._jobs:
+            return Idle()
+        return Wait(self._next_change_s(now))
+
+    def should_stop(self, job_id: str, now: float, done: float = 1.0) -> StopReason | None:
+        """Whether the running stage of a job is no longer worth finishing; to be asked often.
+
+        Args:
+            job_id: the job.
+            now: the moment.
+            done: share of the stage that is done, 0 to 1, if known; with it, a stage that will be
+                too late is stopped as soon as that is certain rather than when time is up.
+
+        Returns:
+            The reason, or None to go on. A job that is not running is `CANCELLED`.
+        """
+        running = self._running
+        if running is None or running.live.job.id != job_id or running.live.cancelled:
+            return Reason.CANCELLED
+        live, stage = running.live, running.stage
+        limits = self._terms.limits_of_running(live, now)
+        if stage > 1:
+            if not live.allows(live.ahead[0], limits):
+                return Reason.BUDGET
+            if live.satisfied(limits):
+                return Reason.SATISFIED
+        left = running.predicted
+        least_s = (1.0 - done) * max(left.upper_s(-self.settings.sigmas), 0.0)
+        return Reason.DEADLINE if now + least_s > self._terms.stop_at_s(live, limits) else None
+
+    def complete(
+        self, job_id: str, stage: int, elapsed_s: float, result: StageResult, now: float
+    ) -> list[Outcome]:
+        """The stage of the last `Run` has ended by itself.
+
+        Args:
+            job_id: the job.
+            stage: the stage.
+            elapsed_s: seconds it took; of the network alone, without decoding.
+            result: what was found.
+            now: the moment.
+
+        Returns:
+            The new exit, unless the job was cancelled, and the job's end if this was it.
+
+        Raises:
+            StageNotRunningError: this is not the stage that was running.
+        """
+        running = self._stopped(job_id, stage)
+        live = running.live
+        self.costs.observe_stage(running.base_s, elapsed_s)
+        self.costs.observe_share(live.job.model, stage, live.active_share)
+        live.used_s += elapsed_s
+        live.gmacs += result.gmacs
+        live.decoded = True
+        if live.cancelled:
+            live.wasted_s += elapsed_s
+            return [self._end(live, _final(live, Reason.CANCELLED))]
+        if stage == 1 and now > self._terms.limits(live, now).deadline_s:
+            return [self._end(live, _too_late(live, "exit 1 came after the deadline"))]
+        live.made, live.result, live.progress_s = stage, result, now
+        self._terms.look_ahead(live)
+        outcomes: list[Outcome] = [ExitMade(job_id, stage, result)]
+        self._weigh_load()
+        ending = self._ending(live, now, now)
+        if ending is not None:
+            outcomes.append(self._end(live, ending))
+        return outcomes
+
+    def abandon(self, job_id: str, stage: int, elapsed_s: float, now: float) -> list[Outcome]:
+        """The stage of the last `Run` was stopped half-way; its work is lost.
+
+        Args:
+            job_id: the job.
+            stage: the stage.
+            elapsed_s: seconds spent on the network.
+            now: the moment.
+
+        Returns:
+            The job's end; nothing if it may go on after all (its budget was raised meanwhile).
+
+        Raises:
+            StageNotRunningError: this is not the stage that was running.
+        """
+        running = self._stopped(job_id, stage)
+        live = running.live
+        self.costs.observe_at_least(running.base_s, elapsed_s)
+        live.used_s += elapsed_s
+        live.wasted_s += elapsed_s
+        if live.cancelled:
+            return [self._end(live, _final(live, Reason.CANCELLED))]
+        ending = self._ending(live, now, now)
+        return [] if ending is None else [self._end(live, ending)]
+
+    def fail(self, job_id: str, code: ErrorCode, detail: str) -> list[Outcome]:
+        """Ends a job in an error, whatever it was doing. Unknown ids are ignored.
+
+        If its stage was running, that stage is taken to have stopped: report it no more.
+        """
+        live = self._jobs.get(job_id)
+        if live is None:
+            return []
+        if self._is_running(live):
+            self._running = None
+        return [self._end(live, Failed(job_id, code, detail, live.used_s))]
+
+    def decoded(self, job_id: str, elapsed_s: float) -> None:
+        """A job's image is decoded, after `elapsed_s`; unknown ids only teach nothing."""
+        live = self._jobs.get(job_id)
+        if live is not None and not live.decoded:
+            job = live.job
+            self.costs.observe_decode(job.media_type, job.height * job.width, elapsed_s)
+            live.decoded = True
+
+    # What anyone may ask.
+
+    @property
+    def draining(self) -> bool:
+        """No more jobs are taken."""
+        return self._draining
+
+    @property
+    def jobs(self) -> int:
+        """Jobs in the house."""
+        return len(self._jobs)
+
+    @property
+    def load_s(self) -> float:
+        """Predicted seconds to take all jobs in the house as deep as their clients' caps allow."""
+        return self.costs.slow_down.mean * sum(live.wanted_s() for live in self._jobs.values())
+
+    # Admission.
+
+    def _refusal(self, live: LiveJob, now: float) -> Rejected | None:
+        job, limits = live.job, self._terms.limits(live, now)
+        gmacs = live.ahead[0].gmacs
+        if gmacs > limits.gmacs:
+            text = f"exit 1 costs {gmacs:.3g} GMACs, the budget allows {limits.gmacs:.3g}"
+            return Rejected(job.id, ErrorCode.BUDGET_TOO_SMALL, text, None)
+        owed = self._owed(live, now)
+        late_s = now + owed.needs.upper_s(self.settings.sigmas) - owed.due_s
+        if late_s > 0.0:
+            text = f"exit 1 would be {late_s * 1e3:.1f} ms too late even on an idle server"
+            return Rejected(job.id, ErrorCode.DEADLINE_EXCEEDED, text, None)
+        late_s = self._lateness_s(owed, now)
+        if late_s > 0.0:
+            text = f"what is owed already leaves no room: {late_s * 1e3:.1f} ms too late"
+            return Rejected(job.id, ErrorCode.OVERLOADED, text, late_s)
+        return None
+
+    def _lateness_s(self, new: _Owed, now: float) -> float:
+        """By how much `new` would come too late, or make late what is in time without it."""
+        worst_s = -math.inf
+        without = with_new = self._until_free(now)
+        for owed in sorted([*self._all_owed(now), new], key=_order):
+            with_new = with_new.then(owed.needs)
+            if owed is not new:
+                without = without.then(owed.needs)
+            in_time = now + without.upper_s(self.settings.sigmas) <= owed.due_s
+            if owed is new or in_time:
+                late_s = now + with_new.upper_s(self.settings.sigmas) - owed.due_s
+                worst_s = max(worst_s, late_s)
+        return worst_s
+
+    def _promise(self, live: LiveJob, now: float) -> Admitted:
+        """How deep the job will get if nobody else comes, after what is owed to the others."""
+        limits = self._terms.limits(live, now)
+        start = self._until_free(now)
+        for owed in self._all_owed(now):
+            if owed.live is not live:
+                start = start.then(owed.needs)
+        exit_, end = 0, start
+        for step in live.ahead:
+            then = start.then(self._terms.needs(live, step))
+            in_time = now + then.upper_s(self.settings.sigmas) < self._terms.due_s(live, limits)
+            if step.exit > 1 and not (in_time and live.allows(step, limits)):
+                break
+            exit_, end = step.exit, then
+        after_s = now - live.job.arrival_s + end.then(self._terms.way_back(live)).mean_s
+        return Admitted(live.job.id, exit_, after_s)
+
+    def _place_free_in_s(self, now: float) -> float:
+        """When a place in a full house may be free: after one job's part of the work in it."""
+        return self._until_free(now).mean_s + self.load_s / len(self._jobs)
+
+    # What is owed, earliest first.
+
+    def _owed(self, live: LiveJob, now: float) -> _Owed:
+        limits = self._terms.limits(live, now)
+        return _Owed(
+            self._terms.order_s(live, limits),
+            self._terms.due_s(live, limits),
+            self._terms.needs(live, live.ahead[0]),
+            live,
+        )
+
+    def _all_owed(self, now: float) -> Iterator[_Owed]:
+        for live in self._waiting():
+            if live.made == 0 or self._terms.overdue(live, self._terms.limits(live, now), now):
+                yield self._owed(live, now)
+
+    def _spare_s(self, now: float) -> float:
+        """By how much all that is owed could be put off without missing a deadline."""
+        spare_s, end = math.inf, _NOW
+        for owed in sorted(self._all_owed(now), key=_order):
+            end = end.then(owed.needs)
+            spare_s = min(spare_s, owed.due_s - now - end.upper_s(self.settings.sigmas))
+        return spare_s
+
+    # How a job goes on, or ends.
+
+    def _ending(self, live: LiveJob, now: float, free_s: float) -> Ending | None:
+        """The end of a job that is not running, if nothing better can come of it.
+
+        Args:
+            live: the job.
+            now: the moment.
+            free_s: the earliest moment at which the executor can start its next stage.
+        """
+        limits = self._terms.limits(live, now)
+        in_time = free_s < self._terms.latest_start_s(live, limits)
+        if live.made == 0:
+            return None if in_time else _too_late(live, "exit 1 can no longer be made in time")
+        if not live.ahead:
+            return _final(live, Reason.COMPLETE)
+        if live.satisfied(limits):
+            return _final(live, Reason.SATISFIED)
+        if self._draining:
+            return _final(live, Reason.DRAINING)
+        if not live.may_go_on(limits):
+            pauses = self._terms.lifted_s(live, now) is not None
+            return None if pauses else _final(live, Reason.BUDGET)
+        return None if in_time else _final(live, Reason.DEADLINE)
+
+    def _candidate(self, live: LiveJob, now: float) -> Candidate | None:
+        """The next stage of a job that has no reason to end; None if the job pauses."""
+        limits = self._terms.limits(live, now)
+        if not live.may_go_on(limits):
+            return None
+        due_s = self._terms.due_s(live, limits)
+        steps: list[Step] = []
+        for ahead in live.ahead:
+            needs = self._terms.needs(live, ahead)
+            upper_s = needs.upper_s(self.settings.sigmas)
+            if steps and not (now + upper_s < due_s and live.allows(ahead, limits)):
+                break
+            steps.append(Step(ahead.exit, upper_s, needs.mean_s, ahead.gain))
+        return Candidate(
+            job_id=live.job.id,
+            stage=live.made + 1,
+            arrival_s=live.job.arrival_s,
+            due_s=self._terms.order_s(live, limits),
+            overdue=self._terms.overdue(live, limits, now),
+            urgency=live.job.urgency,
+            steps=tuple(steps),
+        )
+
+    def _start(self, chosen: Candidate, now: float) -> Run:
+        live = self._jobs[chosen.job_id]
+        predicted = self._terms.needs(live, live.ahead[0])
+        self._running = _Running(live, chosen.stage, live.ahead[0].base_s, now, predicted)
+        stop_at_s = self._terms.stop_at_s(live, self._terms.limits(live, now))
+        return Run(chosen.job_id, chosen.stage, predicted.mean_s, stop_at_s)
+
+    def _stopped(self, job_id: str, stage: int) -> _Running:
+        """The executor is free again."""
+        running = self._running
+        if running is None or (running.live.job.id, running.stage) != (job_id, stage):
+            found = "nothing is"
+            if running is not None:
+                found = f"stage {running.stage} of {running.live.job.id!r} is"
+            raise StageNotRunningError(job_id, stage, found)
+        self._running = None
+        return running
+
+    def _end(self, live: LiveJob, ending: Ending) -> Ending:
+        """The only way out of the house."""
+        del self._jobs[live.job.id]
+        return ending
+
+    # Time and load.
+
+    def _until_free(self, now: float) -> Prediction:
+        """Time until the running stage has ended, margin included."""
+        running = self._running
+        if running is None:
+            return _NOW
+        spent_s = now - running.started_s
+        return Prediction(max(running.predicted.upper_s(self.settings.sigmas) - spent_s, 0.0), 0.0)
+
+    def _earliest_start_s(self, now: float) -> float:
+        """When another stage might start, if the running one is lucky."""
+        running = self._running
+        if running is None:
+            return now
+        return max(now, running.started_s + running.predicted.upper_s(-self.settings.sigmas))
+
+    def _next_change_s(self, now: float) -> float | None:
+        """When time alone will change a decision."""
+        moments: list[float] = []
+        for live in self._waiting():
+            limits = self._terms.limits(live, now)
+            moments += [limits.until_s, self._terms.latest_start_s(live, limits)]
+        return min((moment for moment in moments if now < moment < math.inf), default=None)
+
+    def _waiting(self) -> list[LiveJob]:
+        running = None if self._running is None else self._running.live
+        return [live for live in self._jobs.values() if live is not running]
+
+    def _is_running(self, live: LiveJob) -> bool:
+        return self._running is not None and self._running.live is live
+
+    def _weigh_load(self) -> None:
+        if self._terms.budget.load_caps:
+            self._terms.weigh_load(self.load_s)
+
+
+def _order(owed: _Owed) -> float:
+    return owed.order_s
+
+
+def _final(live: LiveJob, reason: Reason) -> Final:
+    return Final(live.job.id, reason, live.made, live.result, live.gmacs, live.wasted_s)
+
+
+def _too_late(live: LiveJob, detail: str) -> Failed:
+    return Failed(live.job.id, ErrorCode.DEADLINE_EXCEEDED, detail, live.used_s)
