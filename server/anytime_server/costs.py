@@ -242,6 +242,10 @@ class CostModel:
 
     Media types and encodings without a first guess share one default each, so that no client can
     make the tables grow.
+
+    Attributes:
+        slow_down: the machine's factor.
+        version: rises with each observation; a prediction holds until then.
     """
 
     def __init__(
@@ -256,6 +260,7 @@ class CostModel:
             name: list(profile.typical_share or (1.0,) * profile.exits)
             for name, profile in self._profiles.items()
         }
+        self.version = 0
         self.slow_down = SlowDown()
         self._decode = _SideCosts(decode or {})
         self._encode = _SideCosts(encode or {})
@@ -323,6 +328,7 @@ class CostModel:
         """
         if base_s < _TOO_SHORT_S:
             return 0.0
+        self.version += 1
         return self.slow_down.observe(elapsed_s / base_s)
 
     def observe_at_least(self, base_s: float, elapsed_s: float) -> None:
@@ -331,6 +337,7 @@ class CostModel:
         That tells something only where it already took longer than predicted.
         """
         if base_s >= _TOO_SHORT_S and elapsed_s > base_s * self.slow_down.mean:
+            self.version += 1
             self.slow_down.observe(elapsed_s / base_s)
 
     def observe_share(self, model: str, stage: int, share: float) -> None:
@@ -340,10 +347,12 @@ class CostModel:
 
     def observe_decode(self, media_type: str, pixels: int, elapsed_s: float) -> None:
         """Learns what a decode took."""
+        self.version += 1
         self._decode.observe(media_type, pixels, elapsed_s)
 
     def observe_encode(self, encoding: str, pixels: int, elapsed_s: float) -> None:
         """Learns what an encode took."""
+        self.version += 1
         self._encode.observe(encoding, pixels, elapsed_s)
 
 

@@ -3,8 +3,8 @@
 Decides, for one executor that computes one stage at a time: which requests to take, which stage of
 which request to run, when a running stage is not worth finishing, and how each request ends.
 Refuses to know the clock (`now` is an argument everywhere, in seconds, never falling), threads,
-sockets and networks. The same calls give the same answers. More executors are more schedulers, each with its
-own requests: the state of a half computed request lives where it was computed.
+sockets and networks. The same calls give the same answers. More executors are more schedulers, each
+with its own requests: the state of a half computed request lives where it was computed.
 
 The rules:
 
@@ -166,7 +166,7 @@ class Scheduler:
             return BudgetAnswer(job_id, rev, Effect.GONE, 0, stops_stage=False)
         if rev <= live.rev:
             return BudgetAnswer(job_id, live.rev, Effect.STALE, live.made, stops_stage=False)
-        live.budget, live.rev, live.limits = budget, rev, None
+        live.budget, live.rev = budget, rev
         stops = self._is_running(live) and self.should_stop(job_id, now) is not None
         return BudgetAnswer(job_id, rev, Effect.APPLIED, live.made, stops_stage=stops)
 
@@ -236,15 +236,14 @@ class Scheduler:
         if running is None or running.live.job.id != job_id or running.live.cancelled:
             return Reason.CANCELLED
         live, stage = running.live, running.stage
-        limits = self._terms.limits_of_running(live, now)
+        limits, stop_at_s = self._terms.stop_terms(live, now)
         if stage > 1:
             if not live.allows(live.ahead[0], limits):
                 return Reason.BUDGET
             if live.satisfied(limits):
                 return Reason.SATISFIED
-        left = running.predicted
-        least_s = (1.0 - done) * max(left.upper_s(-self.settings.sigmas), 0.0)
-        return Reason.DEADLINE if now + least_s > self._terms.stop_at_s(live, limits) else None
+        least_s = max(running.predicted.upper_s(-self.settings.sigmas), 0.0) * (1.0 - done)
+        return Reason.DEADLINE if now + least_s > stop_at_s else None
 
     def complete(
         self, job_id: str, stage: int, elapsed_s: float, result: StageResult, now: float
@@ -274,7 +273,7 @@ class Scheduler:
         if live.cancelled:
             live.wasted_s += elapsed_s
             return [self._end(live, _final(live, Reason.CANCELLED))]
-        if stage == 1 and now > self._terms.limits(live, now).deadline_s:
+        if stage == 1 and now > self._terms.outlook(live, now).limits.deadline_s:
             return [self._end(live, _too_late(live, "exit 1 came after the deadline"))]
         live.made, live.result, live.progress_s = stage, result, now
         self._terms.look_ahead(live)
@@ -350,10 +349,10 @@ class Scheduler:
     # Admission.
 
     def _refusal(self, live: LiveJob, now: float) -> Rejected | None:
-        job, limits = live.job, self._terms.limits(live, now)
-        gmacs = live.ahead[0].gmacs
-        if gmacs > limits.gmacs:
-            text = f"exit 1 costs {gmacs:.3g} GMACs, the budget allows {limits.gmacs:.3g}"
+        job, gmacs = live.job, live.ahead[0].gmacs
+        allowed = self._terms.outlook(live, now).limits.gmacs
+        if gmacs > allowed:
+            text = f"exit 1 costs {gmacs:.3g} GMACs, the budget allows {allowed:.3g}"
             return Rejected(job.id, ErrorCode.BUDGET_TOO_SMALL, text, None)
         owed = self._owed(live, now)
         late_s = now + owed.needs.upper_s(self.settings.sigmas) - owed.due_s
@@ -382,7 +381,7 @@ class Scheduler:
 
     def _promise(self, live: LiveJob, now: float) -> Admitted:
         """How deep the job will get if nobody else comes, after what is owed to the others."""
-        limits = self._terms.limits(live, now)
+        outlook = self._terms.outlook(live, now)
         start = self._until_free(now)
         for owed in self._all_owed(now):
             if owed.live is not live:
@@ -390,8 +389,8 @@ class Scheduler:
         exit_, end = 0, start
         for step in live.ahead:
             then = start.then(self._terms.needs(live, step))
-            in_time = now + then.upper_s(self.settings.sigmas) < self._terms.due_s(live, limits)
-            if step.exit > 1 and not (in_time and live.allows(step, limits)):
+            in_time = now + then.upper_s(self.settings.sigmas) < outlook.due_s
+            if step.exit > 1 and not (in_time and live.allows(step, outlook.limits)):
                 break
             exit_, end = step.exit, then
         after_s = now - live.job.arrival_s + end.then(self._terms.way_back(live)).mean_s
@@ -404,17 +403,12 @@ class Scheduler:
     # What is owed, earliest first.
 
     def _owed(self, live: LiveJob, now: float) -> _Owed:
-        limits = self._terms.limits(live, now)
-        return _Owed(
-            self._terms.order_s(live, limits),
-            self._terms.due_s(live, limits),
-            self._terms.needs(live, live.ahead[0]),
-            live,
-        )
+        outlook = self._terms.outlook(live, now)
+        return _Owed(outlook.order_s, outlook.due_s, outlook.needs, live)
 
     def _all_owed(self, now: float) -> Iterator[_Owed]:
         for live in self._waiting():
-            if live.made == 0 or self._terms.overdue(live, self._terms.limits(live, now), now):
+            if live.made == 0 or self._terms.outlook(live, now).overdue(now):
                 yield self._owed(live, now)
 
     def _spare_s(self, now: float) -> float:
@@ -435,49 +429,48 @@ class Scheduler:
             now: the moment.
             free_s: the earliest moment at which the executor can start its next stage.
         """
-        limits = self._terms.limits(live, now)
-        in_time = free_s < self._terms.latest_start_s(live, limits)
+        outlook = self._terms.outlook(live, now)
+        in_time = free_s < outlook.latest_start_s
         if live.made == 0:
             return None if in_time else _too_late(live, "exit 1 can no longer be made in time")
         if not live.ahead:
             return _final(live, Reason.COMPLETE)
-        if live.satisfied(limits):
+        if live.satisfied(outlook.limits):
             return _final(live, Reason.SATISFIED)
         if self._draining:
             return _final(live, Reason.DRAINING)
-        if not live.may_go_on(limits):
+        if not outlook.may_go_on:
             pauses = self._terms.lifted_s(live, now) is not None
             return None if pauses else _final(live, Reason.BUDGET)
         return None if in_time else _final(live, Reason.DEADLINE)
 
     def _candidate(self, live: LiveJob, now: float) -> Candidate | None:
         """The next stage of a job that has no reason to end; None if the job pauses."""
-        limits = self._terms.limits(live, now)
-        if not live.may_go_on(limits):
+        outlook = self._terms.outlook(live, now)
+        if not outlook.may_go_on:
             return None
-        due_s = self._terms.due_s(live, limits)
         steps: list[Step] = []
         for ahead in live.ahead:
             needs = self._terms.needs(live, ahead)
             upper_s = needs.upper_s(self.settings.sigmas)
-            if steps and not (now + upper_s < due_s and live.allows(ahead, limits)):
+            if steps and not (now + upper_s < outlook.due_s and live.allows(ahead, outlook.limits)):
                 break
             steps.append(Step(ahead.exit, upper_s, needs.mean_s, ahead.gain))
         return Candidate(
             job_id=live.job.id,
             stage=live.made + 1,
             arrival_s=live.job.arrival_s,
-            due_s=self._terms.order_s(live, limits),
-            overdue=self._terms.overdue(live, limits, now),
+            due_s=outlook.order_s,
+            overdue=outlook.overdue(now),
             urgency=live.job.urgency,
             steps=tuple(steps),
         )
 
     def _start(self, chosen: Candidate, now: float) -> Run:
         live = self._jobs[chosen.job_id]
-        predicted = self._terms.needs(live, live.ahead[0])
+        predicted = self._terms.outlook(live, now).needs
         self._running = _Running(live, chosen.stage, live.ahead[0].base_s, now, predicted)
-        stop_at_s = self._terms.stop_at_s(live, self._terms.limits(live, now))
+        _, stop_at_s = self._terms.stop_terms(live, now)
         return Run(chosen.job_id, chosen.stage, predicted.mean_s, stop_at_s)
 
     def _stopped(self, job_id: str, stage: int) -> _Running:
@@ -517,8 +510,8 @@ class Scheduler:
         """When time alone will change a decision."""
         moments: list[float] = []
         for live in self._waiting():
-            limits = self._terms.limits(live, now)
-            moments += [limits.until_s, self._terms.latest_start_s(live, limits)]
+            outlook = self._terms.outlook(live, now)
+            moments += [outlook.limits.until_s, outlook.latest_start_s]
         return min((moment for moment in moments if now < moment < math.inf), default=None)
 
     def _waiting(self) -> list[LiveJob]:

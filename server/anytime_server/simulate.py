@@ -7,8 +7,8 @@ before the first event. So every policy meets the same requests, stage times and
 two reports differ only by what the policies did.
 
 Each replica is a machine with its own scheduler and its own requests. A new request goes to the
-less loaded of two replicas drawn at random (Mitzenmacher's two choices), as a router without global
-knowledge would do. Decoding keeps the executor busy; encoding and the way back to the client do not.
+less loaded of two replicas drawn at random (Mitzenmacher's two choices), as a router without
+global knowledge would do. Decoding keeps the executor busy; encoding and the way back do not.
 
 Attainment is counted over all arrivals but those that their own client cancelled, and shown beside
 the mean quality over the same requests, a refused, failed or late one counting zero: a server that
@@ -32,7 +32,7 @@ from anytime_protocol.vocabulary import Reason
 
 from anytime_server.budgets import ServerBudget
 from anytime_server.costs import CostModel, ModelProfile, SideCost, SizeProfile
-from anytime_server.errors import SettingsError
+from anytime_server.errors import SettingsError, StageNotRunningError
 from anytime_server.jobs import (
     Admitted,
     ExitMade,
@@ -215,6 +215,12 @@ class Report:
     wasted: float
 
 
+_COLUMNS = (
+    *("policy", "arrivals", "attained", "quality", "refused", "failed", "late", "mean exit"),
+    *("first p50", "first p99", "answer p99", "busy", "wasted"),
+)
+
+
 def simulate(config: SimulationConfig) -> Report:
     """Runs one experiment; the same configuration gives the same report."""
     return _Simulation(config).run()
@@ -222,10 +228,7 @@ def simulate(config: SimulationConfig) -> Report:
 
 def table(reports: Sequence[Report]) -> str:
     """Reports side by side, as text with aligned columns; times in ms."""
-    rows = [
-        ["policy", "arrivals", "attained", "quality", "refused", "failed", "late"]
-        + ["mean exit", "first p50", "first p99", "answer p99", "busy", "wasted"]
-    ]
+    rows = [list(_COLUMNS)]
     for report in reports:
         served = sum(report.exits)
         depth = sum(exit_ * n for exit_, n in enumerate(report.exits, start=1))
@@ -445,7 +448,8 @@ class _Simulation:
 
     def _free(self, replica: _Replica, now: float) -> tuple[_Request, int]:
         request = replica.request
-        assert request is not None
+        if request is None:
+            raise StageNotRunningError("none", replica.stage, "this replica is idle")
         request.used_s += now - replica.started_s
         replica.request = None
         replica.turn += 1

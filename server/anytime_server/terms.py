@@ -69,6 +69,30 @@ class Ahead(NamedTuple):
     gain: float
 
 
+class Outlook(NamedTuple):
+    """The terms of one job at one moment.
+
+    Attributes:
+        limits: its effective budget.
+        may_go_on: depth and multiply-adds allow its next stage.
+        needs: time for its next stage, the decoding included if still due; zero after the last.
+        due_s: when a stage must have ended for its map to arrive by the deadline.
+        order_s: when its turn comes: `due_s`, or without a deadline the end of its patience.
+        latest_start_s: when its next stage must have been started.
+    """
+
+    limits: Limits
+    may_go_on: bool
+    needs: Prediction
+    due_s: float
+    order_s: float
+    latest_start_s: float
+
+    def overdue(self, now: float) -> bool:
+        """Whether it has no deadline and has waited long enough for a stage that it may have."""
+        return self.due_s == math.inf and self.may_go_on and now >= self.order_s
+
+
 @dataclass(slots=True, eq=False)
 class LiveJob:
     """An admitted job and how far it has come.
@@ -87,7 +111,8 @@ class LiveJob:
         wasted_s: those of them that led to no map.
         cancelled: its client does not want it any more.
         ahead: what each further exit would take; empty after the last.
-        limits: the effective budget as last worked out, with the version of the server's budget.
+        limits: the effective budget as last worked out, with the versions that it came from.
+        outlook: its terms as last worked out, with the versions that they came from.
     """
 
     job: Job
@@ -103,7 +128,8 @@ class LiveJob:
     wasted_s: float = 0.0
     cancelled: bool = False
     ahead: tuple[Ahead, ...] = ()
-    limits: tuple[int, Limits] | None = None
+    limits: tuple[tuple[int, int], Limits] | None = None
+    outlook: tuple[tuple[int, bool], Outlook] | None = None
 
     @property
     def active_share(self) -> float:
@@ -173,24 +199,29 @@ class Terms:
             self._engaged = engaged
             self._version += 1
 
-    # What a job may spend.
+    # The terms.
 
-    def limits(self, live: LiveJob, now: float) -> Limits:
-        """The effective budget; remembered until it may change."""
-        if live.limits is not None:
-            version, known = live.limits
-            if version == self._version and now < known.until_s:
+    def outlook(self, live: LiveJob, now: float) -> Outlook:
+        """The terms of a job; remembered until something that they depend on changes."""
+        limits = self._limits(live, now)
+        predicted_by = (self._costs.version, live.decoded)
+        if live.outlook is not None:
+            known_by, known = live.outlook
+            if known_by == predicted_by and known.limits is limits:
                 return known
-        limits = self._limits_at(live, now, self._load_cap(live))
-        live.limits = (self._version, limits)
-        return limits
+        found = self._outlook_under(live, limits)
+        live.outlook = (predicted_by, found)
+        return found
 
-    def limits_of_running(self, live: LiveJob, now: float) -> Limits:
-        """The same for a stage that has begun: load caps no longer count, and nothing is stored.
+    def stop_terms(self, live: LiveJob, now: float) -> tuple[Limits, float]:
+        """Limits on the running stage, and when to give it up so that the last map is in time.
 
-        Stopping a stage because the load has risen since would only waste what it has cost.
+        Load caps do not count once a stage has begun: stopping it because the load has risen since
+        would only waste what it has cost. Stores nothing.
         """
-        return self._limits_at(live, now, math.inf)
+        limits = self._limits_at(live, now, math.inf)
+        due_s = self._due_s(live, limits)
+        return limits, due_s - self._settings.reaction_s if live.made else due_s
 
     def lifted_s(self, live: LiveJob, now: float) -> float | None:
         """When the client's own schedule will allow the next stage, if that is soon enough."""
@@ -198,13 +229,44 @@ class Terms:
         for at_ms, _ in live.budget.schedule:
             at_s = live.job.arrival_s + at_ms / 1e3
             if at_s > now:
-                then = self._limits_at(live, at_s, cap)
-                if live.may_go_on(then) and at_s < self.latest_start_s(live, then):
+                then = self._outlook_under(live, self._limits_at(live, at_s, cap))
+                if then.may_go_on and at_s < then.latest_start_s:
                     return at_s
         return None
 
+    def _outlook_under(self, live: LiveJob, limits: Limits) -> Outlook:
+        needs = self.needs(live, live.ahead[0]) if live.ahead else Prediction(0.0, 0.0)
+        due_s = self._due_s(live, limits)
+        patient_until_s = live.progress_s + self._settings.patience_s
+        # Exit 1 is owed, so that its expected time must fit and no more; a later one needs its
+        # margin as well.
+        margin_s = needs.upper_s(self._settings.sigmas) if live.made else needs.mean_s
+        return Outlook(
+            limits=limits,
+            may_go_on=live.may_go_on(limits),
+            needs=needs,
+            due_s=due_s,
+            order_s=patient_until_s if due_s == math.inf else due_s,
+            latest_start_s=due_s - margin_s,
+        )
+
+    def _due_s(self, live: LiveJob, limits: Limits) -> float:
+        if limits.deadline_s == math.inf:
+            return math.inf
+        return limits.deadline_s - self.way_back(live).upper_s(self._settings.reserve_sigmas)
+
     def _load_cap(self, live: LiveJob) -> float:
         return self.budget.load_cap(self._engaged, live.job.urgency)
+
+    def _limits(self, live: LiveJob, now: float) -> Limits:
+        made_of = (self._version, live.rev)
+        if live.limits is not None:
+            known_of, known = live.limits
+            if known_of == made_of and now < known.until_s:
+                return known
+        limits = self._limits_at(live, now, self._load_cap(live))
+        live.limits = (made_of, limits)
+        return limits
 
     def _limits_at(self, live: LiveJob, now: float, load_cap: float) -> Limits:
         limits = effective(
@@ -236,6 +298,7 @@ class Terms:
                 gain = doubt * (exit_ - live.made) / (len(live.stages) - live.made)
             ahead.append(Ahead(exit_, base_s, gmacs, gain))
         live.ahead = tuple(ahead)
+        live.outlook = None
 
     def needs(self, live: LiveJob, step: Ahead) -> Prediction:
         """Time from the start of its next stage to an exit, the decoding included if still due."""
@@ -248,42 +311,6 @@ class Terms:
         """Time from an exit to the last byte of the answer."""
         encode = self._costs.encode(live.job.encoding, _pixels(live.job))
         return Prediction(encode.mean_s + live.job.network_s, encode.sigma_s)
-
-    # When it is due.
-
-    def due_s(self, live: LiveJob, limits: Limits) -> float:
-        """When its last stage must have ended for the map to arrive by the deadline."""
-        if limits.deadline_s == math.inf:
-            return math.inf
-        return limits.deadline_s - self.way_back(live).upper_s(self._settings.reserve_sigmas)
-
-    def order_s(self, live: LiveJob, limits: Limits) -> float:
-        """When its turn comes: its due time, or without a deadline the end of its patience."""
-        if limits.deadline_s == math.inf:
-            return live.progress_s + self._settings.patience_s
-        return self.due_s(live, limits)
-
-    def latest_start_s(self, live: LiveJob, limits: Limits) -> float:
-        """When its next stage must have been started.
-
-        Exit 1 is owed, so that its expected time must fit and no more; a later one needs its
-        margin as well.
-        """
-        due_s = self.due_s(live, limits)
-        if due_s == math.inf or not live.ahead:
-            return due_s
-        needs = self.needs(live, live.ahead[0])
-        return due_s - (needs.upper_s(self._settings.sigmas) if live.made else needs.mean_s)
-
-    def stop_at_s(self, live: LiveJob, limits: Limits) -> float:
-        """When to give up its running stage: while the map before it can still be sent in time."""
-        due_s = self.due_s(live, limits)
-        return due_s - self._settings.reaction_s if live.made else due_s
-
-    def overdue(self, live: LiveJob, limits: Limits, now: float) -> bool:
-        """Whether it has no deadline and has waited long enough for a stage that it may have."""
-        waited = now - live.progress_s >= self._settings.patience_s
-        return waited and limits.deadline_s == math.inf and live.may_go_on(limits)
 
 
 def _pixels(job: Job) -> int:
