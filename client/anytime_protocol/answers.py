@@ -8,13 +8,12 @@ costs are in 1e9 multiply-adds.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field
 from typing import ClassVar, Final, Self, TypeAlias
 
 from anytime_protocol.budget import MAX_MS
 from anytime_protocol.errors import shorten
-from anytime_protocol.fields import ID_FORM, Fields, JsonObject
+from anytime_protocol.fields import ID_FORM, Fields, JsonObject, finite
 from anytime_protocol.models import MAX_EXITS, ModelInfo
 from anytime_protocol.parts import MAX_SIDE, Part
 from anytime_protocol.requests import MAX_REV
@@ -418,15 +417,11 @@ def _round(value: float) -> float:
 def _read_keypoints(fields: Fields) -> tuple[Keypoint, ...]:
     points: list[Keypoint] = []
     for item in fields.items("keypoints", MAX_JOINTS):
-        numbers = isinstance(item, list) and all(
-            isinstance(value, int | float) and not isinstance(value, bool) for value in item
-        )
-        if not numbers or len(item) != 3:
-            raise fields.fail("keypoints", item, "lists of x, y and score")
-        x, y, score = (float(value) for value in item)
-        if not (math.isfinite(x) and math.isfinite(y) and 0 <= score <= 1):
-            raise fields.fail("keypoints", item, "finite x and y and a score from 0 to 1")
-        points.append((x, y, score))
+        match [finite(value) for value in item] if isinstance(item, list) else []:
+            case [float(x), float(y), float(score)] if 0 <= score <= 1:
+                points.append((x, y, score))
+            case _:
+                raise fields.fail("keypoints", item, "lists of finite x, y and a score in 0 to 1")
     return tuple(points)
 
 

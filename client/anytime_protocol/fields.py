@@ -11,7 +11,7 @@ import math
 import re
 from collections.abc import Collection
 from enum import StrEnum
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypeGuard, TypeVar
 
 from anytime_protocol.errors import FieldError, shorten
 
@@ -48,6 +48,22 @@ def describe(value: object) -> str:
         case _:
             words = f"a {type(value).__name__}"
     return words
+
+
+def is_whole(value: object) -> TypeGuard[int]:
+    """Whether the value is a whole number; Python's booleans, which are `int` too, are not."""
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def finite(value: object) -> float | None:
+    """The value as a finite number, or None if it is none (a boolean, text, 1e999, 10**400)."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    try:
+        number = float(value)
+    except OverflowError:
+        return None
+    return number if math.isfinite(number) else None
 
 
 class Fields:
@@ -100,13 +116,8 @@ class Fields:
         """A finite number with `low <= number <= high`."""
         expected = _range("a number", low, high)
         value = self.take(name, expected)
-        if isinstance(value, bool) or not isinstance(value, int | float):
-            raise self.fail(name, value, expected)
-        try:
-            number = float(value)
-        except OverflowError:
-            raise self.fail(name, value, expected) from None
-        if not (math.isfinite(number) and low <= number <= high):
+        number = finite(value)
+        if number is None or not low <= number <= high:
             raise self.fail(name, value, expected)
         return number
 
@@ -114,7 +125,7 @@ class Fields:
         """A whole number with `low <= number <= high`; 2.0 is not one."""
         expected = _range("a whole number", low, high)
         value = self.take(name, expected)
-        if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+        if not is_whole(value) or not low <= value <= high:
             raise self.fail(name, value, expected)
         return value
 

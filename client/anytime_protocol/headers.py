@@ -20,6 +20,8 @@ from typing import Final, Self, TypeAlias
 from anytime_protocol import structured
 from anytime_protocol.budget import MAX_MS
 from anytime_protocol.errors import HeaderError
+from anytime_protocol.fields import is_whole
+from anytime_protocol.requests import DEFAULT_URGENCY
 from anytime_protocol.structured import Item, Token
 from anytime_protocol.vocabulary import Reason
 
@@ -112,7 +114,7 @@ class Priority:
         incremental: whether the client wants updates as they come.
     """
 
-    urgency: int = 3
+    urgency: int = DEFAULT_URGENCY
     incremental: bool = False
 
     @classmethod
@@ -122,11 +124,10 @@ class Priority:
             members = structured.parse(PRIORITY, value)
         except HeaderError:
             return cls()
-        urgency, incremental = members.get("u"), members.get("i")
-        usable = isinstance(urgency, int) and not isinstance(urgency, bool) and 0 <= urgency <= 7
+        urgency = members.get("u")
         return cls(
-            urgency=int(urgency) if usable and urgency is not None else 3,
-            incremental=incremental is True,
+            urgency=urgency if is_whole(urgency) and 0 <= urgency <= 7 else DEFAULT_URGENCY,
+            incremental=members.get("i") is True,
         )
 
     def __str__(self) -> str:
@@ -170,7 +171,13 @@ class Result:
                 "reason": Token() as reason,
                 "confidence": int() | float() as confidence,
                 "gmacs": int() | float() as gmacs,
-            } if 1 <= exit_ <= exits and str(reason) in list(Reason) and 0 <= confidence <= 1:
+            } if (
+                _no_flags(exit_, exits, confidence, gmacs)
+                and 1 <= exit_ <= exits
+                and str(reason) in list(Reason)
+                and 0 <= confidence <= 1
+                and gmacs >= 0
+            ):
                 return cls(exit_, exits, Reason(str(reason)), float(confidence), float(gmacs))
             case _:
                 form = "exit=2, exits=4, reason=deadline, confidence=0.83, gmacs=105.6"
@@ -214,14 +221,21 @@ class Progress:
         Raises:
             HeaderError: malformed, or a member is missing, of the wrong type or out of range.
         """
-        match structured.parse(UPDATE, value):
+        members = structured.parse(UPDATE, value)
+        match members:
             case {
                 "exit": int(exit_),
                 "exits": int(exits),
                 "confidence": int() | float() as confidence,
                 "elapsed_ms": int() | float() as elapsed_ms,
                 "skipped": int(skipped),
-            } if 1 <= exit_ <= exits and 0 <= confidence <= 1 and skipped >= 0:
+            } if (
+                _no_flags(exit_, exits, confidence, elapsed_ms, skipped)
+                and 1 <= exit_ <= exits
+                and 0 <= confidence <= 1
+                and elapsed_ms >= 0
+                and skipped >= 0
+            ):
                 return cls(exit_, exits, float(confidence), float(elapsed_ms), skipped)
             case _:
                 form = "exit=1, exits=4, confidence=0.71, elapsed_ms=21.4, skipped=0"
@@ -283,6 +297,11 @@ def _decode_token(encoded: str) -> str | None:
         return base64.b64decode(padded, altchars=b"-_", validate=True).decode()
     except (binascii.Error, ValueError):
         return None
+
+
+def _no_flags(*values: Item) -> bool:
+    """Whether none of them is a boolean, which Python would take for a number."""
+    return not any(isinstance(value, bool) for value in values)
 
 
 def _milliseconds(name: str, value: str, form: re.Pattern[str]) -> float:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final, Self
 
-from anytime_protocol.fields import NAME_FORM, Fields, JsonObject
+from anytime_protocol.fields import NAME_FORM, Fields, JsonObject, is_whole
 from anytime_protocol.vocabulary import Task
 
 MAX_EXITS: Final = 64
@@ -34,7 +34,7 @@ class ClassInfo:
     def read(cls, fields: Fields) -> Self:
         """Reads the object."""
         color = fields.items("color", 3)
-        bytes_ = [n for n in color if isinstance(n, int) and not isinstance(n, bool)]
+        bytes_ = [n for n in color if is_whole(n)]
         if len(bytes_) != 3 or not all(0 <= n <= 255 for n in bytes_):
             raise fields.fail("color", color, "three whole numbers from 0 to 255")
         red, green, blue = bytes_
@@ -144,8 +144,8 @@ def _read_skeleton(fields: Fields, joints: int) -> tuple[tuple[int, int], ...]:
     pairs: list[tuple[int, int]] = []
     for item in fields.items("skeleton", 1024):
         match item:
-            case [int(a), int(b)] if 0 <= a < joints and 0 <= b < joints:
-                pairs.append((int(a), int(b)))
+            case [a, b] if all(is_whole(joint) and 0 <= joint < joints for joint in item):
+                pairs.append((a, b))
             case _:
                 raise fields.fail("skeleton", item, f"pairs of joints below {joints}")
     return tuple(pairs)

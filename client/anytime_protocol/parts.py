@@ -15,7 +15,7 @@ from typing import Final
 
 from anytime_protocol import delta
 from anytime_protocol.errors import PayloadError
-from anytime_protocol.fields import Fields, JsonObject
+from anytime_protocol.fields import Fields, JsonObject, is_whole
 from anytime_protocol.vocabulary import Compression, DType, Encoding, PartName
 
 MAX_SIDE: Final = 65_535
@@ -173,10 +173,10 @@ def _inflate(part: Part, piece: bytes, limit: int) -> bytes:
 
 def _read_shape(fields: Fields, dimensions: int) -> tuple[int, ...]:
     shape = fields.items("shape", dimensions)
-    whole = all(isinstance(n, int) and not isinstance(n, bool) for n in shape)
-    if len(shape) != dimensions or not whole or not all(1 <= n <= MAX_SIDE for n in shape):
+    sides = [n for n in shape if is_whole(n) and 1 <= n <= MAX_SIDE]
+    if len(shape) != dimensions or len(sides) != dimensions:
         raise fields.fail("shape", shape, f"{dimensions} whole numbers from 1 to {MAX_SIDE}")
-    return tuple(shape)
+    return tuple(sides)
 
 
 def _read_compression(fields: Fields, encoding: Encoding) -> Compression:

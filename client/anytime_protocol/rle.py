@@ -13,6 +13,7 @@ from itertools import groupby
 from typing import Final, TypedDict
 
 from anytime_protocol.errors import PayloadError
+from anytime_protocol.fields import describe, is_whole
 
 _CHUNK_BITS: Final = 5
 _SIGN: Final = 0x10
@@ -154,11 +155,11 @@ def _segments(payload: bytes, height: int, width: int) -> list[tuple[int, str]]:
     segments: list[tuple[int, str]] = []
     for item in value if isinstance(value, list) else [value]:
         match item:
-            case {"class": int(class_id), "size": [h, w], "counts": str(counts)}:
-                fits = 0 <= class_id <= 255 and (h, w) == (height, width)
+            case {"class": class_id, "size": [h, w], "counts": str(counts)} if (
+                is_whole(class_id) and 0 <= class_id <= 255 and (h, w) == (height, width)
+            ):
+                segments.append((class_id, counts))
             case _:
-                fits = False
-        if not fits:
-            raise PayloadError(f"rle: expected segments with class, size {height}, {width}, counts")
-        segments.append((int(class_id), counts))
+                form = f"class, size [{height}, {width}] and counts"
+                raise PayloadError(f"rle: found {describe(item)}, expected a segment with {form}")
     return segments

@@ -19,7 +19,7 @@ from typing import Final, TypeAlias
 from anytime_protocol import codec
 from anytime_protocol.codec import FrameKind, FrameLimits
 from anytime_protocol.errors import FieldError, FrameError, LocalProtocolError, ProtocolError
-from anytime_protocol.fields import ID_FORM, JsonObject
+from anytime_protocol.fields import ID_FORM, JsonObject, is_whole
 from anytime_protocol.messages import (
     TYPES,
     BudgetApplied,
@@ -329,11 +329,8 @@ class Session:
         if self.role is Role.CLIENT or not named or kind not in {"infer", "budget"}:
             self.close(CloseCode.BAD_MESSAGE, str(error))
         elif kind == "budget":
-            match header.get("rev"):
-                case int(rev) if 0 <= rev <= MAX_REV:
-                    known = int(rev)
-                case _:
-                    known = 0
+            rev = header.get("rev")
+            known = rev if is_whole(rev) and 0 <= rev <= MAX_REV else 0
             self._answer_budget(str(request_id), known, Effect.REJECTED, str(error))
         elif self.phase(str(request_id)) is not Phase.IDLE:
             self.close(CloseCode.DUPLICATE_ID, f"infer: request {request_id} is not over")

@@ -7,6 +7,7 @@ strings are not used by this protocol and count as malformed. Parameters are rea
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from typing import Final, TypeAlias
@@ -105,6 +106,8 @@ def _write(value: Item) -> str:
             text = "?1" if value else "?0"
         case int():
             text = str(value)
+        case float() if not math.isfinite(value):
+            raise ValueError(f"{value} has no form in a structured field")
         case float():
             text = f"{value:.3f}".rstrip("0")
             text = text + "0" if text.endswith(".") else text

@@ -1,0 +1,74 @@
+"""Budget and wishes in a URL."""
+
+from __future__ import annotations
+
+import pytest
+from anytime_protocol.budget import Budget
+from anytime_protocol.errors import BudgetError, FieldError
+from anytime_protocol.messages import Want
+from anytime_protocol.query import read_query, write_query
+from hypothesis import given
+from hypothesis import strategies as st
+from protocol.protocol_fakes import LIMITS, WANTS
+
+
+@given(LIMITS, WANTS)
+def test_limits_and_wishes_survive_a_url(budget: Budget, want: Want) -> None:
+    assert read_query(write_query(budget, want)) == (budget, want)
+
+
+def test_an_empty_query_limits_nothing() -> None:
+    assert read_query([]) == (Budget(), Want())
+
+
+def test_a_schedule_has_no_form_in_a_url() -> None:
+    with pytest.raises(BudgetError, match="schedule"):
+        write_query(Budget(schedule=((1.0, Budget()),)), Want())
+    with pytest.raises(FieldError, match="unknown parameter"):
+        read_query([("schedule", "[]")])
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "error"),
+    [
+        ("deadline_ms", "", BudgetError),
+        ("deadline_ms", "-1", BudgetError),
+        ("deadline_ms", "nan", BudgetError),
+        ("deadline_ms", "NaN", BudgetError),
+        ("deadline_ms", "1e999", BudgetError),
+        ("deadline_ms", "true", BudgetError),
+        ("deadline_ms", "null", BudgetError),
+        ("deadline_ms", '"80"', BudgetError),
+        ("deadline_ms", "9" * 100, BudgetError),
+        ("max_exit", "2.0", BudgetError),
+        ("max_exit", '2,"x":3', BudgetError),
+        ("max_exit", '2,"value":3', BudgetError),
+        ("scale", "0.3", FieldError),
+        ("scale", "half", FieldError),
+        ("active", "yes", FieldError),
+        ("encoding", "bmp", FieldError),
+        ("colour", "true", FieldError),
+    ],
+)
+def test_a_malformed_parameter_is_an_error_that_names_it(
+    name: str, text: str, error: type[FieldError]
+) -> None:
+    with pytest.raises(FieldError) as caught:
+        read_query([(name, text)])
+    assert type(caught.value) is error
+    assert caught.value.field == f"query.{name}"
+
+
+def test_a_parameter_stands_once() -> None:
+    with pytest.raises(FieldError, match="twice"):
+        read_query([("max_exit", "1"), ("max_exit", "2")])
+
+
+@given(st.lists(st.tuples(st.sampled_from(["max_exit", "scale", "active"]), st.text()), max_size=3))
+def test_foreign_queries_never_crash_the_reader(pairs: list[tuple[str, str]]) -> None:
+    try:
+        budget, want = read_query(pairs)
+    except FieldError:
+        return
+    assert isinstance(budget, Budget)
+    assert isinstance(want, Want)

@@ -1,0 +1,370 @@
+"""The state machine of a connection, one rule at a time."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from anytime_protocol.budget import Budget
+from anytime_protocol.codec import FrameKind, encode_binary, encode_text
+from anytime_protocol.errors import LocalProtocolError
+from anytime_protocol.messages import (
+    BudgetApplied,
+    Cancel,
+    Failed,
+    Finished,
+    Limits,
+    Message,
+    Ping,
+    Pong,
+    Ready,
+    Role,
+    SetBudget,
+)
+from anytime_protocol.parts import Part
+from anytime_protocol.session import TRANSITIONS, Closed, Event, Phase, Refused, Session
+from anytime_protocol.vocabulary import CloseCode, Effect, Encoding, ErrorCode, PartName, Reason
+from protocol.protocol_fakes import accepted, failed, finished, infer, ready, update
+
+
+class Line:
+    """Both ends of a connection whose bytes arrive at once."""
+
+    def __init__(self, *, max_in_flight: int = 8, text: bool = False) -> None:
+        self.client = Session(Role.CLIENT, text=text)
+        self.server = Session(Role.SERVER)
+        hello = ready()
+        limits = Limits(max_in_flight=max_in_flight)
+        self.serve(Ready(hello.server, hello.models, limits))
+        self.client.events()
+
+    def ask(self, *messages: Message) -> list[Event]:
+        """Sends from the client; returns what the server learns."""
+        for message in messages:
+            self.client.send(message)
+        for frame in self.client.outgoing():
+            self.server.receive(frame)
+        return self.server.events()
+
+    def serve(self, *messages: Message) -> None:
+        """Sends from the server."""
+        for message in messages:
+            self.server.send(message)
+        for frame in self.server.outgoing():
+            self.client.receive(frame)
+
+    def learnt(self) -> list[Event]:
+        """What the client has learnt, the server's own answers included."""
+        self.serve()
+        return self.client.events()
+
+
+def _raw(header: dict[str, object], payload: bytes = b"") -> str:
+    return encode_text(header, payload)
+
+
+def test_a_request_runs_from_infer_to_final() -> None:
+    line = Line()
+    assert line.ask(infer("r1")) == [infer("r1")]
+    story: list[Message] = [accepted("r1"), update("r1", 1), update("r1", 3), finished("r1", 3)]
+    line.serve(*story)
+    assert line.learnt() == story
+    assert line.client.in_flight == line.server.in_flight == ()
+
+
+def test_images_and_maps_travel_as_they_were_asked_for() -> None:
+    for text, kind in ((False, bytes), (True, str)):
+        line = Line(text=text)
+        line.client.send(infer("r1"))
+        (frame,) = line.client.outgoing()
+        assert isinstance(frame, kind)
+        line.server.receive(frame)
+        line.server.send(accepted("r1"))
+        line.server.send(update("r1", 1))
+        plain, mapped = line.server.outgoing()
+        assert isinstance(plain, str)
+        assert isinstance(mapped, kind)
+
+
+def test_ready_comes_first_and_once() -> None:
+    server, client = Session(Role.SERVER), Session(Role.CLIENT)
+    with pytest.raises(LocalProtocolError, match="ready"):
+        client.send(infer("r1"))
+    with pytest.raises(LocalProtocolError, match="ready"):
+        server.send(Pong(1))
+    server.send(ready())
+    with pytest.raises(LocalProtocolError, match="ready"):
+        server.send(ready())
+    client.receive(_raw(accepted("r1").to_json()))
+    assert client.closed is not None
+    assert client.closed.code == CloseCode.BAD_MESSAGE
+
+
+def test_nobody_says_what_the_other_side_says() -> None:
+    line = Line()
+    with pytest.raises(LocalProtocolError, match="not for a client"):
+        line.client.send(finished("r1", 0))
+    with pytest.raises(LocalProtocolError, match="not for a server"):
+        line.server.send(Ping(1))
+    line.server.receive(_raw(finished("r1", 0).to_json()))
+    assert line.server.closed is not None
+    assert line.server.closed.code == CloseCode.BAD_MESSAGE
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        accepted("r9"),
+        update("r9", 1),
+        finished("r9", 0),
+        failed("r9"),
+        update("r1", 2),
+        update("r1", 1),
+        finished("r1", 1),
+        accepted("r1"),
+        update("r1", 3, Part(PartName.MAP, Encoding.DELTA, (1, 6), 6, base=1)),
+    ],
+    ids=lambda message: f"{message.TYPE}-{message.id}",
+)
+def test_an_illegal_answer_is_not_sent_and_changes_nothing(message: Message) -> None:
+    line = Line()
+    line.ask(infer("r1"))
+    line.serve(accepted("r1"), update("r1", 2))
+    with pytest.raises(LocalProtocolError):
+        line.server.send(message)
+    assert line.server.outgoing() == []
+    assert (line.server.phase("r1"), line.server.last_exit("r1")) == (Phase.RUNNING, 2)
+    line.serve(finished("r1", 2))
+    assert line.client.in_flight == ()
+
+
+def test_an_illegal_answer_of_a_foreign_server_closes_the_connection() -> None:
+    line = Line()
+    line.ask(infer("r1"))
+    line.client.receive(_raw(finished("r9", 0).to_json()))
+    assert line.client.closed is not None
+    assert line.client.closed.code == CloseCode.BAD_MESSAGE
+    assert line.client.closed.unfinished == ("r1",)
+
+
+def test_updates_come_only_after_accepted() -> None:
+    line = Line()
+    line.ask(infer("r1"))
+    with pytest.raises(LocalProtocolError, match="asked"):
+        line.server.send(update("r1", 1))
+
+
+def test_a_delta_is_made_against_the_last_update_that_was_sent() -> None:
+    line = Line()
+    line.ask(infer("r1"))
+    part = Part(PartName.MAP, Encoding.DELTA, (1, 6), 4, base=2)
+    line.serve(accepted("r1"), update("r1", 2), update("r1", 4, part, b"\0\0\0\0"))
+    assert line.server.last_exit("r1") == line.client.last_exit("r1") == 4
+
+
+def test_an_id_may_be_used_again_after_its_end() -> None:
+    line = Line()
+    for _ in range(2):
+        assert line.ask(infer("r1")) == [infer("r1")]
+        line.serve(failed("r1"))
+    assert [type(event) for event in line.learnt()] == [Failed, Failed]
+
+
+def test_a_duplicate_id_closes_the_connection_with_its_code() -> None:
+    for again in (infer("r1").to_json(), infer("r1").to_json() | {"urgency": "high"}):
+        line = Line()
+        line.ask(infer("r1"), infer("r2"))
+        with pytest.raises(LocalProtocolError, match="asked"):
+            line.client.send(infer("r1"))
+        line.server.receive(_raw(again, b"image"))
+        (event,) = line.server.events()
+        assert isinstance(event, Closed)
+        assert event.code == CloseCode.DUPLICATE_ID
+        assert event.unfinished == ("r1", "r2")
+
+
+def test_one_request_too_many_is_refused_alone() -> None:
+    line = Line(max_in_flight=2)
+    line.ask(infer("r1"), infer("r2"))
+    with pytest.raises(LocalProtocolError, match="limit"):
+        line.client.send(infer("r3"))
+    line.server.receive(_raw(infer("r3").to_json(), b"image"))
+    (event,) = line.server.events()
+    assert isinstance(event, Refused)
+    assert isinstance(event.answer, Failed)
+    assert event.answer.code is ErrorCode.TOO_MANY_REQUESTS
+    assert line.server.in_flight == ("r1", "r2")
+    assert json.loads(str(line.server.outgoing()[0]))["id"] == "r3"
+
+
+def test_a_client_that_goes_on_asking_too_much_is_cut_off() -> None:
+    line = Line(max_in_flight=2)
+    line.ask(infer("r1"), infer("r2"))
+    for number in range(2):
+        line.server.receive(_raw(infer(f"x{number}").to_json(), b"image"))
+        assert line.server.closed is None
+    line.server.receive(_raw(infer("x2").to_json(), b"image"))
+    assert line.server.closed is not None
+    assert line.server.closed.code == CloseCode.TOO_MANY_IN_FLIGHT
+
+
+def test_a_client_that_slows_down_in_time_is_forgiven() -> None:
+    line = Line(max_in_flight=1)
+    for number in range(5):
+        line.server.receive(_raw(infer(f"r{number}").to_json(), b"image"))
+        line.server.receive(_raw(infer("more").to_json(), b"image"))
+        line.server.send(failed(f"r{number}"))
+    assert line.server.closed is None
+
+
+@pytest.mark.parametrize(
+    ("change", "code", "field"),
+    [
+        ({"budget": {"deadline_ms": -1}}, ErrorCode.BAD_BUDGET, "budget.deadline_ms"),
+        ({"budget": {"deadline": 1}}, ErrorCode.BAD_BUDGET, "budget.deadline"),
+        ({"model": "a b"}, ErrorCode.BAD_MESSAGE, "model"),
+        ({"colour": "red"}, ErrorCode.BAD_MESSAGE, "colour"),
+    ],
+)
+def test_a_malformed_infer_fails_alone(
+    change: dict[str, object], code: ErrorCode, field: str
+) -> None:
+    line = Line()
+    line.ask(infer("r1"))
+    line.server.receive(_raw(infer("r2").to_json() | change, b"image"))
+    (event,) = line.server.events()
+    assert isinstance(event, Refused)
+    assert isinstance(event.answer, Failed)
+    assert (event.answer.id, event.answer.code, event.answer.field) == ("r2", code, field)
+    assert line.server.in_flight == ("r1",)
+    assert line.server.closed is None
+
+
+def test_a_budget_is_passed_on_and_a_stale_one_is_not() -> None:
+    line = Line()
+    line.ask(infer("r1"))
+    new = SetBudget("r1", 5, Budget(max_exit=2))
+    assert line.ask(new) == [new]
+    with pytest.raises(LocalProtocolError, match="rev 5 is not above 5"):
+        line.client.send(new)
+    for rev in (5, 3):
+        line.server.receive(_raw(SetBudget("r1", rev, Budget()).to_json()))
+        (event,) = line.server.events()
+        assert event == Refused(BudgetApplied("r1", rev, 0, Effect.STALE))
+    line.serve(BudgetApplied("r1", 5, 0, Effect.APPLIED))
+    effects = [event.effect for event in line.learnt() if isinstance(event, BudgetApplied)]
+    assert effects == [Effect.STALE, Effect.STALE, Effect.APPLIED]
+
+
+def test_a_malformed_budget_leaves_the_request_as_it_was() -> None:
+    line = Line()
+    line.ask(infer("r1"))
+    line.serve(accepted("r1"), update("r1", 1))
+    bad = SetBudget("r1", 1, Budget()).to_json() | {"budget": {"max_exit": 0}}
+    line.server.receive(_raw(bad))
+    line.server.receive(_raw(bad | {"rev": True}))
+    answers = [event.answer for event in line.server.events() if isinstance(event, Refused)]
+    assert [(answer.rev, answer.at_exit, answer.effect) for answer in answers] == [
+        (1, 1, Effect.REJECTED),
+        (0, 1, Effect.REJECTED),
+    ]
+    good = SetBudget("r1", 1, Budget(max_exit=2))
+    assert line.ask(good) == [good]
+
+
+def test_a_budget_that_crosses_the_end_is_answered_gone_and_a_cancel_is_ignored() -> None:
+    line = Line()
+    line.ask(infer("r1"))
+    line.server.send(finished("r1", 0, Reason.CANCELLED))
+    assert line.ask(Cancel("r1"), SetBudget("r1", 1, Budget())) == [
+        Refused(BudgetApplied("r1", 1, 0, Effect.GONE))
+    ]
+    assert [type(event) for event in line.learnt()] == [Finished, BudgetApplied]
+    assert line.server.closed is line.client.closed is None
+
+
+def test_a_cancel_may_be_repeated() -> None:
+    line = Line()
+    line.ask(infer("r1"))
+    assert line.ask(Cancel("r1"), Cancel("r1")) == [Cancel("r1"), Cancel("r1")]
+    line.serve(finished("r1", 0, Reason.CANCELLED))
+    assert line.ask(Cancel("r1")) == []
+
+
+def test_a_ping_is_answered_without_the_application() -> None:
+    line = Line()
+    assert line.ask(Ping(7)) == []
+    assert line.learnt() == [Pong(7)]
+
+
+@pytest.mark.parametrize(
+    ("data", "code"),
+    [
+        ("{", 4400),
+        ("[]", 4400),
+        ('{"type":"infer"}', 4400),
+        ('{"type":"infer","id":7}', 4400),
+        ('{"type":"cancel"}', 4400),
+        ('{"type":"nonsense","id":"r1"}', 4400),
+        ('{"type":"ready"}', 4400),
+        ('{"type":7}', 4400),
+        ('{"type":"ping","nonce":-1}', 4400),
+        ('{"type":"ping","nonce":1,"nonce":1}', 4400),
+        (b"\0\0\0\0", 4400),
+        (b"\0\0\0\7\0\0\0\2{}", 1003),
+        (b"\0\0\0\0\0\0\0\1\xff", 1007),
+        (b"\0\0\0\0\xff\xff\xff\xff", 1009),
+        (encode_binary(FrameKind.UPDATE, infer("r1").to_json(), b"x"), 4400),
+        (encode_binary(FrameKind.INFER, Cancel("r1").to_json()), 4400),
+        (encode_binary(FrameKind.MESSAGE, infer("r1").to_json()), 4400),
+    ],
+)
+def test_what_names_no_request_closes_the_connection(data: bytes | str, code: int) -> None:
+    line = Line()
+    line.server.receive(data)
+    (event,) = line.server.events()
+    assert isinstance(event, Closed)
+    assert event.code == code
+    assert len(event.reason.encode()) <= 123
+
+
+def test_messages_without_a_payload_may_come_in_binary_frames() -> None:
+    line = Line()
+    line.ask(infer("r1"))
+    line.server.receive(encode_binary(FrameKind.MESSAGE, Cancel("r1").to_json()))
+    assert line.server.events() == [Cancel("r1")]
+
+
+def test_a_client_passes_over_messages_of_a_later_server() -> None:
+    line = Line()
+    line.client.receive('{"type":"hint","text":"hello"}')
+    assert line.client.events() == []
+    assert line.client.closed is None
+
+
+def test_after_the_close_nothing_is_heard_or_said() -> None:
+    line = Line()
+    line.ask(infer("r1"))
+    line.client.close(1006, "the socket is gone \N{WARNING SIGN}" * 20)
+    line.client.close(1000)
+    line.client.receive(_raw(failed("r1").to_json()))
+    (event,) = line.client.events()
+    assert isinstance(event, Closed)
+    assert (event.code, event.unfinished) == (1006, ("r1",))
+    assert len(event.reason.encode()) <= 123
+    with pytest.raises(LocalProtocolError, match="closed"):
+        line.client.send(Ping(1))
+
+
+def test_an_image_larger_than_the_server_allows_is_not_sent() -> None:
+    client = Session(Role.CLIENT)
+    hello = ready()
+    small = Ready(hello.server, hello.models, Limits(max_payload_bytes=4))
+    client.receive(_raw(small.to_json()))
+    with pytest.raises(LocalProtocolError, match="more than 4 bytes"):
+        client.send(infer("r1"))
+
+
+def test_every_terminal_message_ends_a_request_and_no_other_does() -> None:
+    ends = {kind for (phase, kind), after in TRANSITIONS.items() if phase != after == Phase.IDLE}
+    assert ends == {"final", "error"}

@@ -1,0 +1,203 @@
+"""Both sessions under any interleaving of what programs, networks and faulty peers may do.
+
+The promise: however messages cross, each `infer` that reaches a server and whose connection lives
+gets exactly one terminal message, in the order of its request's other messages, and nobody is
+closed who kept to the rules.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+
+from anytime_protocol.budget import Budget
+from anytime_protocol.codec import encode_text
+from anytime_protocol.errors import LocalProtocolError
+from anytime_protocol.messages import (
+    Accepted,
+    BudgetApplied,
+    Cancel,
+    Failed,
+    Finished,
+    Infer,
+    Limits,
+    Message,
+    Ping,
+    Pong,
+    Ready,
+    Role,
+    SetBudget,
+    Update,
+)
+from anytime_protocol.parts import Part
+from anytime_protocol.session import Phase, Session
+from anytime_protocol.vocabulary import Effect, Encoding, PartName
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from protocol.protocol_fakes import accepted, failed, finished, infer, ready, update
+
+IDS = st.sampled_from(["a", "b", "c"])
+EXITS = st.integers(1, 4)
+MAX_IN_FLIGHT = 2
+
+
+class Crossing(RuleBasedStateMachine):
+    """Two sessions with a queue of frames in each direction."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.client = Session(Role.CLIENT)
+        self.server = Session(Role.SERVER)
+        self.up: deque[bytes | str] = deque()
+        self.down: deque[bytes | str] = deque()
+        self.asked: Counter[str] = Counter()
+        self.served: Counter[str] = Counter()
+        self.ended: Counter[str] = Counter()
+        self.pings = 0
+        self.pongs = 0
+        self.seen: dict[str, int] = {}
+        hello = ready()
+        limits = Limits(max_in_flight=MAX_IN_FLIGHT)
+        self._say(self.server, Ready(hello.server, hello.models, limits))
+        self.deliver_down(1)
+
+    def _say(self, session: Session, message: Message) -> bool:
+        """Sends; what the session refuses must leave it as it was."""
+        before = (session.in_flight, [session.last_exit(name) for name in "abc"])
+        try:
+            session.send(message)
+        except LocalProtocolError:
+            after = (session.in_flight, [session.last_exit(name) for name in "abc"])
+            assert after == before
+            assert session.outgoing() == []
+            return False
+        self._flush()
+        return True
+
+    def _flush(self) -> None:
+        self.up.extend(self.client.outgoing())
+        self.down.extend(self.server.outgoing())
+
+    @rule(name=IDS)
+    def the_client_asks(self, name: str) -> None:
+        may = self.client.phase(name) is Phase.IDLE and len(self.client.in_flight) < MAX_IN_FLIGHT
+        assert self._say(self.client, infer(name)) == may
+        self.asked[name] += may
+
+    @rule(name=IDS, rev=st.integers(1, 4))
+    def the_client_changes_the_budget(self, name: str, rev: int) -> None:
+        self._say(self.client, SetBudget(name, rev, Budget(max_exit=rev)))
+
+    @rule(name=IDS)
+    def the_client_cancels(self, name: str) -> None:
+        assert self._say(self.client, Cancel(name))
+
+    @rule()
+    def the_client_pings(self) -> None:
+        assert self._say(self.client, Ping(self.pings))
+        self.pings += 1
+
+    @rule(name=IDS)
+    def a_late_budget_arrives(self, name: str) -> None:
+        self.up.append(encode_text(SetBudget(name, 1, Budget()).to_json()))
+
+    @rule(name=IDS)
+    def a_nonsense_budget_arrives(self, name: str) -> None:
+        self.up.append(encode_text({"type": "budget", "id": name, "rev": 9, "budget": 7}))
+
+    @rule(name=IDS)
+    def the_server_admits(self, name: str) -> None:
+        may = self.server.phase(name) is Phase.ASKED
+        assert self._say(self.server, accepted(name)) == may
+
+    @rule(name=IDS, exit_=EXITS)
+    def the_server_serves_an_exit(self, name: str, exit_: int) -> None:
+        last = self.server.last_exit(name)
+        may = self.server.phase(name) is Phase.RUNNING and exit_ > last
+        assert self._say(self.server, update(name, exit_)) == may
+
+    @rule(name=IDS, exit_=EXITS, base=EXITS)
+    def the_server_serves_a_delta(self, name: str, exit_: int, base: int) -> None:
+        last = self.server.last_exit(name)
+        may = self.server.phase(name) is Phase.RUNNING and exit_ > last and base == last
+        part = Part(PartName.MAP, Encoding.DELTA, (2, 3), 4, base=base)
+        assert self._say(self.server, update(name, exit_, part, b"\0\0\0\0")) == may
+
+    @rule(name=IDS, exit_=st.integers(0, 4))
+    def the_server_finishes(self, name: str, exit_: int) -> None:
+        may = self.server.phase(name) is not Phase.IDLE and exit_ == self.server.last_exit(name)
+        assert self._say(self.server, finished(name, exit_)) == may
+        self.served[name] += may
+
+    @rule(name=IDS)
+    def the_server_fails(self, name: str) -> None:
+        may = self.server.phase(name) is not Phase.IDLE
+        assert self._say(self.server, failed(name)) == may
+        self.served[name] += may
+
+    @rule(name=IDS, rev=st.integers(1, 4))
+    def the_server_applies_a_budget(self, name: str, rev: int) -> None:
+        assert self._say(self.server, BudgetApplied(name, rev, 0, Effect.APPLIED))
+
+    @precondition(lambda self: self.up)
+    @rule(count=st.integers(1, 5))
+    def deliver_up(self, count: int) -> None:
+        for _ in range(min(count, len(self.up))):
+            self.server.receive(self.up.popleft())
+        for event in self.server.events():
+            if isinstance(event, Infer | SetBudget):
+                assert self.server.phase(event.id) is not Phase.IDLE
+        self._flush()
+
+    @precondition(lambda self: self.down)
+    @rule(count=st.integers(1, 5))
+    def deliver_down(self, count: int) -> None:
+        for _ in range(min(count, len(self.down))):
+            self.client.receive(self.down.popleft())
+        for event in self.client.events():
+            match event:
+                case Finished() | Failed():
+                    self.ended[event.id] += 1
+                    self.seen.pop(event.id, None)
+                case Accepted():
+                    assert event.id not in self.seen
+                    self.seen[event.id] = 0
+                case Update():
+                    assert event.exit > self.seen[event.id]
+                    self.seen[event.id] = event.exit
+                case Pong():
+                    assert event.nonce == self.pongs
+                    self.pongs += 1
+                case _:
+                    assert isinstance(event, BudgetApplied | Ready)
+        self._flush()
+
+    @invariant()
+    def nobody_is_closed(self) -> None:
+        assert self.client.closed is None
+        assert self.server.closed is None
+
+    @invariant()
+    def the_client_never_has_more_ends_than_requests(self) -> None:
+        for name in "abc":
+            running = name in self.client.in_flight
+            assert self.asked[name] == self.ended[name] + running
+
+    def teardown(self) -> None:
+        """Lets everything arrive and everything end: each request has exactly one end."""
+        while self.up or self.down:
+            if self.up:
+                self.deliver_up(5)
+            if self.down:
+                self.deliver_down(5)
+        for name in self.server.in_flight:
+            self.the_server_fails(name)
+        while self.down:
+            self.deliver_down(5)
+        assert self.client.in_flight == self.server.in_flight == ()
+        assert self.asked == self.served == self.ended
+        assert self.pings == self.pongs
+
+
+TestCrossing = Crossing.TestCase
+TestCrossing.settings = settings(max_examples=150, stateful_step_count=60, deadline=None)
