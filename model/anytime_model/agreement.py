@@ -75,7 +75,7 @@ def agree(path: Path) -> tuple[ExitAgreement, ...]:
 
 
 def _read(path: Path) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
-    cure = "Give a file as the golden files in tests/model/golden are."
+    cure = "Give a reference file (.npz): arrays exit1 to exit4, masks, and a JSON `meta`."
     try:
         with np.load(path, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}

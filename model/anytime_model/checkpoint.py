@@ -79,7 +79,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
     if not matching:
         raise CheckpointError(
             path,
-            f"has no entry in {path.parent / 'manifest.toml'} (there: {', '.join(cards) or 'none'}).",
+            f"has no entry in the manifest beside it, which has {', '.join(cards) or 'none'}.",
             "Make one with `anytime-model convert`, or move the file back to its manifest.",
         )
     return load_model(matching[0], path.parent)

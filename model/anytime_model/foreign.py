@@ -6,13 +6,12 @@ does not bring (the early exits, in a backbone's file) is left as initialised an
 untrained.
 """
 
-import pickle
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -68,19 +67,8 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     if not path.is_file():
         raise CheckpointError(path, "there is no such file.", "Check the path.")
     try:
-        if path.suffix == ".safetensors":
-            content: object = load_file(path)
-        else:
-            content = torch.load(path, map_location="cpu", weights_only=True)
-    except (
-        pickle.UnpicklingError,
-        RuntimeError,
-        EOFError,
-        ValueError,
-        KeyError,
-        SafetensorError,
-        OSError,
-    ) as e:
+        content = _load(path)
+    except Exception as e:
         raise CheckpointError(
             path,
             f"cannot be read as a checkpoint of plain tensors ({_first_line(e)}).",
@@ -95,6 +83,14 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
             "Give a file with a state dictionary, such as an HRNet .pth file.",
         )
     return {_without_prefix(key): value for key, value in tensors.items()}
+
+
+def _load(path: Path) -> object:
+    if path.suffix == ".safetensors":
+        return load_file(path)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # remarks on pickle versions
+        return torch.load(path, map_location="cpu", weights_only=True)
 
 
 def import_checkpoint(path: Path, config: NetworkConfig) -> Imported:

@@ -1,0 +1,1 @@
+"""The subcommands of `anytime-model`, one a module; `cli` registers them."""
