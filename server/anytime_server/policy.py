@@ -84,8 +84,9 @@ class Policy(Protocol):
 
         Args:
             candidates: at least one, in order of admission.
-            spare_s: seconds by which all that is owed can be delayed without a deadline broken;
-                infinity if none is in sight, negative if one is in danger already.
+            spare_s: seconds by which all that is owed, overdue stages included, can be delayed
+                without a deadline broken; infinity if none is in sight, negative if one is in
+                danger.
         """
         ...
 
@@ -173,7 +174,7 @@ class SlackFit:
 class QualityPerSecond:
     """Ours: first what is owed, then what brings most quality for its time.
 
-    1. A job without a deadline whose patience has ended, if what is owed to the others can wait.
+    1. A job without a deadline whose patience has ended, if what is owed to others bears it.
     2. First exits, the earliest deadline first.
     3. The later stage that leads to the most quality per second, looking as far ahead as the job's
        deadline reaches (a poor stage may be the way to a rich one), each step of urgency counting
@@ -192,8 +193,8 @@ class QualityPerSecond:
 
     def choose(self, candidates: Sequence[Candidate], spare_s: float) -> Candidate:
         """See the class."""
-        overdue = [c for c in candidates if c.overdue and c.steps[0].upper_s <= spare_s]
-        if overdue:
+        overdue = [c for c in candidates if c.overdue]
+        if overdue and spare_s >= 0.0:
             return min(overdue, key=_due)
         owed = [c for c in candidates if c.mandatory]
         if owed:
