@@ -54,7 +54,9 @@ class TorchEngine:
         """See `Engine.begin`."""
         check_image(image)
         with torch.inference_mode():
-            pixels = torch.from_numpy(np.ascontiguousarray(image)).to(self.device)
+            pixels = torch.from_numpy(image.copy()).to(
+                self.device
+            )  # callers may pass read-only arrays
             scaled = pixels.permute(2, 0, 1).unsqueeze(0).float() / 255
             normalised = (scaled - self._mean) / self._std
             state = self.network.begin(normalised.contiguous(memory_format=torch.channels_last))
