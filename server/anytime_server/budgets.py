@@ -302,6 +302,8 @@ def _read_schedule(reader: Fields) -> tuple[tuple[float, Budget], ...]:
         if at_s <= before:
             raise BudgetError(f"{path}.at_s", describe(at_s), f"more than {before:g}")
         limits = {name: limit for name, limit in _as_object(item).items() if name != "at_s"}
+        if "schedule" in limits:
+            raise BudgetError(f"{path}.schedule", "a schedule in a schedule", "limits only")
         schedule.append((at_s, Budget.from_json(limits, path)))
         before = at_s
     return tuple(schedule)
