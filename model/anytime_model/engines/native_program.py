@@ -1,0 +1,419 @@
+"""Lowers a network to a flat program: a list of operations on numbered buffers, without sizes.
+
+It knows the network's modules and what each means in terms of three operations: a convolution at
+listed positions, the interpolation that follows a masked one, and the sum of maps of several
+resolutions. It decides which buffers are reused and which folded weights go where. It knows no
+image size, no mask and nothing of how an operation is computed.
+
+Batch normalisation is folded into the weights. Since interpolation comes before it, a norm keeps
+two vectors: what is added to every sum (`bias`), and the part of that which comes after the
+interpolation (`shift`). A 1x1 convolution after bilinear upsampling is done before it instead, at
+the coarser resolution; both are linear, so only rounding differs. Features of a head are never
+concatenated at full size: each branch meets its own columns of the head's first weights.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from anytime_model.anytime import AnytimeNetwork
+from anytime_model.blocks import BasicBlock, Bottleneck, ConvNorm
+from anytime_model.exits import LinearExit, OriginalExit, RedesignedExit
+from anytime_model.hrnet import DownFusion, FirstStage, Fusion, FusionModule, Stage, UpFusion
+from anytime_model.kernels.library import Floats, Kind, Where
+from anytime_model.kernels.reference import rbf_weights
+from anytime_model.masking import MaskedConv2d
+
+IMAGE_LEVEL = 0
+MAP_LEVEL = 2
+"""Level l is 1/2^l of the image's resolution; maps are at 1/4."""
+
+
+@dataclass(frozen=True, slots=True)
+class ConvWeights:
+    """One convolution: (out, in, k, k) float32 and its stride."""
+
+    weights: Floats
+    stride: int
+
+
+@dataclass(frozen=True, slots=True)
+class NormWeights:
+    """What follows a convolution's sum.
+
+    Attributes:
+        bias: (channels,) added to the sum.
+        shift: (channels,) the part of `bias` that comes after an interpolation.
+        window: (49,) the interpolation's weights, or None where nothing is masked.
+    """
+
+    bias: Floats
+    shift: Floats
+    window: Floats | None
+
+
+@dataclass(frozen=True, slots=True)
+class Buffer:
+    """A feature map's place: an index, its resolution and width.
+
+    Attributes:
+        floats: float32 whatever the engine computes in.
+        per_run: kept between stages.
+    """
+
+    slot: int
+    level: int
+    channels: int
+    floats: bool = False
+    per_run: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """One step of a program; see AnytimeOp in kernels/native/api.h."""
+
+    kind: Kind
+    where: Where
+    out: int
+    sources: tuple[int, ...] = ()
+    conv: int = -1
+    norm: int = -1
+    relu: bool = False
+    keep: bool = False
+    first: int = 0
+    residual: int = -1
+    pool: bool = False
+
+
+@dataclass(slots=True)
+class Program:
+    """A lowered network. Buffer 0 is the image, buffer 1 the aggregated map.
+
+    Attributes:
+        ends: where each stage, its exit included, ends in `operations`.
+    """
+
+    convs: list[ConvWeights] = field(default_factory=list)
+    norms: list[NormWeights] = field(default_factory=list)
+    buffers: list[Buffer] = field(default_factory=list)
+    operations: list[Operation] = field(default_factory=list)
+    ends: list[int] = field(default_factory=list)
+
+
+def lower(network: AnytimeNetwork, *, image_channels: int = 3) -> Program:
+    """The program of a network in evaluation mode.
+
+    Args:
+        network: any configuration.
+        image_channels: 3, or 4 for arithmetic that takes input channels in pairs.
+    """
+    with torch.no_grad():
+        return _Lowering(network, image_channels).program
+
+
+class _Lowering:
+    def __init__(self, network: AnytimeNetwork, image_channels: int) -> None:
+        self.program = Program()
+        self.free: dict[tuple[int, int, bool], list[Buffer]] = {}
+        image = self.buffer(IMAGE_LEVEL, image_channels, per_run=True)
+        self.map = self.buffer(MAP_LEVEL, network.config.outputs, floats=True, per_run=True)
+        features = [image]
+        for stage, exit_ in zip(network.stages, network.exits, strict=True):
+            match stage:
+                case FirstStage():
+                    features = [self.first_stage(stage, features[0])]
+                case Stage():
+                    features = self.stage(stage, features)
+                case _:
+                    raise TypeError(f"a stage of type {type(stage).__name__} has no lowering")
+            self.exit(exit_, features)
+            self.program.ends.append(len(self.program.operations))
+
+    # Buffers and weights
+
+    def buffer(
+        self, level: int, channels: int, *, floats: bool = False, per_run: bool = False
+    ) -> Buffer:
+        unused = self.free.get((level, channels, floats))
+        if unused and not per_run:
+            return unused.pop()
+        made = Buffer(len(self.program.buffers), level, channels, floats, per_run)
+        self.program.buffers.append(made)
+        return made
+
+    def release(self, *buffers: Buffer) -> None:
+        for one in buffers:
+            if not one.per_run:
+                self.free.setdefault((one.level, one.channels, one.floats), []).append(one)
+
+    def weights(self, weights: Tensor, stride: int = 1) -> int:
+        self.program.convs.append(ConvWeights(_array(weights), stride))
+        return len(self.program.convs) - 1
+
+    def norm(self, bias: Tensor, shift: Tensor, conv: nn.Conv2d) -> int:
+        window = None
+        if isinstance(conv, MaskedConv2d):
+            window = _array(rbf_weights(conv.lam.float()).flatten())
+        self.program.norms.append(NormWeights(_array(bias), _array(shift), window))
+        return len(self.program.norms) - 1
+
+    def emit(self, kind: Kind, out: Buffer, where: Where = Where.ACTIVE, **rest: Any) -> None:
+        self.program.operations.append(Operation(kind, where, out.slot, **rest))
+
+    # Layers
+
+    def layer(
+        self,
+        layer: ConvNorm | nn.Conv2d,
+        x: Buffer,
+        *,
+        out: Buffer | None = None,
+        residual: Buffer | None = None,
+        relu: bool | None = None,
+        fill: bool = True,
+    ) -> Buffer:
+        """A convolution with all that follows it; `fill=False` where only active ones are read."""
+        weights, bias, shift, conv = _folded(layer)
+        if weights.shape[1] < x.channels:  # the image's fourth channel is zero
+            weights = nn.functional.pad(weights, (0, 0, 0, 0, 0, x.channels - weights.shape[1]))
+        stride = conv.stride[0]
+        if relu is None:
+            relu = isinstance(layer, ConvNorm) and layer.relu
+        if out is None:
+            out = self.buffer(x.level + (stride == 2), weights.shape[0])
+        norm = self.norm(bias, shift, conv)
+        other = -1 if residual is None else residual.slot
+        masked = fill and isinstance(conv, MaskedConv2d)
+        self.emit(
+            Kind.CONV,
+            out,
+            sources=(x.slot,),
+            conv=self.weights(weights, stride),
+            norm=norm,
+            relu=relu,
+            residual=other,
+            keep=masked,
+        )
+        if masked:
+            self.emit(Kind.FILL, out, norm=norm, relu=relu, residual=other)
+        return out
+
+    def sum(self, terms: Sequence[Buffer], out: Buffer, *, where: Where, relu: bool) -> None:
+        self.emit(Kind.MIX, out, where, sources=tuple(term.slot for term in terms), relu=relu)
+
+    def first_stage(self, stage: FirstStage, x: Buffer) -> Buffer:
+        for layer in stage.stem:
+            before, x = x, self.layer(_conv_norm(layer), x)
+            self.release(before)
+        last = len(stage.blocks) - 1
+        for i, block in enumerate(stage.blocks):
+            before, x = x, self.bottleneck(_bottleneck(block), x, per_run=i == last)
+            self.release(before)
+        return x
+
+    def bottleneck(self, block: Bottleneck, x: Buffer, *, per_run: bool) -> Buffer:
+        plain = isinstance(block.shortcut, nn.Identity)
+        shortcut = x if plain else self.layer(_conv_norm(block.shortcut), x)
+        narrow = self.layer(block.conv1, x)
+        middle = self.layer(block.conv2, narrow)
+        wide = Bottleneck.EXPANSION * narrow.channels
+        out = self.buffer(x.level, wide, per_run=per_run)
+        self.layer(block.conv3, middle, out=out, residual=shortcut, relu=True)
+        self.release(narrow, middle, *([] if plain else [shortcut]))
+        return out
+
+    def stage(self, stage: Stage, features: Sequence[Buffer]) -> list[Buffer]:
+        branches = [
+            x if isinstance(layer, nn.Identity) else self.layer(_conv_norm(layer), x)
+            for layer, x in zip(stage.transition.keep, features, strict=True)
+        ]
+        branches.append(self.layer(stage.transition.grow, features[-1]))
+        last = len(stage.fusion_modules) - 1
+        for i, module in enumerate(stage.fusion_modules):
+            if not isinstance(module, FusionModule):
+                raise TypeError(f"{type(module).__name__} is no fusion module")
+            branches = self.fusion_module(module, branches, per_run=i == last)
+        return branches
+
+    def fusion_module(
+        self, module: FusionModule, features: Sequence[Buffer], *, per_run: bool
+    ) -> list[Buffer]:
+        branches = []
+        for chain, start in zip(module.branches, features, strict=True):
+            x = start
+            for block in _blocks(chain):
+                middle = self.layer(block.conv1, x)
+                y = self.layer(block.conv2, middle, residual=x, relu=True)
+                self.release(middle, x)
+                x = y
+            branches.append(x)
+        fused = [self.fusion(_fusion(f), branches, per_run=per_run) for f in module.fusions]
+        self.release(*branches)
+        return fused
+
+    def fusion(self, fusion: Fusion, branches: Sequence[Buffer], *, per_run: bool) -> Buffer:
+        terms = []
+        own = branches[fusion.target]
+        for source, x in zip(fusion.sources, branches, strict=True):
+            match source:
+                case nn.Identity():
+                    terms.append(x)
+                case UpFusion():
+                    terms.append(self.layer(source.conv, x))
+                case DownFusion():
+                    y = x
+                    for layer in source.chain:
+                        before, y = y, self.layer(_conv_norm(layer), y)
+                        if before is not x:
+                            self.release(before)
+                    terms.append(y)
+                case _:
+                    raise TypeError(f"{type(source).__name__} is no part of a fusion")
+        out = self.buffer(own.level, own.channels, per_run=per_run)
+        self.sum(terms, out, where=Where.NEEDED, relu=True)
+        self.release(*(term for term in terms if term is not own))
+        return out
+
+    # Exits
+
+    def exit(self, exit_: nn.Module, features: Sequence[Buffer]) -> None:
+        match exit_:
+            case LinearExit():
+                self.over_branches(_conv(exit_.predict), features, self.map, relu=False)
+            case OriginalExit():
+                width = exit_.mix.conv.out_channels
+                mixed = self.buffer(MAP_LEVEL, width)
+                self.over_branches(exit_.mix, features, mixed, relu=True)
+                self.layer(_conv(exit_.predict), mixed, out=self.map, fill=False)
+                self.release(mixed)
+            case RedesignedExit():
+                self.redesigned(exit_, features)
+            case _:
+                raise TypeError(f"an exit of type {type(exit_).__name__} has no lowering")
+
+    def over_branches(
+        self, layer: ConvNorm | nn.Conv2d, features: Sequence[Buffer], out: Buffer, *, relu: bool
+    ) -> None:
+        """A 1x1 convolution of the upsampled and concatenated features, at active positions."""
+        finest, *coarser = features
+        if not coarser:
+            self.layer(layer, finest, out=out, fill=False)
+            return
+        weights, bias, shift, conv = _folded(layer)
+        columns = torch.split(weights, [x.channels for x in features], dim=1)
+        terms = []
+        for x, part in zip(coarser, columns[1:], strict=True):
+            term = self.buffer(x.level, out.channels, floats=out.floats)
+            index = self.weights(part)
+            self.emit(Kind.CONV, term, Where.NEEDED, sources=(x.slot,), conv=index)
+            terms.append(term)
+        upsampled = self.buffer(out.level, out.channels, floats=out.floats)
+        self.sum(terms, upsampled, where=Where.ACTIVE, relu=False)
+        index = self.weights(columns[0])
+        norm = self.norm(bias, shift, conv)
+        self.emit(
+            Kind.CONV,
+            out,
+            sources=(finest.slot,),
+            conv=index,
+            norm=norm,
+            relu=relu,
+            residual=upsampled.slot,
+        )
+        self.release(upsampled, *terms)
+
+    def redesigned(self, exit_: RedesignedExit, features: Sequence[Buffer]) -> None:
+        x = self.pooled(features)
+        for i, layer in enumerate(exit_.encoder):
+            if i > 0:
+                before, x = x, self.pooled([x])
+                self.release(before)
+            before, x = x, self.layer(_conv_norm(layer), x)
+            self.release(before)
+        for layer in exit_.decoder:
+            before, x = x, self.doubled(_conv_norm(layer), x, None)
+            self.release(before)
+        self.doubled(_conv(exit_.predict), x, self.map)
+        self.release(x)
+
+    def pooled(self, features: Sequence[Buffer]) -> Buffer:
+        """Means of 2x2 of the features, upsampled to the finest and side by side."""
+        out = self.buffer(features[0].level + 1, sum(x.channels for x in features))
+        first = 0
+        for x in features:
+            self.emit(Kind.MIX, out, sources=(x.slot,), first=first, pool=True)
+            first += x.channels
+        return out
+
+    def doubled(self, layer: ConvNorm | nn.Conv2d, x: Buffer, out: Buffer | None) -> Buffer:
+        """A 1x1 convolution of `x` upsampled by two; into the map, only where active."""
+        weights, bias, shift, conv = _folded(layer)
+        relu = isinstance(layer, ConvNorm) and layer.relu
+        fill = out is None and isinstance(conv, MaskedConv2d)
+        if out is None:
+            out = self.buffer(x.level - 1, weights.shape[0])
+        coarse = self.buffer(x.level, out.channels, floats=out.floats)
+        index = self.weights(weights)
+        self.emit(Kind.CONV, coarse, Where.NEEDED, sources=(x.slot,), conv=index)
+        norm = self.norm(bias, shift, conv)
+        self.emit(Kind.MIX, out, sources=(coarse.slot,), norm=norm, relu=relu, keep=fill)
+        if fill:
+            self.emit(Kind.FILL, out, norm=norm, relu=relu)
+        self.release(coarse)
+        return out
+
+
+def _folded(layer: ConvNorm | nn.Conv2d) -> tuple[Tensor, Tensor, Tensor, nn.Conv2d]:
+    """Weights, bias and shift with normalisation folded in (in double precision), and the layer."""
+    conv = layer.conv if isinstance(layer, ConvNorm) else layer
+    weights = conv.weight.double()
+    bias = torch.zeros(weights.shape[0]) if conv.bias is None else conv.bias
+    bias, shift = bias.double().to(weights.device), torch.zeros_like(weights[:, 0, 0, 0])
+    if isinstance(layer, ConvNorm):
+        norm = layer.norm
+        if norm.running_mean is None or norm.running_var is None:
+            raise TypeError("normalisation without running statistics cannot be folded")
+        scale = norm.weight.double() / (norm.running_var.double() + norm.eps).sqrt()
+        shift = norm.bias.double() - norm.running_mean.double() * scale
+        weights = weights * scale[:, None, None, None]
+        bias = bias * scale + shift
+    return weights, bias, shift, conv
+
+
+def _array(values: Tensor) -> Floats:
+    return np.ascontiguousarray(values.detach().cpu().float().numpy())
+
+
+def _conv_norm(layer: nn.Module) -> ConvNorm:
+    if not isinstance(layer, ConvNorm):
+        raise TypeError(f"{type(layer).__name__} is no normalised convolution")
+    return layer
+
+
+def _conv(layer: nn.Module) -> nn.Conv2d:
+    if not isinstance(layer, nn.Conv2d):
+        raise TypeError(f"{type(layer).__name__} is no convolution")
+    return layer
+
+
+def _bottleneck(block: nn.Module) -> Bottleneck:
+    if not isinstance(block, Bottleneck):
+        raise TypeError(f"{type(block).__name__} is no bottleneck")
+    return block
+
+
+def _blocks(chain: nn.Module) -> list[BasicBlock]:
+    blocks = [block for block in chain.children() if isinstance(block, BasicBlock)]
+    if len(blocks) != len(list(chain.children())):
+        raise TypeError("a branch has blocks that are no basic blocks")
+    return blocks
+
+
+def _fusion(module: nn.Module) -> Fusion:
+    if not isinstance(module, Fusion):
+        raise TypeError(f"{type(module).__name__} is no fusion")
+    return module

@@ -1,0 +1,168 @@
+"""Objects of the native kernels: a model's weights, a plan for one size, a run of one image.
+
+Each owns its memory in the library and frees it when it goes, in any order. Arrays that go in are
+checked by their callers for shape; here they are made contiguous float32 and kept alive for the
+call.
+"""
+
+import weakref
+from collections.abc import Sequence
+from ctypes import c_int32
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from anytime_model.kernels.library import (
+    STAGES,
+    Bytes,
+    Floats,
+    Library,
+    Measure,
+    Op,
+    Slot,
+    array_of,
+    floats,
+    octets,
+)
+
+
+class _Handle:
+    def __init__(self, library: Library, kind: str, handle: Any) -> None:
+        self.library = library
+        self.handle = handle
+        self._free = weakref.finalize(self, library.call, f"{kind}_free", handle)
+
+
+class ModelHandle(_Handle):
+    """Packed weights for one instruction set."""
+
+    def __init__(self, library: Library, isa: str) -> None:
+        super().__init__(library, "model", library.call("model_new", library.isa_index(isa)))
+
+    def add_conv(self, weights: Floats, stride: int) -> int:
+        """Pack a convolution (out, in, k, k) and return its index."""
+        values = np.ascontiguousarray(weights, np.float32)
+        outputs, inputs, kernel, _ = values.shape
+        index = self.library.call(
+            "model_conv", self.handle, floats(values), outputs, inputs, kernel, stride
+        )
+        return int(index)
+
+    def add_norm(self, bias: Floats, shift: Floats, window: Floats | None) -> int:
+        """Add what follows a convolution's sum, and return its index."""
+        index = self.library.call(
+            "model_norm", self.handle, floats(bias), floats(shift), floats(window), len(bias)
+        )
+        return int(index)
+
+
+class PlanHandle(_Handle):
+    """A program with its buffers, for padded images of one size.
+
+    Raises:
+        OutOfMemoryError: there is not enough memory.
+        KernelError: the program does not fit its buffers.
+    """
+
+    def __init__(
+        self,
+        model: ModelHandle,
+        size: tuple[int, int],
+        slots: Sequence[Slot],
+        ops: Sequence[Op],
+        ends: Sequence[int],
+    ) -> None:
+        library = model.library
+        if len(ends) != STAGES:
+            raise ValueError(f"{len(ends)} stage ends were given; a program has {STAGES} stages")
+        handle = library.call(
+            "plan_new",
+            *(model.handle, *size),
+            *(array_of(Slot, slots), len(slots), array_of(Op, ops), len(ops)),
+            (c_int32 * STAGES)(*ends),
+        )
+        super().__init__(library, "plan", handle)
+        map_channels = slots[1].channels
+        self.map_shape = (size[0] // 4, size[1] // 4, map_channels)
+        self.scratch_bytes = int(library.call("plan_bytes", handle))
+        self.run_bytes = int(library.call("plan_run_bytes", handle))
+
+
+class RunHandle(_Handle):
+    """One image on its way. Runs of a plan share its scratch: one of them advances at a time."""
+
+    def __init__(self, plan: PlanHandle) -> None:
+        super().__init__(plan.library, "run", plan.library.call("run_new", plan.handle))
+        self._shape = plan.map_shape
+
+    def start_bytes(self, image: Bytes, scale: Floats, offset: Floats) -> None:
+        """Start over with (H, W, 3) bytes; value = byte * scale + offset for each channel."""
+        height, width, _ = image.shape
+        self.library.call(
+            "run_bytes", self.handle, octets(image), height, width, floats(scale), floats(offset)
+        )
+
+    def start_floats(self, image: Floats) -> None:
+        """Start over with (3, H, W) normalised values."""
+        _, height, width = image.shape
+        self.library.call("run_floats", self.handle, floats(image), height, width)
+
+    def advance(self, slice_us: int) -> bool:
+        """Go on with the stage for about so many microseconds (0: to its end).
+
+        Returns:
+            Whether there is more of it to do.
+        """
+        return bool(self.library.call("run_advance", self.handle, slice_us))
+
+    def settle(
+        self, measure: Measure, *, least: float | None = None, most: float | None = None
+    ) -> None:
+        """Measure the map; if a bound is given, what lies outside it is settled."""
+        decide = least is not None or most is not None
+        self.library.call(
+            "run_settle",
+            *(self.handle, measure, decide),
+            -np.inf if least is None else least,
+            np.inf if most is None else most,
+        )
+
+    def mask(self, active: NDArray[np.bool_]) -> None:
+        """Settle what is off in a mask (h, w) of the caller's."""
+        if active.shape != self._shape[:2]:
+            raise ValueError(f"the mask is {active.shape}, the map {self._shape[:2]}")
+        self.library.call("run_mask", self.handle, octets(np.ascontiguousarray(active, np.bool_)))
+
+    def read(self) -> tuple[Floats, Floats, NDArray[np.bool_]]:
+        """Copies of the map (h, w, K), its confidence (h, w) and its mask (h, w)."""
+        map_ = np.empty(self._shape, np.float32)
+        confidence = np.empty(self._shape[:2], np.float32)
+        active = np.empty(self._shape[:2], np.bool_)
+        self.library.call("run_read", self.handle, floats(map_), floats(confidence), octets(active))
+        return map_, confidence, active
+
+    def macs(self) -> int:
+        """Multiply-adds executed since the image came."""
+        return int(self.library.call("run_macs", self.handle))
+
+
+def decode_labels(
+    library: Library, isa: str, map_: Floats, image_size: tuple[int, int]
+) -> NDArray[np.uint8]:
+    """Class of every pixel: the map (h, w, K) upsampled by 4, the index of the largest value.
+
+    Args:
+        library: the kernels.
+        isa: an instruction set of the library's.
+        map_: contiguous float32.
+        image_size: (H, W), at most 4 times the map's.
+
+    Raises:
+        KernelError: the sizes do not fit.
+    """
+    labels = np.empty(image_size, np.uint8)
+    library.call(
+        "decode", library.isa_index(isa), floats(map_), *map_.shape, *image_size, octets(labels)
+    )
+    return labels

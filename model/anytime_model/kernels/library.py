@@ -1,0 +1,237 @@
+"""The compiled kernels as Python sees them: loading, handles, and errors instead of codes.
+
+It knows the C interface (native/api.h) and nothing of networks. A handle owns its memory and frees
+it when it goes; ctypes lets other threads run during every call.
+"""
+
+import ctypes
+import os
+from collections.abc import Sequence
+from ctypes import POINTER, c_char_p, c_float, c_int32, c_int64, c_uint8, c_void_p
+from dataclasses import dataclass
+from enum import IntEnum
+from functools import cache
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from anytime_model.kernels.build import Recipe, library_path
+
+ABI = 1
+STAGES = 4
+TERMS = 4
+OUT_OF_MEMORY = -2
+
+Floats = NDArray[np.float32]
+Bytes = NDArray[np.uint8]
+
+
+class KernelError(Exception):
+    """Root of what goes wrong in the native kernels."""
+
+
+class NotBuiltError(KernelError):
+    """There is no library for these sources on this machine."""
+
+
+class OutOfMemoryError(KernelError):
+    """The kernels could not get the memory that a model or an image size needs."""
+
+
+class Kind(IntEnum):
+    """What an operation does."""
+
+    CONV = 0
+    FILL = 1
+    MIX = 2
+
+
+class Where(IntEnum):
+    """At which positions an operation puts something out."""
+
+    ACTIVE = 0
+    NEEDED = 1
+
+
+class Measure(IntEnum):
+    """What is measured of a map at each position."""
+
+    PROBABILITY = 0
+    ENTROPY = 1
+    MAXIMUM = 2
+
+
+class Slot(ctypes.Structure):
+    """A buffer of a plan; see AnytimeSlot in api.h."""
+
+    _fields_: ClassVar = [(name, c_int32) for name in ("level", "channels", "floats", "per_run")]
+
+
+class Op(ctypes.Structure):
+    """An operation of a plan; see AnytimeOp in api.h."""
+
+    _fields_: ClassVar = [
+        *(
+            (name, c_int32)
+            for name in (
+                *("kind", "where", "conv", "norm", "relu", "keep"),
+                *("out", "first", "residual", "pool", "inputs"),
+            )
+        ),
+        ("sources", c_int32 * TERMS),
+    ]
+
+
+_HANDLE = c_void_p
+_FLOATS, _BYTES = POINTER(c_float), POINTER(c_uint8)
+_SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
+    "abi": (c_int32, []),
+    "error": (c_char_p, []),
+    "isa": (c_char_p, [c_int32]),
+    "isa_works": (c_int32, [c_int32]),
+    "threads": (c_int32, [c_int32]),
+    "model_new": (_HANDLE, [c_int32]),
+    "model_free": (None, [_HANDLE]),
+    "model_conv": (c_int32, [_HANDLE, _FLOATS, c_int32, c_int32, c_int32, c_int32]),
+    "model_norm": (c_int32, [_HANDLE, _FLOATS, _FLOATS, _FLOATS, c_int32]),
+    "plan_new": (
+        _HANDLE,
+        [
+            *(_HANDLE, c_int32, c_int32, POINTER(Slot), c_int32),
+            *(POINTER(Op), c_int32, POINTER(c_int32)),
+        ],
+    ),
+    "plan_free": (None, [_HANDLE]),
+    "plan_bytes": (c_int64, [_HANDLE]),
+    "plan_run_bytes": (c_int64, [_HANDLE]),
+    "run_new": (_HANDLE, [_HANDLE]),
+    "run_free": (None, [_HANDLE]),
+    "run_bytes": (c_int32, [_HANDLE, _BYTES, c_int32, c_int32, _FLOATS, _FLOATS]),
+    "run_floats": (c_int32, [_HANDLE, _FLOATS, c_int32, c_int32]),
+    "run_advance": (c_int32, [_HANDLE, c_int64]),
+    "run_settle": (c_int32, [_HANDLE, c_int32, c_int32, c_float, c_float]),
+    "run_mask": (c_int32, [_HANDLE, _BYTES]),
+    "run_read": (c_int32, [_HANDLE, _FLOATS, _FLOATS, _BYTES]),
+    "run_macs": (c_int64, [_HANDLE]),
+    "decode": (
+        c_int32,
+        [c_int32, _FLOATS, c_int32, c_int32, c_int32, c_int32, c_int32, _BYTES],
+    ),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Library:
+    """The loaded kernels.
+
+    Attributes:
+        path: the shared library.
+        isas: instruction sets that this CPU can run, fastest first.
+    """
+
+    path: Path
+    isas: tuple[str, ...]
+    functions: dict[str, Any]
+    _index: dict[str, int]
+
+    def call(self, name: str, *arguments: Any) -> Any:
+        """Call `anytime_<name>`; a NULL handle or a negative number becomes an error.
+
+        Raises:
+            OutOfMemoryError: the library said so.
+            KernelError: any other failure, with the library's message.
+        """
+        result = self.functions[name](*arguments)
+        failed = result is None if name.endswith("_new") else name in _CHECKED and result < 0
+        if failed:
+            message = self.functions["error"]().decode()
+            if result == OUT_OF_MEMORY or message == "out of memory":
+                raise OutOfMemoryError(f"the native kernels ran out of memory in {name}.")
+            raise KernelError(f"{name}: {message}.")
+        return result
+
+    def isa_index(self, isa: str) -> int:
+        """The library's number of an instruction set.
+
+        Raises:
+            KernelError: this CPU or this build does not have it.
+        """
+        if isa not in self.isas:
+            raise KernelError(
+                f"the instruction set {isa!r} is not to be had here; expected one of "
+                f"{', '.join(self.isas)}."
+            )
+        return self._index[isa]
+
+    def threads(self, count: int = 0) -> int:
+        """Set how many threads all runs of this process share (0: only ask), and return it."""
+        return int(self.call("threads", count))
+
+
+_CHECKED = frozenset(
+    name
+    for name, (result, _) in _SIGNATURES.items()
+    if result in {c_int32, c_int64} and name not in {"abi", "isa_works"}
+)
+
+
+@cache
+def load() -> Library:
+    """Load the kernels that were built from these sources.
+
+    Raises:
+        NotBuiltError: they have not been.
+        KernelError: they cannot be loaded.
+    """
+    path = library_path(Recipe.from_environment())
+    if not path.exists():
+        raise NotBuiltError(
+            f"the native kernels are not built (no {path}). "
+            "Run `python -m anytime_model.kernels.build`, or set ANYTIME_ENGINE=torch."
+        )
+    try:
+        handle = ctypes.CDLL(str(path))
+        functions = {}
+        for name, (result, arguments) in _SIGNATURES.items():
+            function = getattr(handle, f"anytime_{name}")
+            function.restype, function.argtypes = result, arguments
+            functions[name] = function
+    except (OSError, AttributeError) as e:
+        raise KernelError(f"{path} cannot be loaded ({e}). Build it again with --force.") from e
+    if functions["abi"]() != ABI:
+        raise KernelError(f"{path} is of another version. Build it again with --force.")
+    index = {}
+    i = 0
+    while (name := functions["isa"](i)) is not None:
+        if functions["isa_works"](i):
+            index[name.decode()] = i
+        i += 1
+    library = Library(path, tuple(index), functions, index)
+    library.threads(_default_threads())
+    return library
+
+
+def _default_threads() -> int:
+    named = os.environ.get("ANYTIME_THREADS", "")
+    if named:
+        if not named.isdecimal() or not 1 <= int(named) <= 256:
+            raise KernelError(f"ANYTIME_THREADS is {named!r}; expected a number from 1 to 256.")
+        return int(named)
+    return max(1, len(os.sched_getaffinity(0)))
+
+
+def floats(array: Floats | None) -> Any:
+    """A C pointer to an array of float32; the caller keeps the array alive."""
+    return None if array is None else array.ctypes.data_as(_FLOATS)
+
+
+def octets(array: Bytes | NDArray[np.bool_] | None) -> Any:
+    """A C pointer to an array of bytes; the caller keeps the array alive."""
+    return None if array is None else array.ctypes.data_as(_BYTES)
+
+
+def array_of(kind: type[ctypes.Structure], values: Sequence[ctypes.Structure]) -> Any:
+    """A C array of structures."""
+    return (kind * len(values))(*values)

@@ -1,0 +1,118 @@
+/* The library's C interface: plain structs and functions, no exceptions, no global settings but the
+ * number of threads.
+ *
+ * A model holds packed weights. A plan is a flat program of operations on buffers for one image
+ * size. A run is one image on its way through a plan; runs of one plan share its scratch buffers,
+ * so only one of them may be advancing at a time. Handles may be freed in any order.
+ *
+ * Functions that can fail return NULL or a negative number; anytime_error() then says why (of the
+ * calling thread's last failure).
+ */
+#pragma once
+
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define ANYTIME_ABI 1
+
+#pragma GCC visibility push(default)
+
+#define ANYTIME_STAGES 4
+#define ANYTIME_LEVELS 6 /* resolutions: level l is the padded image's size over 2^l */
+#define ANYTIME_TERMS 4
+
+typedef struct AnytimeModel AnytimeModel;
+typedef struct AnytimePlan AnytimePlan;
+typedef struct AnytimeRun AnytimeRun;
+
+typedef enum { ANYTIME_CONV = 0, ANYTIME_FILL = 1, ANYTIME_MIX = 2 } AnytimeKind;
+
+/* ACTIVE: where the mask is on. NEEDED: that, and every other place whose value something active
+ * will read. A fill does what is needed and not active. Without a mask, ACTIVE is everything. */
+typedef enum { ANYTIME_ACTIVE = 0, ANYTIME_NEEDED = 1 } AnytimeWhere;
+
+typedef enum { ANYTIME_OK = 0, ANYTIME_FAILED = -1, ANYTIME_NO_MEMORY = -2 } AnytimeStatus;
+
+typedef struct {
+  int32_t level;
+  int32_t channels;
+  int32_t floats;  /* 1: float32 whatever the model computes in */
+  int32_t per_run; /* 1: belongs to the run and survives between stages; 0: scratch */
+} AnytimeSlot;
+
+typedef struct {
+  int32_t kind;
+  int32_t where;
+  int32_t conv;     /* index in the model, or -1 */
+  int32_t norm;     /* index in the model, or -1 for no bias */
+  int32_t relu;
+  int32_t keep;     /* a fill follows and needs the values before ReLU */
+  int32_t out;      /* slot */
+  int32_t first;    /* channel of the slot that a mix starts to write at */
+  int32_t residual; /* slot or -1, not the same as out */
+  int32_t pool;     /* a mix puts out means of 2x2 */
+  int32_t inputs;
+  int32_t in[ANYTIME_TERMS]; /* slots */
+} AnytimeOp;
+
+/* ---- the library ---- */
+int32_t anytime_abi(void);
+const char* anytime_error(void);
+/* The i-th instruction set, fastest first, or NULL after the last; and whether this CPU has it. */
+const char* anytime_isa(int32_t i);
+int32_t anytime_isa_works(int32_t i);
+/* How many threads all runs of this process share. 0 leaves it as it is. Returns the number. */
+int32_t anytime_threads(int32_t count);
+
+/* ---- weights ---- */
+AnytimeModel* anytime_model_new(int32_t isa);
+void anytime_model_free(AnytimeModel*);
+/* Floats as (out, in, kernel, kernel). Returns the convolution's index. */
+int32_t anytime_model_conv(AnytimeModel*, const float* weights, int32_t out_channels,
+                           int32_t in_channels, int32_t kernel, int32_t stride);
+/* `bias` is added to a sum; `shift` is the part of it that comes after an interpolation; `window`
+ * holds the interpolation's 49 weights, or is NULL. Returns the norm's index. */
+int32_t anytime_model_norm(AnytimeModel*, const float* bias, const float* shift,
+                           const float* window, int32_t channels);
+
+/* ---- programs ---- */
+/* Slot 0 is the image (level 0), slot 1 the map (level 2, floats). Stage s is the operations from
+ * ends[s - 1] to ends[s]. */
+AnytimePlan* anytime_plan_new(const AnytimeModel*, int32_t padded_height, int32_t padded_width,
+                              const AnytimeSlot* slots, int32_t slot_count, const AnytimeOp* ops,
+                              int32_t op_count, const int32_t* ends);
+void anytime_plan_free(AnytimePlan*);
+int64_t anytime_plan_bytes(const AnytimePlan*);     /* of scratch */
+int64_t anytime_plan_run_bytes(const AnytimePlan*); /* of each run */
+
+/* ---- runs ---- */
+AnytimeRun* anytime_run_new(const AnytimePlan*);
+void anytime_run_free(AnytimeRun*);
+/* Start over with an image of h x w x 3 bytes, value = byte * scale + offset for each channel; or
+ * of 3 x h x w normalised floats. It is padded by repeating its border. */
+int32_t anytime_run_bytes(AnytimeRun*, const uint8_t*, int32_t height, int32_t width,
+                          const float* scale, const float* offset);
+int32_t anytime_run_floats(AnytimeRun*, const float*, int32_t height, int32_t width);
+/* Go on with the stage for about `slice_us` (0: to its end). 1: there is more; 0: the map is made. */
+int32_t anytime_run_advance(AnytimeRun*, int64_t slice_us);
+/* Measure the map (0: largest probability, 1: entropy, 2: largest value). What `least` <= measure
+ * <= `most` stays active, of what was. `decide` 0 leaves the mask as it is. */
+int32_t anytime_run_settle(AnytimeRun*, int32_t measure, int32_t decide, float least, float most);
+/* Intersect the mask with one byte a pixel, for criteria of the caller's own. */
+int32_t anytime_run_mask(AnytimeRun*, const uint8_t* active);
+/* Copies: the map as h x w x channels, its confidence and its mask; NULL for what is not wanted. */
+int32_t anytime_run_read(const AnytimeRun*, float* map, float* confidence, uint8_t* active);
+int64_t anytime_run_macs(const AnytimeRun*); /* multiply-adds since the image */
+
+/* ---- decoding ---- */
+int32_t anytime_decode(int32_t isa, const float* map, int32_t height, int32_t width,
+                       int32_t channels, int32_t out_height, int32_t out_width, uint8_t* labels);
+
+#pragma GCC visibility pop
+
+#ifdef __cplusplus
+}
+#endif

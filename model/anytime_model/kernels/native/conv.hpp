@@ -1,0 +1,243 @@
+// Convolution at a list of pixels.
+//
+// Vector lanes run along output channels. A tile is P pixels x N registers of accumulators; for
+// every input element of the window it loads N registers of weights once, and multiplies them by
+// one broadcast input of each pixel. So the weights' loads are shared by P pixels and the inputs' by
+// N registers, and it makes no difference whether the P pixels are neighbours: they are P pointers.
+// A row of a window lies contiguous in memory (its 3 pixels x channels), so the loop is over rows,
+// then along a row; weights are packed in that order.
+//
+// Widths such as 18 and 36 leave 2 or 4 channels beyond whole registers. Padding them would waste
+// most of a register, so those channels are dot products instead: lanes run along the row of the
+// window, the weights of a channel along with them, and one sum across lanes ends it.
+//
+// What follows the sum is done while it is still in registers: bias, residual, ReLU. Where an
+// interpolation will need the value before ReLU and residual, it is also kept aside.
+#pragma once
+
+#include "elements.hpp"
+
+namespace anytime {
+namespace {
+
+template <class E>
+struct Window {  // where a pixel's window starts, and how to go through it
+  const E* in;
+  int64_t step;  // from one row to the next
+  int rows, length;
+
+  explicit Window(const ConvCall& c) {
+    const PackedConv& p = *c.conv;
+    int reach = p.kernel / 2;
+    rows = p.kernel;
+    length = p.kernel * p.in_channels;
+    step = int64_t(c.in_pitch) * p.in_channels;
+    in = static_cast<const E*>(c.in) - reach * (step + p.in_channels);
+  }
+};
+
+// The last lines of every tile: what happens to one register of sums.
+template <class O>
+ANYTIME_INLINE void finish(const ConvCall& c, int64_t where, bool keep, Simd::V sum,
+                           Simd::Mask mask, bool whole) {
+  O* out = static_cast<O*>(c.out) + where;
+  if (keep && c.kept != nullptr) {
+    if (whole) Simd::store(c.kept + where, sum);
+    else Simd::store(c.kept + where, sum, mask);
+  }
+  if (c.residual != nullptr) {
+    const O* other = static_cast<const O*>(c.residual) + where;
+    sum = Simd::add(sum, whole ? load(other) : load(other, mask));
+  }
+  if (c.relu) sum = Simd::max(sum, Simd::zero());
+  if (whole) store(out, sum);
+  else store(out, sum, mask);
+}
+
+template <class A, class O, int P, int N>
+ANYTIME_INLINE void tile(const ConvCall& c, const Group& g, const int32_t* from, const int32_t* at,
+                         const uint8_t* keep, int count) {
+  using E = typename A::Element;
+  using V = Simd::V;
+  const PackedConv& conv = *c.conv;
+  const Window<E> window(c);
+  const E* w = static_cast<const E*>(conv.weights) + g.offset;
+  const E* q[P];
+  V sum[P][N];
+  ANYTIME_UNROLL
+  for (int p = 0; p < P; p++) {
+    q[p] = window.in + int64_t(from[p]) * conv.in_channels;
+    ANYTIME_UNROLL
+    for (int n = 0; n < N; n++)
+      sum[p][n] = c.bias ? Simd::load(c.bias + g.first + n * Simd::lanes) : Simd::zero();
+  }
+  for (int row = 0; row < window.rows; row++) {
+    for (int64_t i = 0; i < window.length; i += A::depth) {
+      typename A::Weight weight[N];
+      ANYTIME_UNROLL
+      for (int n = 0; n < N; n++) weight[n] = A::weight(w + n * Simd::lanes * A::depth);
+      ANYTIME_UNROLL
+      for (int p = 0; p < P; p++) {
+        const auto x = A::broadcast(q[p] + i);
+        ANYTIME_UNROLL
+        for (int n = 0; n < N; n++) sum[p][n] = A::multiply_add(x, weight[n], sum[p][n]);
+      }
+      w += N * Simd::lanes * A::depth;
+    }
+    ANYTIME_UNROLL
+    for (int p = 0; p < P; p++) q[p] += window.step;
+  }
+  const int rest = g.channels - (N - 1) * Simd::lanes;
+  const auto mask = Simd::first(rest);
+  ANYTIME_UNROLL
+  for (int p = 0; p < P; p++) {
+    if (p >= count) break;
+    const int64_t where = int64_t(at[p]) * conv.out_channels + g.first;
+    ANYTIME_UNROLL
+    for (int n = 0; n < N; n++)
+      finish<O>(c, where + n * Simd::lanes, keep[p], sum[p][n], mask,
+                n < N - 1 || rest == Simd::lanes);
+  }
+}
+
+template <class A, class O, int P, int R>
+ANYTIME_INLINE void dots(const ConvCall& c, const Group& g, const int32_t* from, const int32_t* at,
+                         const uint8_t* keep, int count) {
+  using E = typename A::Element;
+  using V = Simd::V;
+  constexpr int span = Simd::lanes * A::depth;
+  const PackedConv& conv = *c.conv;
+  const Window<E> window(c);
+  const E* w = static_cast<const E*>(conv.weights) + g.offset;
+  const int whole = window.length / span;
+  const int rest = window.length % span;
+  const E* q[P];
+  V sum[P][R];
+  ANYTIME_UNROLL
+  for (int p = 0; p < P; p++) {
+    q[p] = window.in + int64_t(from[p]) * conv.in_channels;
+    ANYTIME_UNROLL
+    for (int r = 0; r < R; r++) sum[p][r] = Simd::zero();
+  }
+  for (int row = 0; row < window.rows; row++) {
+    for (int i = 0; i < whole; i++) {
+      typename A::Weight x[P];
+      ANYTIME_UNROLL
+      for (int p = 0; p < P; p++) x[p] = A::weight(q[p] + i * span);
+      ANYTIME_UNROLL
+      for (int r = 0; r < R; r++) {
+        const auto weight = A::weight(w + r * span);
+        ANYTIME_UNROLL
+        for (int p = 0; p < P; p++) sum[p][r] = A::multiply_add(x[p], weight, sum[p][r]);
+      }
+      w += R * span;
+    }
+    if (rest) {
+      typename A::Weight x[P];
+      ANYTIME_UNROLL
+      for (int p = 0; p < P; p++) x[p] = A::some(q[p] + whole * span, rest);
+      ANYTIME_UNROLL
+      for (int r = 0; r < R; r++) {
+        const auto weight = A::weight(w + r * span);
+        ANYTIME_UNROLL
+        for (int p = 0; p < P; p++) sum[p][r] = A::multiply_add(x[p], weight, sum[p][r]);
+      }
+      w += R * span;
+    }
+    ANYTIME_UNROLL
+    for (int p = 0; p < P; p++) q[p] += window.step;
+  }
+  ANYTIME_UNROLL
+  for (int p = 0; p < P; p++) {
+    if (p >= count) break;
+    const int64_t where = int64_t(at[p]) * conv.out_channels + g.first;
+    ANYTIME_UNROLL
+    for (int r = 0; r < R; r++) {
+      if (r >= g.channels) break;
+      float y = Simd::sum(sum[p][r]) + (c.bias ? c.bias[g.first + r] : 0.0f);
+      if (keep[p] && c.kept != nullptr) c.kept[where + r] = y;
+      if (c.residual != nullptr) y += to_float(static_cast<const O*>(c.residual)[where + r]);
+      if (c.relu) y = y > 0 ? y : 0;
+      static_cast<O*>(c.out)[where + r] = from_float<O>(y);
+    }
+  }
+}
+
+// Go through the list P pixels at a time. At its end the last pixel is repeated, computed and not
+// stored, which costs less than another set of tiles.
+template <int P, class Tile>
+ANYTIME_INLINE void in_tiles(const ConvCall& c, int first, int last, Tile do_tile) {
+  const int32_t* from = c.conv->stride == 2 ? c.sites.twice : c.sites.at;
+  const int32_t* at = c.sites.at;
+  int i = first;
+  for (; i + P <= last; i += P) do_tile(from + i, at + i, c.sites.keep + i, P);
+  if (i == last) return;
+  int32_t ends_from[P], ends_at[P];
+  uint8_t ends_keep[P];
+  for (int p = 0; p < P; p++) {
+    const int j = i + p < last ? i + p : last - 1;
+    ends_from[p] = from[j];
+    ends_at[p] = at[j];
+    ends_keep[p] = c.sites.keep[j];
+  }
+  do_tile(ends_from, ends_at, ends_keep, last - i);
+}
+
+template <class A, class O, int N>
+void lane_group(const ConvCall& c, const Group& g, int first, int last) {
+  constexpr int P = Simd::tile_pixels(N);
+  in_tiles<P>(c, first, last,
+              [&](const int32_t* from, const int32_t* at, const uint8_t* keep, int count)
+                  __attribute__((always_inline)) { tile<A, O, P, N>(c, g, from, at, keep, count); });
+}
+
+template <class A, class O, int R>
+void dot_group(const ConvCall& c, const Group& g, int first, int last) {
+  constexpr int P = Simd::dot_pixels(R);
+  in_tiles<P>(c, first, last,
+              [&](const int32_t* from, const int32_t* at, const uint8_t* keep, int count)
+                  __attribute__((always_inline)) { dots<A, O, P, R>(c, g, from, at, keep, count); });
+}
+
+template <class A, class O>
+void conv(const ConvCall& c, int group, int first, int last) {
+  const Group& g = c.conv->groups[group];
+  switch (g.vectors) {
+    case 1: return lane_group<A, O, 1>(c, g, first, last);
+    case 2: return lane_group<A, O, 2>(c, g, first, last);
+    case 3: return lane_group<A, O, 3>(c, g, first, last);
+    case 4: return lane_group<A, O, 4>(c, g, first, last);
+    case -1: return dot_group<A, O, 1>(c, g, first, last);
+    case -2: return dot_group<A, O, 2>(c, g, first, last);
+    case -4: return dot_group<A, O, 4>(c, g, first, last);
+    case -8: return dot_group<A, O, 8>(c, g, first, last);
+  }
+}
+
+// Bring a group's weights from (out, in, ky, kx) into the order in which the loops above read them.
+template <class A>
+void pack(const float* oihw, int in_channels, int kernel, const Group& g, void* packed) {
+  using E = typename A::Element;
+  E* out = static_cast<E*>(packed);
+  const int length = kernel * in_channels;
+  const auto weight = [&](int channel, int row, int i) {
+    if (channel >= g.channels || i >= length) return 0.0f;
+    const int column = i / in_channels, in = i % in_channels;
+    return oihw[((int64_t(g.first + channel) * in_channels + in) * kernel + row) * kernel + column];
+  };
+  if (g.vectors > 0) {
+    for (int row = 0; row < kernel; row++)
+      for (int i = 0; i < length; i += A::depth)
+        for (int lane = 0; lane < g.vectors * Simd::lanes; lane++)
+          for (int d = 0; d < A::depth; d++) *out++ = from_float<E>(weight(lane, row, i + d));
+  } else {
+    constexpr int span = Simd::lanes * A::depth;
+    for (int row = 0; row < kernel; row++)
+      for (int i = 0; i < length; i += span)
+        for (int r = 0; r < -g.vectors; r++)
+          for (int j = 0; j < span; j++) *out++ = from_float<E>(weight(r, row, i + j));
+  }
+}
+
+}  // namespace
+}  // namespace anytime

@@ -1,0 +1,120 @@
+// How output channels are divided into groups, and which instruction sets there are.
+#include "model.hpp"
+
+#include <cmath>
+#include <cstdlib>
+#include <cstring>
+#include <new>
+
+namespace anytime {
+namespace {
+
+constexpr int64_t kLine = 64;
+constexpr int kPadding = 64;  // floats beyond a vector of biases, for whole-register loads
+
+// Interpolation weights below this share of the output are dropped, all of them together.
+constexpr float kNegligible = 1e-7f;
+
+bool always() { return true; }
+#if defined(ANYTIME_AVX2)
+bool has_avx2() { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"); }
+#endif
+#if defined(ANYTIME_AVX512)
+bool has_avx512() {
+  return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+         __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
+         __builtin_cpu_supports("fma");
+}
+#endif
+#if defined(ANYTIME_AVX512_BF16)
+bool has_bf16() { return has_avx512() && __builtin_cpu_supports("avx512bf16"); }
+#endif
+
+// Whole registers in as few groups of equal size as possible; the channels left over in one more
+// register if they fill more than half of it, otherwise as dot products.
+std::vector<Group> divide(const Kernels& k, int channels) {
+  std::vector<Group> groups;
+  int vectors = channels / k.lanes, rest = channels % k.lanes;
+  if (rest > k.lanes / 2) vectors++, rest = 0;
+  const int parts = (vectors + k.most_vectors - 1) / k.most_vectors;
+  int first = 0;
+  for (int i = 0; i < parts; i++) {
+    const int size = vectors / parts + (i < vectors % parts);
+    const int covered = std::min(size * k.lanes, channels - first);
+    groups.push_back({size, first, covered, 0});
+    first += covered;
+  }
+  if (rest > 0) {
+    int dots = 1;
+    while (dots < rest) dots *= 2;
+    groups.push_back({-dots, first, rest, 0});
+  }
+  return groups;
+}
+
+int64_t group_elements(const Kernels& k, const Group& g, int in_channels, int kernel) {
+  const int64_t length = int64_t(kernel) * in_channels;
+  if (g.vectors > 0) return kernel * length * g.vectors * k.lanes;
+  const int64_t span = int64_t(k.lanes) * k.depth;
+  return kernel * ((length + span - 1) / span) * span * -g.vectors;
+}
+
+}  // namespace
+
+const std::vector<Isa> kIsas = {
+#if defined(ANYTIME_AVX512_BF16)
+    {&kAvx512Bf16, has_bf16},
+#endif
+#if defined(ANYTIME_AVX512)
+    {&kAvx512, has_avx512},
+#endif
+#if defined(ANYTIME_AVX2)
+    {&kAvx2, has_avx2},
+#endif
+    {&kPortable, always},
+};
+
+Buffer::Buffer(int64_t bytes) : bytes_((bytes + kLine - 1) / kLine * kLine + kLine) {
+  data_.reset(std::aligned_alloc(kLine, bytes_));
+  if (data_ == nullptr) throw std::bad_alloc();
+  std::memset(data_.get(), 0, bytes_);
+}
+
+void Buffer::Free::operator()(void* p) const { std::free(p); }
+
+std::unique_ptr<Conv> make_conv(const Kernels& k, const float* oihw, int out_channels,
+                                int in_channels, int kernel, int stride) {
+  auto conv = std::make_unique<Conv>();
+  conv->groups = divide(k, out_channels);
+  int64_t elements = 0;
+  for (Group& g : conv->groups) {
+    g.offset = elements;
+    elements += group_elements(k, g, in_channels, kernel);
+  }
+  conv->weights = Buffer(elements * k.element_size);
+  for (const Group& g : conv->groups)
+    k.pack(oihw, in_channels, kernel, g,
+           static_cast<char*>(conv->weights.get()) + g.offset * k.element_size);
+  conv->packed = {in_channels, out_channels, kernel, stride, conv->weights.get(),
+                  conv->groups.data(), int(conv->groups.size())};
+  conv->macs = int64_t(kernel) * kernel * in_channels * out_channels;
+  return conv;
+}
+
+std::unique_ptr<Norm> make_norm(const float* bias, const float* shift, const float* window,
+                                int channels) {
+  auto norm = std::make_unique<Norm>();
+  norm->channels = channels;
+  norm->bias = Buffer((channels + kPadding) * sizeof(float));
+  norm->shift = Buffer((channels + kPadding) * sizeof(float));
+  std::memcpy(norm->bias.get(), bias, channels * sizeof(float));
+  std::memcpy(norm->shift.get(), shift, channels * sizeof(float));
+  norm->used = 0;
+  if (window == nullptr) return norm;
+  std::memcpy(norm->window, window, sizeof norm->window);
+  for (int bit = 0; bit < kWindow; bit++)
+    if (std::fabs(window[bit]) > kNegligible / kWindow) norm->used |= uint64_t(1) << bit;
+  return norm;
+}
+
+}  // namespace anytime

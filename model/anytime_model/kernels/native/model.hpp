@@ -1,0 +1,63 @@
+// Packed weights, for one instruction set. Immutable once plans use it.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "types.hpp"
+
+namespace anytime {
+
+// Memory on cache lines, zero at first. Throws std::bad_alloc.
+class Buffer {
+ public:
+  Buffer() = default;
+  explicit Buffer(int64_t bytes);
+  void* get() const { return data_.get(); }
+  int64_t bytes() const { return bytes_; }
+
+ private:
+  struct Free {
+    void operator()(void*) const;
+  };
+  std::unique_ptr<void, Free> data_;
+  int64_t bytes_ = 0;
+};
+
+struct Conv {
+  PackedConv packed;
+  Buffer weights;
+  std::vector<Group> groups;
+  int64_t macs;  // a site
+  int64_t bytes() const { return weights.bytes(); }
+};
+
+struct Norm {
+  int channels;
+  Buffer bias;   // padded to whole registers
+  Buffer shift;
+  float window[kWindow];
+  uint64_t used;  // bits of the window that matter; 0 where there is no interpolation
+};
+
+struct Model {
+  const Kernels* kernels;
+  std::vector<std::unique_ptr<Conv>> convs;
+  std::vector<std::unique_ptr<Norm>> norms;
+};
+
+// The instruction sets, fastest first.
+struct Isa {
+  const Kernels* kernels;
+  bool (*works)();
+};
+extern const std::vector<Isa> kIsas;
+
+std::unique_ptr<Conv> make_conv(const Kernels&, const float* oihw, int out_channels,
+                                int in_channels, int kernel, int stride);
+std::unique_ptr<Norm> make_norm(const float* bias, const float* shift, const float* window,
+                                int channels);
+
+}  // namespace anytime

@@ -1,0 +1,85 @@
+// A flat program for one image size, checked once, and a run: one image's way through it.
+//
+// Checking is done when the plan is made: every slot, channel count and level of every operation is
+// compared with what its kernel will touch, so that a wrong program is an error and not a crash. A
+// run then only walks the operations, in pieces small enough that a caller can stop in between.
+#pragma once
+
+#include <memory>
+#include <stdexcept>
+#include <vector>
+
+#include "api.h"
+#include "lists.hpp"
+#include "model.hpp"
+
+namespace anytime {
+
+struct Refusal : std::runtime_error {
+  using std::runtime_error::runtime_error;
+};
+
+constexpr int kImageSlot = 0;
+constexpr int kMapSlot = 1;
+constexpr int kMostSide = 32768;  // of a padded image, px: coordinates are packed in 16 bits
+
+class Plan {
+ public:
+  Plan(std::shared_ptr<const Model>, int height, int width, std::vector<AnytimeSlot>,
+       std::vector<AnytimeOp>, const int32_t* ends);
+
+  int64_t scratch_bytes() const;
+  int64_t run_bytes() const;
+
+ private:
+  friend class Run;
+  void check(const AnytimeOp&, int index) const;
+  int64_t slot_bytes(const AnytimeSlot&) const;
+  const Kernels& kernels() const { return *model_->kernels; }
+
+  std::shared_ptr<const Model> model_;
+  Grid grids_[kLevels];
+  std::vector<AnytimeSlot> slots_;
+  std::vector<AnytimeOp> ops_;
+  int ends_[ANYTIME_STAGES];
+  std::vector<Buffer> scratch_;  // one for each slot; empty where it belongs to the run
+  Buffer kept_;                  // values before ReLU, between a convolution and its fill
+  FullLists full_;
+};
+
+class Run {
+ public:
+  explicit Run(std::shared_ptr<const Plan>);
+
+  void start(const uint8_t* bytes, const float* floats, int height, int width, const float* scale,
+             const float* offset);
+  bool advance(int64_t slice_us);  // whether there is more to do in this stage
+  void settle(Measure, bool decide, float least, float most);
+  void mask(const uint8_t* active);
+  void read(float* map, float* confidence, uint8_t* active) const;
+  int64_t macs() const { return macs_; }
+
+ private:
+  void* buffer(int slot) const;
+  const LevelLists& lists(int level) const;
+  Sites sites(const AnytimeOp&) const;
+  int piece(const AnytimeOp&) const;
+  void step(const AnytimeOp&, int first, int last);
+  void conv(const AnytimeOp&, int first, int last);
+  void fill(const AnytimeOp&, int first, int last);
+  void mix(const AnytimeOp&, int first, int last);
+  template <class Body>
+  void share(int first, int last, int tile, const Body&) const;
+
+  std::shared_ptr<const Plan> plan_;
+  std::vector<Buffer> own_;
+  MaskLists mask_lists_;
+  std::vector<uint8_t> active_;
+  std::vector<float> confidence_, measure_;
+  bool masked_ = false;
+  int stage_ = ANYTIME_STAGES;  // nothing to do before an image comes
+  int op_ = 0, first_ = 0;
+  int64_t macs_ = 0;
+};
+
+}  // namespace anytime

@@ -1,0 +1,170 @@
+// The words that all kernels share: grids, buffers' layout, lists of sites, and what a call is.
+//
+// Layout. A feature map of h x w x C is stored with the channels of a pixel side by side (NHWC) and
+// a border of one zero pixel all around, so that a 3x3 convolution never asks whether it is inside.
+// The pixel (y, x) has the index (y + 1) * (w + 2) + (x + 1); its first element is that times C.
+// Nobody ever writes the border.
+//
+// Sites. No kernel loops over an image. It loops over a list of pixels: all of them, or those that
+// a mask leaves active. A list is made once for each mask and resolution and shared by every layer.
+//
+// Nothing here may include a standard header with inline functions: the files that include this one
+// are compiled for different instruction sets, and the linker would mix their copies.
+#pragma once
+
+#include <stdint.h>
+
+#define ANYTIME_INLINE inline __attribute__((always_inline))
+#if defined(__clang__)
+#define ANYTIME_UNROLL _Pragma("unroll")
+#else
+#define ANYTIME_UNROLL _Pragma("GCC unroll 32")
+#endif
+
+namespace anytime {
+
+using bf16 = uint16_t;  // the upper half of a float
+
+constexpr int kRadius = 3;                           // of the interpolation's window
+constexpr int kSide = 2 * kRadius + 1;               // 7
+constexpr int kWindow = kSide * kSide;               // 49 taps, row by row
+constexpr int kMostTerms = 4;                        // branches that a mix may sum
+constexpr int kMostOutputs = 256;                    // classes or joints
+
+struct Grid {
+  int height = 0;
+  int width = 0;
+  int pitch() const { return width + 2; }
+  int64_t pixels() const { return int64_t(height) * width; }
+  int64_t stored() const { return int64_t(height + 2) * (width + 2); }
+};
+
+// A list of pixels of one resolution, in scan order.
+struct Sites {
+  const int32_t* at = nullptr;      // index of the pixel, border counted
+  const int32_t* twice = nullptr;   // index of pixel (2y, 2x) in the map of twice the size
+  const int32_t* yx = nullptr;      // y << 16 | x, border not counted
+  const uint8_t* keep = nullptr;    // 1 where an interpolation will ask for the value before ReLU
+  const uint64_t* around = nullptr; // for sites to fill: bit 7 (dy+3) + dx+3 set where active
+  int count = 0;
+};
+
+// Output channels computed together. `vectors` > 0: so many registers of channels side by side;
+// `vectors` < 0: -vectors single channels, each a dot product along the row of the window.
+struct Group {
+  int vectors;
+  int first;       // channel
+  int channels;    // that exist; the rest of the last register is padding
+  int64_t offset;  // of its weights
+};
+
+struct PackedConv {
+  int in_channels;
+  int out_channels;
+  int kernel;  // 1 or 3
+  int stride;  // 1 or 2
+  const void* weights;
+  const Group* groups;
+  int group_count;
+};
+
+struct ConvCall {
+  const PackedConv* conv;
+  const void* in;
+  int in_pitch;
+  Sites sites;
+  void* out;             // out_channels wide
+  const void* residual;  // nullptr, or laid out as out
+  float* kept;           // nullptr, or where values before ReLU go, laid out as out
+  const float* bias;     // nullptr, or one for each output channel, padded to whole registers
+  bool relu;
+};
+
+struct FillCall {
+  Sites sites;
+  int channels;
+  int pitch;
+  const float* kept;
+  void* out;
+  const void* residual;
+  const float* shift;   // what normalisation adds after the interpolation
+  const float* window;  // 49 weights
+  uint64_t used;        // bits of the window whose weights matter
+  bool relu;
+};
+
+struct MixTerm {
+  const void* in;
+  Grid grid;
+  int shift;  // the term's map is 2^shift times smaller than the mixed one (pooling not counted)
+};
+
+struct MixCall {
+  Sites sites;
+  int channels;      // of every term
+  int terms;
+  MixTerm term[kMostTerms];
+  bool pool;         // the output is the mean of 2x2 of the mixed map
+  void* out;
+  int out_channels;  // of the output buffer
+  int first;         // channel to write to
+  float* kept;
+  const float* bias;
+  bool relu;
+};
+
+struct ImageCall {
+  const uint8_t* bytes;   // h x w x 3, or nullptr
+  const float* floats;    // 3 x h x w, already normalised, or nullptr
+  int height, width;      // of the image; what lies outside repeats its border
+  Grid grid;              // of the padded image
+  int channels;           // 3, or 4 with a zero
+  void* out;
+  float scale[3], offset[3];  // value = byte * scale + offset
+};
+
+enum class Measure : int32_t { probability = 0, entropy = 1, maximum = 2 };
+
+struct ConfidenceCall {
+  const float* logits;
+  int channels;
+  Sites sites;
+  int width;
+  bool heat;            // confidence is the largest value itself, not its probability
+  bool entropy;         // `measure` gets the entropy, else the confidence
+  float* confidence;    // h x w
+  float* measure;       // h x w
+};
+
+struct DecodeCall {
+  const float* logits;  // h x w x channels, no border
+  int height, width, channels;
+  int out_height, out_width;
+  uint8_t* labels;
+};
+
+// One instruction set's kernels. Each call does the part [first, last) of its list (rows, for
+// images and labels), so that several threads can share it and none takes long.
+struct Kernels {
+  const char* name;
+  int lanes;         // floats in a register
+  int depth;         // input channels that one multiply-add takes: 1, or 2 for bf16
+  int most_vectors;  // in a group
+  int element_size;  // of activations, bytes
+  void (*pack)(const float* oihw, int in_channels, int kernel, const Group& group, void* out);
+  void (*conv)(const ConvCall&, int group, int first, int last);
+  void (*conv_to_float)(const ConvCall&, int group, int first, int last);
+  void (*fill)(const FillCall&, int first, int last);
+  void (*mix)(const MixCall&, int first, int last);
+  void (*mix_floats)(const MixCall&, int first, int last);
+  void (*image)(const ImageCall&, int first, int last);
+  void (*confidence)(const ConfidenceCall&, int first, int last);
+  void (*decode)(const DecodeCall&, int first, int last);
+};
+
+extern const Kernels kPortable;
+extern const Kernels kAvx2;
+extern const Kernels kAvx512;
+extern const Kernels kAvx512Bf16;
+
+}  // namespace anytime
