@@ -182,6 +182,11 @@ class Update:
     payload: bytes = b""
 
     @property
+    def part_bytes(self) -> int:
+        """Bytes that the parts take together: the length of the payload."""
+        return sum(part.size for part in self.parts)
+
+    @property
     def base(self) -> int | None:
         """The exit whose arrays the deltas of this update change, or None without a delta."""
         return next((part.base for part in self.parts if part.base is not None), None)
@@ -429,9 +434,10 @@ def _check_parts(update: Update, fields: Fields) -> None:
     names = [part.name for part in update.parts]
     if len(set(names)) != len(names):
         raise fields.fail("parts", names, "each array once")
-    total = sum(part.size for part in update.parts)
-    if total != len(update.payload):
-        raise fields.fail("parts", total, f"{len(update.payload)} bytes, as the payload has")
+    if update.part_bytes != len(update.payload):
+        raise fields.fail(
+            "parts", update.part_bytes, f"{len(update.payload)} bytes, as the payload has"
+        )
     bases = {part.base for part in update.parts if part.base is not None}
     if len(bases) > 1 or any(base >= update.exit for base in bases):
         raise fields.fail("parts", sorted(bases), f"one base below exit {update.exit}")

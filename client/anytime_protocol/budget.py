@@ -127,7 +127,7 @@ class Budget:
             elapsed_ms: since the request's arrival; an entry holds from its `at_ms` on, that
                 moment included.
         """
-        limits = replace(self, schedule=())
+        limits = replace(self, schedule=()) if self.schedule else self
         for at_ms, changes in self.schedule:
             if at_ms > elapsed_ms:
                 break

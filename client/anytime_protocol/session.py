@@ -171,8 +171,8 @@ class Session:
         """Says something to the peer.
 
         Raises:
-            LocalProtocolError: it must not be said now, or is too large for the peer. Nothing was
-                changed.
+            LocalProtocolError: it must not be said now, is too large for the peer or has no wire
+                form (a confidence that is not a number). Nothing was changed.
         """
         if self.closed is not None:
             raise LocalProtocolError(f"{message.TYPE}: the connection is closed")
@@ -182,10 +182,16 @@ class Session:
             raise LocalProtocolError(f"{message.TYPE}: `ready` comes first, and once")
         if isinstance(message, Infer):
             self._check_room(message)
+        if isinstance(message, Update) and message.part_bytes != len(message.payload):
+            size = len(message.payload)
+            raise LocalProtocolError(f"update: {size} bytes, the parts say {message.part_bytes}")
         fault = self._fault(message)
         if fault is not None:
             raise LocalProtocolError(fault)
-        frame = self._encode(message)
+        try:
+            frame = self._encode(message)
+        except ValueError as error:
+            raise LocalProtocolError(f"{message.TYPE}: has no wire form ({error})") from error
         self._advance(message, text=self._text)
         self._outgoing.append(frame)
 
@@ -317,7 +323,8 @@ class Session:
         elif isinstance(message, Infer) and len(self._requests) >= self.limits.max_in_flight:
             self._refuse_for_room(message)
         else:
-            self._refused_in_a_row = 0
+            if isinstance(message, Infer):
+                self._refused_in_a_row = 0
             self._advance(message, text=text)
             self._events.append(message)
 
@@ -325,7 +332,7 @@ class Session:
         """Answers where a client's message names a request, and closes otherwise."""
         request_id = header.get("id")
         named = isinstance(request_id, str) and ID_FORM.fullmatch(request_id) is not None
-        kind = header.get("type")
+        kind = str(header.get("type"))
         if self.role is Role.CLIENT or not named or kind not in {"infer", "budget"}:
             self.close(CloseCode.BAD_MESSAGE, str(error))
         elif kind == "budget":

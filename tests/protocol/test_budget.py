@@ -135,6 +135,17 @@ def test_the_normal_form_means_the_same_at_every_moment(budget: Budget, moment: 
     assert budget.normalised().normalised() == budget.normalised()
 
 
+@given(budgets())
+def test_every_entry_of_a_normal_form_changes_each_limit_that_it_names(budget: Budget) -> None:
+    normal = budget.normalised()
+    for at_ms, changes in normal.schedule:
+        before = normal.at(math.nextafter(at_ms, 0)).to_json()
+        named = changes.to_json()
+        assert at_ms > 0
+        assert named
+        assert all(before.get(name) != value for name, value in named.items())
+
+
 @given(budgets(), st.floats(0, 1))
 def test_limits_are_constant_between_two_entries(budget: Budget, share: float) -> None:
     moments = [0.0, *(at_ms for at_ms, _ in budget.schedule), 1000.0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 import zlib
 
 import pytest
@@ -85,8 +86,14 @@ def test_raw_and_delta_parts_come_back(
 def test_a_compression_bomb_is_not_inflated() -> None:
     bomb = zlib.compress(bytes(50_000_000), 9)
     part = Part(PartName.MAP, Encoding.RAW, (2, 3), len(bomb), compression=Compression.ZLIB)
-    with pytest.raises(PayloadError, match="at most 6 bytes"):
-        parts.unpack(part, bomb)
+    tracemalloc.start()
+    try:
+        with pytest.raises(PayloadError, match="at most 6 bytes"):
+            parts.unpack(part, bomb)
+        _, peak_bytes = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak_bytes < 1_000_000
 
 
 @pytest.mark.parametrize(

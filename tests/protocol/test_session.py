@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import struct
+from dataclasses import replace
 
 import pytest
 from anytime_protocol.budget import Budget
@@ -24,7 +26,9 @@ from anytime_protocol.messages import (
 from anytime_protocol.parts import Part
 from anytime_protocol.session import TRANSITIONS, Closed, Event, Phase, Refused, Session
 from anytime_protocol.vocabulary import CloseCode, Effect, Encoding, ErrorCode, PartName, Reason
-from protocol.protocol_fakes import accepted, failed, finished, infer, ready, update
+from hypothesis import given
+from hypothesis import strategies as st
+from protocol.protocol_fakes import JSON, accepted, failed, finished, infer, ready, update
 
 
 class Line:
@@ -145,6 +149,21 @@ def test_an_illegal_answer_of_a_foreign_server_closes_the_connection() -> None:
     assert line.client.closed is not None
     assert line.client.closed.code == CloseCode.BAD_MESSAGE
     assert line.client.closed.unfinished == ("r1",)
+
+
+def test_what_has_no_wire_form_is_not_sent_and_changes_nothing() -> None:
+    line = Line()
+    line.ask(infer("r1"))
+    line.serve(accepted("r1"))
+    for broken in (
+        replace(update("r1", 1), confidence=float("nan")),
+        replace(update("r1", 1), payload=b"short"),
+    ):
+        with pytest.raises(LocalProtocolError, match="not JSON compliant|5 bytes"):
+            line.server.send(broken)
+    assert line.server.outgoing() == []
+    line.serve(update("r1", 1), finished("r1", 1))
+    assert line.client.in_flight == ()
 
 
 def test_updates_come_only_after_accepted() -> None:
@@ -308,6 +327,8 @@ def test_a_ping_is_answered_without_the_application() -> None:
         ('{"type":"nonsense","id":"r1"}', 4400),
         ('{"type":"ready"}', 4400),
         ('{"type":7}', 4400),
+        ('{"type":["infer"],"id":"r1"}', 4400),
+        ('{"type":{},"id":"r1"}', 4400),
         ('{"type":"ping","nonce":-1}', 4400),
         ('{"type":"ping","nonce":1,"nonce":1}', 4400),
         (b"\0\0\0\0", 4400),
@@ -326,6 +347,37 @@ def test_what_names_no_request_closes_the_connection(data: bytes | str, code: in
     assert isinstance(event, Closed)
     assert event.code == code
     assert len(event.reason.encode()) <= 123
+
+
+HEADERS = st.dictionaries(
+    st.sampled_from(["type", "id", "rev", "budget", "model", "media_type", "nonce", "want"]),
+    JSON | st.sampled_from(["r1", "r2", "infer", "budget", "cancel", "ping", "update", "final"]),
+)
+
+
+@given(st.sampled_from(Role), HEADERS, st.binary(max_size=3), st.booleans())
+def test_no_foreign_message_crashes_a_session_or_ends_another_request(
+    role: Role, header: dict[str, object], payload: bytes, text: bool
+) -> None:
+    line = Line()
+    line.ask(infer("r1"))
+    session = line.server if role is Role.SERVER else line.client
+    frame = json.dumps(header)
+    if not text:
+        frame_bytes = frame.encode()
+        session.receive(struct.pack(">II", len(payload), len(frame_bytes)) + frame_bytes + payload)
+    else:
+        session.receive(frame)
+    assert session.closed is not None or session.in_flight[:1] == ("r1",)
+    assert len(session.events()) <= 1
+
+
+@given(st.sampled_from(Role), st.binary(max_size=60) | st.text(max_size=60))
+def test_no_foreign_bytes_crash_a_session(role: Role, data: bytes | str) -> None:
+    line = Line()
+    session = line.server if role is Role.SERVER else line.client
+    session.receive(data)
+    assert session.closed is not None or session.events() == []
 
 
 def test_messages_without_a_payload_may_come_in_binary_frames() -> None:
