@@ -223,10 +223,10 @@ def _check_number(field: str, value: float | None, high: float) -> None:
     if value is None:
         return
     if isinstance(value, bool) or not (0 <= value <= high and math.isfinite(value)):
-        upper = "" if high == math.inf else f" and at most {high:g}"
+        upper = "" if high == math.inf else f" and at most {high:.10g}"
         raise BudgetError(field, describe(value), f"a finite number >= 0{upper}")
 
 
 def _check_order(field: str, before: float, at_ms: float) -> None:
     if at_ms <= before:
-        raise BudgetError(field, describe(at_ms), f"more than the entry before it ({before:g})")
+        raise BudgetError(field, describe(at_ms), f"more than the entry before it ({before:.10g})")

@@ -193,5 +193,5 @@ class Fields:
 
 def _range(what: str, low: float, high: float) -> str:
     if high in (math.inf, 2**53):
-        return f"{what} >= {low:g}"
-    return f"{what} from {low:g} to {high:g}"
+        return f"{what} >= {low:.10g}"
+    return f"{what} from {low:.10g} to {high:.10g}"

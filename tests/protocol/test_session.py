@@ -159,7 +159,7 @@ def test_what_has_no_wire_form_is_not_sent_and_changes_nothing() -> None:
         replace(update("r1", 1), confidence=float("nan")),
         replace(update("r1", 1), payload=b"short"),
     ):
-        with pytest.raises(LocalProtocolError, match="not JSON compliant|5 bytes"):
+        with pytest.raises(LocalProtocolError, match=r"not JSON compliant|5 bytes"):
             line.server.send(broken)
     assert line.server.outgoing() == []
     line.serve(update("r1", 1), finished("r1", 1))
