@@ -247,6 +247,15 @@ def test_gradients_reach_every_lambda_and_the_stem():
     assert sum(g.abs() > 0 for g in lambdas) > len(lambdas) / 2
 
 
+def test_every_stage_and_exit_can_be_captured_whole_by_torch_compile():
+    network, image, criterion = tiny_network(), random_image(), MaximumProbability(0.6)
+    plain = network(image, criterion)
+    for part in (*network.stages, *network.exits):
+        part.compile(backend="eager", fullgraph=True)
+    for one, other in zip(network(image, criterion), plain, strict=True):
+        assert torch.equal(one.logits, other.logits)
+
+
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_cuda_agrees_with_the_cpu():
     network, image = tiny_network(), random_image()
