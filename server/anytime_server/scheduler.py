@@ -13,7 +13,7 @@ The rules:
   (earliest deadline first; predicted mean + `sigmas` deviations + the encode and the way back).
 * A stage that cannot end in time is not started, and one that can no longer is stopped. The owed
   stage is started as long as its expected time fits, since refusing it would be the worse answer;
-  a bought one only if its margin fits, too.
+  a bought one only if its margin (`depth_sigmas`) fits, too.
 * Among the stages that may run, the `Policy` chooses.
 * A request ends as soon as it is known that nothing better will come, in one `Final` or `Failed`.
 * A limit that the client's own schedule will lift in time makes a request pause, not end.
@@ -55,6 +55,7 @@ from anytime_server.jobs import (
 )
 from anytime_server.policy import Candidate, Policy, QualityPerSecond, Step
 from anytime_server.terms import LiveJob, SchedulerSettings, Terms
+from anytime_server.timeline import Owed, lateness_s, spare_s
 
 _NOW = Prediction(0.0, 0.0)
 
@@ -67,15 +68,6 @@ class _Running(NamedTuple):
     base_s: float
     started_s: float
     predicted: Prediction
-
-
-class _Owed(NamedTuple):
-    """A stage that must be run, with its place in the order and the time it must have ended."""
-
-    order_s: float
-    due_s: float
-    needs: Prediction
-    live: LiveJob
 
 
 class Scheduler:
@@ -134,9 +126,10 @@ class Scheduler:
         refusal = self._refusal(live, now)
         if refusal is not None:
             return refusal
+        promise = self._promise(live, now)
         self._jobs[job.id] = live
         self._weigh_load()
-        return self._promise(live, now)
+        return promise
 
     def cancel(self, job_id: str, now: float) -> list[Outcome]:  # noqa: ARG002
         """Ends a job; one that is running ends when the executor reports. Unknown ids are ignored.
@@ -215,7 +208,8 @@ class Scheduler:
         if self._running is None:
             candidates = [c for live in self._waiting() if (c := self._candidate(live, now))]
             if candidates:
-                return self._start(self._policy.choose(candidates, self._spare_s(now)), now)
+                spare = spare_s(self._all_owed(now), now, self.settings.sigmas)
+                return self._start(self._policy.choose(candidates, spare), now)
         if not self._jobs:
             return Idle()
         return Wait(self._next_change_s(now))
@@ -359,37 +353,23 @@ class Scheduler:
         if late_s > 0.0:
             text = f"exit 1 would be {late_s * 1e3:.1f} ms too late even on an idle server"
             return Rejected(job.id, ErrorCode.DEADLINE_EXCEEDED, text, None)
-        late_s = self._lateness_s(owed, now)
+        others = self._all_owed(now)
+        late_s = lateness_s(owed, others, self._until_free(now), now, self.settings.sigmas)
         if late_s > 0.0:
             text = f"what is owed already leaves no room: {late_s * 1e3:.1f} ms too late"
             return Rejected(job.id, ErrorCode.OVERLOADED, text, late_s)
         return None
 
-    def _lateness_s(self, new: _Owed, now: float) -> float:
-        """By how much `new` would come too late, or make late what is in time without it."""
-        worst_s = -math.inf
-        without = with_new = self._until_free(now)
-        for owed in sorted([*self._all_owed(now), new], key=_order):
-            with_new = with_new.then(owed.needs)
-            if owed is not new:
-                without = without.then(owed.needs)
-            in_time = now + without.upper_s(self.settings.sigmas) <= owed.due_s
-            if owed is new or in_time:
-                late_s = now + with_new.upper_s(self.settings.sigmas) - owed.due_s
-                worst_s = max(worst_s, late_s)
-        return worst_s
-
     def _promise(self, live: LiveJob, now: float) -> Admitted:
-        """How deep the job will get if nobody else comes, after what is owed to the others."""
+        """How deep a new job will get if nobody else comes, after what is owed to the others."""
         outlook = self._terms.outlook(live, now)
         start = self._until_free(now)
         for owed in self._all_owed(now):
-            if owed.live is not live:
-                start = start.then(owed.needs)
+            start = start.then(owed.needs)
         exit_, end = 0, start
         for step in live.ahead:
             then = start.then(self._terms.needs(live, step))
-            in_time = now + then.upper_s(self.settings.sigmas) < outlook.due_s
+            in_time = now + then.upper_s(self.settings.depth_sigmas) < outlook.due_s
             if step.exit > 1 and not (in_time and live.allows(step, outlook.limits)):
                 break
             exit_, end = step.exit, then
@@ -402,22 +382,14 @@ class Scheduler:
 
     # What is owed, earliest first.
 
-    def _owed(self, live: LiveJob, now: float) -> _Owed:
+    def _owed(self, live: LiveJob, now: float) -> Owed:
         outlook = self._terms.outlook(live, now)
-        return _Owed(outlook.order_s, outlook.due_s, outlook.needs, live)
+        return Owed(outlook.order_s, outlook.due_s, outlook.needs)
 
-    def _all_owed(self, now: float) -> Iterator[_Owed]:
+    def _all_owed(self, now: float) -> Iterator[Owed]:
         for live in self._waiting():
             if live.made == 0 or self._terms.outlook(live, now).overdue(now):
                 yield self._owed(live, now)
-
-    def _spare_s(self, now: float) -> float:
-        """By how much all that is owed could be put off without missing a deadline."""
-        spare_s, end = math.inf, _NOW
-        for owed in sorted(self._all_owed(now), key=_order):
-            end = end.then(owed.needs)
-            spare_s = min(spare_s, owed.due_s - now - end.upper_s(self.settings.sigmas))
-        return spare_s
 
     # How a job goes on, or ends.
 
@@ -452,7 +424,7 @@ class Scheduler:
         steps: list[Step] = []
         for ahead in live.ahead:
             needs = self._terms.needs(live, ahead)
-            upper_s = needs.upper_s(self.settings.sigmas)
+            upper_s = needs.upper_s(self.settings.depth_sigmas)
             if steps and not (now + upper_s < outlook.due_s and live.allows(ahead, outlook.limits)):
                 break
             steps.append(Step(ahead.exit, upper_s, needs.mean_s, ahead.gain))
@@ -524,10 +496,6 @@ class Scheduler:
     def _weigh_load(self) -> None:
         if self._terms.budget.load_caps:
             self._terms.weigh_load(self.load_s)
-
-
-def _order(owed: _Owed) -> float:
-    return owed.order_s
 
 
 def _final(live: LiveJob, reason: Reason) -> Final:
