@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+
 from anytime_model.anytime import AnytimeNetwork
 from anytime_model.checkpoint import save_checkpoint
 from anytime_model.config import NetworkConfig

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from anytime_model.agreement import agree
 from anytime_model.errors import CheckpointError
 from model.model_fakes import GOLDEN

@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+
 from anytime_model.checkpoint import load_checkpoint, load_model, save_checkpoint
 from anytime_model.confidence import MaximumProbability
 from anytime_model.errors import CheckpointError

@@ -4,6 +4,7 @@ from functools import partial
 
 import pytest
 import torch
+
 from anytime_model.config import NetworkConfig
 from anytime_model.errors import ConfigError
 from anytime_model.flops import GIGA, ConvCost, conv_costs, one_exit, per_exit, stage_macs

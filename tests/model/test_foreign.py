@@ -4,6 +4,7 @@ import pickle
 
 import pytest
 import torch
+
 from anytime_model.anytime import AnytimeNetwork
 from anytime_model.config import NetworkConfig
 from anytime_model.errors import CheckpointError

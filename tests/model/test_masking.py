@@ -4,10 +4,11 @@ import math
 
 import pytest
 import torch
-from anytime_model.kernels.reference import fill_inactive, rbf_weights
-from anytime_model.masking import MaskedConv2d, Masks
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+from anytime_model.kernels.reference import fill_inactive, rbf_weights
+from anytime_model.masking import MaskedConv2d, Masks
 
 
 def by_hand(y, active, lam):

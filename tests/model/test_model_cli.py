@@ -9,11 +9,12 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from PIL import Image
+
 from anytime_model.checkpoint import load_checkpoint
 from anytime_model.cli import main
 from model.model_fakes import GOLDEN, random_pixels, save_tiny, tiny_network
 from model.test_foreign import published
-from PIL import Image
 
 
 @pytest.fixture

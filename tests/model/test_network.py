@@ -4,6 +4,9 @@ from itertools import pairwise
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
 from anytime_model.anytime import AnytimeNetwork
 from anytime_model.confidence import (
     Entropy,
@@ -14,8 +17,6 @@ from anytime_model.confidence import (
 )
 from anytime_model.config import NetworkConfig
 from anytime_model.errors import ConfigError, FinishedError, ImageError
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from model.model_fakes import random_image, tiny_network
 
 thresholds = st.floats(0.3, 0.99)

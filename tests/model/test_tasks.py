@@ -2,6 +2,9 @@
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
 from anytime_model.errors import ConfigError
 from anytime_model.tasks import (
     POSE,
@@ -11,8 +14,6 @@ from anytime_model.tasks import (
     to_heatmap,
     to_image,
 )
-from hypothesis import given
-from hypothesis import strategies as st
 
 
 def gaussian(u, v, size=24):

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+
 from anytime_model.checkpoint import load_checkpoint
 from anytime_model.engines.base import Keypoints, SegmentationMap
 from anytime_model.engines.torch_engine import TorchEngine

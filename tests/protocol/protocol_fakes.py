@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from hypothesis import strategies as st
+
 from anytime_protocol.budget import MAX_MS, Budget
 from anytime_protocol.messages import Accepted, Failed, Finished, Infer, Ready, Update, Want
 from anytime_protocol.models import ClassInfo, ExitInfo, ModelInfo
@@ -14,7 +16,6 @@ from anytime_protocol.vocabulary import (
     Reason,
     Task,
 )
-from hypothesis import strategies as st
 
 STREET = ModelInfo(
     name="street",

@@ -7,10 +7,11 @@ import math
 from itertools import pairwise
 
 import pytest
-from anytime_protocol.budget import LIMITS, MAX_SCHEDULE, Budget, tightest
-from anytime_protocol.errors import BudgetError
 from hypothesis import given
 from hypothesis import strategies as st
+
+from anytime_protocol.budget import LIMITS, MAX_SCHEDULE, Budget, tightest
+from anytime_protocol.errors import BudgetError
 from protocol.protocol_fakes import MOMENTS, budgets
 
 TIMES = st.floats(0, 100) | MOMENTS

@@ -8,12 +8,13 @@ import struct
 import time
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
 from anytime_protocol import codec
 from anytime_protocol.codec import FrameKind, FrameLimits
 from anytime_protocol.errors import FrameError
 from anytime_protocol.vocabulary import CloseCode
-from hypothesis import given
-from hypothesis import strategies as st
 from protocol.protocol_fakes import JSON
 
 SMALL = FrameLimits(json_bytes=200, payload_bytes=100)

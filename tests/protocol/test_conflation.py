@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from anytime_protocol.conflation import Outbox, Waiting
 from hypothesis import given
 from hypothesis import strategies as st
+
+from anytime_protocol.conflation import Outbox, Waiting
 
 IDS = st.sampled_from(["a", "b", "c"])
 STEPS = st.lists(

@@ -14,14 +14,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from websockets.exceptions import ConnectionClosed
+from websockets.sync.server import Server, ServerConnection, serve
+
 from anytime_protocol import delta
 from anytime_protocol.messages import BudgetApplied, Infer, Message, Role, SetBudget
 from anytime_protocol.parts import Part
 from anytime_protocol.session import Closed, Session
 from anytime_protocol.vocabulary import PROTOCOL, Effect, Encoding, PartName
 from protocol.protocol_fakes import STREET, accepted, failed, finished, ready, update
-from websockets.exceptions import ConnectionClosed
-from websockets.sync.server import Server, ServerConnection, serve
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "PROTOCOL.md"
 FIRST, SECOND, THIRD = b"\0\0\0\3\3\3", b"\0\0\3\3\3\3", b"\0\3\3\3\3\3"

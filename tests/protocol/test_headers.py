@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
 from anytime_protocol import headers, structured
 from anytime_protocol.budget import MAX_MS
 from anytime_protocol.errors import HeaderError
 from anytime_protocol.headers import Deadline, Priority, Progress, Result
 from anytime_protocol.structured import Token
 from anytime_protocol.vocabulary import Reason
-from hypothesis import given
-from hypothesis import strategies as st
 from protocol.protocol_fakes import SHARES
 
 

@@ -5,6 +5,9 @@ from __future__ import annotations
 import json
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
 from anytime_protocol.errors import BudgetError, FieldError
 from anytime_protocol.fields import JsonObject
 from anytime_protocol.messages import (
@@ -23,8 +26,6 @@ from anytime_protocol.messages import (
 from anytime_protocol.models import ExitInfo, ModelInfo
 from anytime_protocol.parts import Part
 from anytime_protocol.vocabulary import Effect, Encoding, PartName, Task
-from hypothesis import given
-from hypothesis import strategies as st
 from protocol.protocol_fakes import (
     IDS,
     JSON,

@@ -6,13 +6,14 @@ import tracemalloc
 import zlib
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
 from anytime_protocol import delta, parts
 from anytime_protocol.errors import FieldError, PayloadError
 from anytime_protocol.fields import Fields, JsonObject
 from anytime_protocol.parts import Part
 from anytime_protocol.vocabulary import Compression, DType, Encoding, PartName
-from hypothesis import given
-from hypothesis import strategies as st
 
 MAP: JsonObject = {
     "name": "map",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
+
 from anytime_protocol.errors import FieldError, FrameError
 from anytime_protocol.problems import CATALOGUE, Problem
 from anytime_protocol.vocabulary import ErrorCode

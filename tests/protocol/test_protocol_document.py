@@ -14,6 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
 from anytime_protocol import codec, delta, headers, rle
 from anytime_protocol.answers import Finished
 from anytime_protocol.budget import MAX_MS, MAX_SCHEDULE, Budget

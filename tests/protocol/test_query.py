@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
 from anytime_protocol.budget import Budget
 from anytime_protocol.errors import BudgetError, FieldError
 from anytime_protocol.messages import Want
 from anytime_protocol.query import read_query, write_query
-from hypothesis import given
-from hypothesis import strategies as st
 from protocol.protocol_fakes import LIMITS, WANTS
 
 

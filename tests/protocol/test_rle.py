@@ -6,10 +6,11 @@ import json
 
 import numpy as np
 import pytest
-from anytime_protocol import rle
-from anytime_protocol.errors import PayloadError
 from hypothesis import given
 from hypothesis import strategies as st
+
+from anytime_protocol import rle
+from anytime_protocol.errors import PayloadError
 
 
 @st.composite

@@ -7,6 +7,9 @@ import struct
 from dataclasses import replace
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
 from anytime_protocol.budget import Budget
 from anytime_protocol.codec import FrameKind, encode_binary, encode_text
 from anytime_protocol.errors import LocalProtocolError
@@ -26,8 +29,6 @@ from anytime_protocol.messages import (
 from anytime_protocol.parts import Part
 from anytime_protocol.session import TRANSITIONS, Closed, Event, Phase, Refused, Session
 from anytime_protocol.vocabulary import CloseCode, Effect, Encoding, ErrorCode, PartName, Reason
-from hypothesis import given
-from hypothesis import strategies as st
 from protocol.protocol_fakes import JSON, accepted, failed, finished, infer, ready, update
 
 

@@ -9,6 +9,10 @@ from __future__ import annotations
 
 from collections import Counter, deque
 
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
 from anytime_protocol.budget import Budget
 from anytime_protocol.codec import encode_text
 from anytime_protocol.errors import LocalProtocolError
@@ -31,9 +35,6 @@ from anytime_protocol.messages import (
 from anytime_protocol.parts import Part
 from anytime_protocol.session import Phase, Session
 from anytime_protocol.vocabulary import Effect, Encoding, PartName
-from hypothesis import settings
-from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 from protocol.protocol_fakes import accepted, failed, finished, infer, ready, update
 
 IDS = st.sampled_from(["a", "b", "c"])
