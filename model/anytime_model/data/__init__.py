@@ -1,0 +1,1 @@
+"""Data sets: five layouts on disk, read into one kind of `Sample`."""

@@ -1,0 +1,103 @@
+"""Reading a data set's files, with one clear error for whatever is missing or malformed.
+
+It knows how pictures, label maps and JSON lie on a disk. It knows no data set.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, UnidentifiedImageError
+
+from anytime_model.errors import DataError
+
+
+def require_split(split: str, known: Iterable[str], root: Path) -> None:
+    """Raise `DataError` unless the split is one of those known."""
+    names = sorted(known)
+    if split not in names:
+        raise DataError(root, f"has no split {split!r};", f"ask for one of {', '.join(names)}.")
+
+
+def require_folder(path: Path, expected: str) -> Path:
+    """The folder itself, or a `DataError` that says what was expected there."""
+    if not path.is_dir():
+        raise DataError(path, "no such folder;", f"expected {expected}.")
+    return path
+
+
+def files_in(folder: Path, pattern: str, expected: str) -> list[Path]:
+    """The files that match, sorted; at least one, or a `DataError`."""
+    require_folder(folder, expected)
+    found = sorted(folder.glob(pattern))
+    if not found:
+        raise DataError(folder, f"holds no file {pattern};", f"expected {expected}.")
+    return found
+
+
+def read_image(path: Path) -> npt.NDArray[np.uint8]:
+    """An image file as (H, W, 3) uint8 RGB."""
+    try:
+        with Image.open(path) as image:
+            return np.asarray(image.convert("RGB"))
+    except FileNotFoundError as error:
+        raise DataError(path, "no such image;", "expected a JPEG or PNG file.") from error
+    except (UnidentifiedImageError, OSError) as error:
+        raise DataError(
+            path, f"is no readable image ({error});", "copy it again from its source."
+        ) from error
+
+
+def read_labels(path: Path, size: tuple[int, int] | None = None) -> npt.NDArray[np.uint8]:
+    """A label image as (H, W) uint8 ids, palette indices left as they are.
+
+    Args:
+        path: an 8-bit greyscale or palette PNG.
+        size: (H, W) that the labels must have: those of their image.
+    """
+    try:
+        with Image.open(path) as image:
+            if image.mode not in {"L", "P"}:
+                raise DataError(
+                    path, f"has mode {image.mode};", "expected class ids in one 8-bit channel."
+                )
+            labels: npt.NDArray[np.uint8] = np.asarray(image)
+    except FileNotFoundError as error:
+        raise DataError(path, "no such label file;", "expected one for each image.") from error
+    except (UnidentifiedImageError, OSError) as error:
+        raise DataError(
+            path, f"is no readable image ({error});", "copy it again from its source."
+        ) from error
+    if size is not None and labels.shape != size:
+        raise DataError(
+            path, f"is {labels.shape} px, its image {size};", "expected labels of the image's size."
+        )
+    return labels
+
+
+def read_json(path: Path, expected: str) -> Any:
+    """The content of a JSON file, or a `DataError`."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise DataError(path, "no such file;", f"expected {expected}.") from error
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise DataError(path, f"is not JSON ({error});", f"expected {expected}.") from error
+
+
+def remap(
+    labels: npt.NDArray[np.uint8], table: npt.NDArray[np.uint8], path: Path
+) -> npt.NDArray[np.uint8]:
+    """Translate ids by a table; an id beyond the table's end is a `DataError`."""
+    highest = int(labels.max(initial=0))
+    if highest >= len(table):
+        raise DataError(
+            path, f"holds the id {highest};", f"expected ids from 0 to {len(table) - 1}."
+        )
+    translated: npt.NDArray[np.uint8] = table[labels]
+    return translated

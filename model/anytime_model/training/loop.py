@@ -1,0 +1,268 @@
+"""The loop: epochs of steps, masks from their epoch on, a progress file now and then.
+
+It decides when things happen. What a step is belongs to `steps`, what is written to `progress`
+and `curves`, what is shown to the `Watcher` that it is given.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from anytime_model.anytime import AnytimeNetwork
+from anytime_model.confidence import Criterion
+from anytime_model.data.loading import AugmentedSet, EpochOrder, epoch_batches, steps_per_epoch
+from anytime_model.tasks import TASKS
+from anytime_model.training import progress as progress_file
+from anytime_model.training.curves import Curves
+from anytime_model.training.progress import Progress
+from anytime_model.training.recipes import Recipe
+from anytime_model.training.steps import Stepper, StepReport
+
+PROGRESS = "progress.pt"
+CURVES = "curves.csv"
+COLUMNS = (
+    "epoch",
+    "rate",
+    "loss",
+    *(f"loss_{k}" for k in (1, 2, 3, 4)),
+    *(f"active_{k}" for k in (1, 2, 3)),
+    "gradient",
+    *(f"check_{k}" for k in (1, 2, 3, 4)),
+    "seconds_per_step",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a training stands among the processes that share it."""
+
+    rank: int = 0
+    world: int = 1
+
+    @property
+    def leads(self) -> bool:
+        """Whether this process writes files and shows progress."""
+        return self.rank == 0
+
+
+class Watcher(Protocol):
+    """Is told how a training goes on."""
+
+    def step(self, epoch: int, done: int, total: int, report: StepReport) -> None:
+        """A step was made: `done` of `total` of the whole training."""
+        ...
+
+    def checked(self, epoch: int, scores: tuple[float, ...]) -> None:
+        """The check split was scored, one value for each exit."""
+        ...
+
+
+Check = Callable[[AnytimeNetwork], tuple[float, ...]]
+
+
+@dataclass(frozen=True, slots=True)
+class Rhythm:
+    """How often things are done beside the steps.
+
+    Attributes:
+        save_s: seconds between progress files inside an epoch; one is written after each epoch.
+        check_epochs: epochs between scorings of the check split.
+        row_steps: steps that a row of the curves averages.
+    """
+
+    save_s: float = 120.0
+    check_epochs: int = 5
+    row_steps: int = 20
+
+
+class Training:
+    """A training that can stop after any step and go on from there.
+
+    Args:
+        recipe: what to do.
+        stepper: network and optimiser.
+        data: what to learn from.
+        folder: where progress and curves go.
+        watcher: is told.
+        check: scores a network on the check split, or None.
+        place: this process among others.
+        workers: processes that load and augment.
+        rhythm: how often to save and check.
+    """
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        stepper: Stepper,
+        data: AugmentedSet,
+        folder: Path,
+        watcher: Watcher,
+        *,
+        check: Check | None = None,
+        place: Place = Place(),
+        workers: int = 0,
+        rhythm: Rhythm = Rhythm(),
+    ) -> None:
+        self.step = 0
+        self.epoch = 0
+        self.step_in_epoch = 0
+        self._recipe = recipe
+        self._stepper = stepper
+        self._data = data
+        self._folder = folder
+        self._watcher = watcher
+        self._check = check
+        self._place = place
+        self._workers = workers
+        self._rhythm = rhythm
+        self._per_epoch = steps_per_epoch(len(data), recipe.batch)
+        self._criteria = _criteria(recipe)
+
+    def resume(self, path: Path) -> None:
+        """Go on from a progress file of this recipe.
+
+        Raises:
+            CheckpointError: it cannot be used.
+        """
+        found = progress_file.load(path, self._recipe.name)
+        self.step, self.epoch, self.step_in_epoch = found.step, found.epoch, found.step_in_epoch
+        self._stepper.plain.load_state_dict(found.network)
+        for optimiser, state in zip(self._stepper.optimisers, found.optimisers, strict=True):
+            optimiser.load_state_dict(state)
+        if self._stepper.average and found.average:
+            self._stepper.average.load(found.average)
+
+    def run(self, stop_after_steps: int | None = None) -> None:
+        """Train to the recipe's last epoch, or for so many steps.
+
+        However it ends (an interrupt, memory, a full disk), the last progress that could be
+        written is whole; on an interrupt the progress of the last whole step is written first.
+        """
+        curves = None
+        if self._place.leads:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            curves = Curves(self._folder / CURVES, COLUMNS, self.step)
+        last = None if stop_after_steps is None else self.step + stop_after_steps
+        try:
+            while self.epoch < self._recipe.epochs and self.step != last:
+                self._epoch(curves, last)
+        except KeyboardInterrupt:
+            self.save()
+            raise
+
+    def save(self) -> None:
+        """Write the progress file, on the leading process."""
+        if not self._place.leads:
+            return
+        stepper = self._stepper
+        progress_file.save(
+            Progress(
+                recipe=self._recipe.name,
+                step=self.step,
+                epoch=self.epoch,
+                step_in_epoch=self.step_in_epoch,
+                network=stepper.plain.state_dict(),
+                average=stepper.average.tensors if stepper.average else None,
+                optimisers=[o.state_dict() for o in stepper.optimisers],
+            ),
+            self._folder / PROGRESS,
+        )
+
+    def averaged(self) -> dict[str, Tensor]:
+        """The weights to keep: the average where there is one."""
+        average = self._stepper.average
+        return average.tensors if average else self._stepper.plain.state_dict()
+
+    def _epoch(self, curves: Curves | None, last: int | None) -> None:
+        recipe, place = self._recipe, self._place
+        order = EpochOrder(
+            len(self._data),
+            recipe.batch,
+            self.epoch,
+            recipe.seed,
+            place.rank,
+            place.world,
+            self.step_in_epoch,
+        )
+        masked = recipe.adaptivity and self.epoch >= recipe.adaptivity.starts(recipe.epochs)
+        criteria = self._criteria if masked else None
+        row: list[StepReport] = []
+        saved_s = began_s = time.monotonic()
+        for batch in epoch_batches(self._data, order, self._workers):
+            factor = recipe.schedule.factor(self.step, self._per_epoch, recipe.epochs)
+            report = self._stepper.step(batch, self.step, factor, criteria)
+            self.step += 1
+            self.step_in_epoch += 1
+            row.append(report)
+            self._watcher.step(self.epoch, self.step, recipe.epochs * self._per_epoch, report)
+            now_s = time.monotonic()
+            if curves and len(row) == self._rhythm.row_steps:
+                values = _mean(row) | {
+                    "epoch": self.epoch,
+                    "rate": recipe.optimiser.rate * factor,
+                    "seconds_per_step": (now_s - began_s) / len(row),
+                }
+                curves.add(self.step, values)
+                row, began_s = [], now_s
+            if now_s - saved_s > self._rhythm.save_s:
+                self.save()
+                saved_s = now_s
+            if self.step == last:
+                break
+        if self.step_in_epoch == self._per_epoch:
+            self.epoch += 1
+            self.step_in_epoch = 0
+            if place.leads and self._check and self._check_is_due():
+                self._score(curves)
+        self.save()
+
+    def _check_is_due(self) -> bool:
+        return self.epoch % self._rhythm.check_epochs == 0 or self.epoch == self._recipe.epochs
+
+    def _score(self, curves: Curves | None) -> None:
+        """Score the averaged weights, and put the trained ones back."""
+        network = self._stepper.plain
+        trained = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+        network.load_state_dict(self.averaged())
+        try:
+            scores = self._check(network) if self._check else ()
+        finally:
+            network.load_state_dict(trained)
+        self._watcher.checked(self.epoch, scores)
+        if curves:
+            values = {f"check_{k}": score for k, score in enumerate(scores, start=1)}
+            curves.add(self.step, values | {"epoch": self.epoch})
+
+
+def _criteria(recipe: Recipe) -> tuple[Criterion | None, ...] | None:
+    if recipe.adaptivity is None:
+        return None
+    task = TASKS[recipe.network.task]
+    name = next(iter(task.criteria))
+    return (*(task.criterion(name, value) for value in recipe.adaptivity.thresholds), None)
+
+
+def _mean(reports: list[StepReport]) -> dict[str, float]:
+    def mean(values: list[float]) -> float:
+        return sum(values) / len(values)
+
+    exits = zip(*(r.exits for r in reports), strict=True)
+    active = zip(*(r.active for r in reports), strict=True)
+    return {
+        "loss": mean([r.loss for r in reports]),
+        "gradient": mean([r.gradient for r in reports]),
+        **{f"loss_{k}": mean(list(v)) for k, v in enumerate(exits, start=1)},
+        **{f"active_{k}": mean(list(v)) for k, v in enumerate(active, start=1)},
+    }
+
+
+def seed_everything(seed: int) -> None:
+    """Seed what initialises a network; everything else has seeds of its own."""
+    torch.manual_seed(seed)

@@ -1,0 +1,144 @@
+"""Recipes: everything that makes one training what it is, as frozen values.
+
+One for each published row that this project can be asked to repeat, and those for the sets at
+hand. A recipe names no path and no device.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from anytime_model.config import NetworkConfig
+from anytime_model.data.augment import PoseAugmentation, SegmentationAugmentation
+from anytime_model.training.losses import CrossEntropy, HeatmapError, Loss
+from anytime_model.training.schedules import Poly, Schedule, Steps, WarmStableDecay
+
+
+@dataclass(frozen=True, slots=True)
+class Sgd:
+    """Stochastic gradient descent with momentum."""
+
+    rate: float
+    momentum: float = 0.9
+    weight_decay: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Adam:
+    """Adam; `decoupled` takes the weight decay out of the gradient (AdamW)."""
+
+    rate: float
+    weight_decay: float = 0.0
+    decoupled: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Orthogonal:
+    """Muon for the convolutions, AdamW for everything else (`others`)."""
+
+    rate: float
+    others: Adam
+    momentum: float = 0.95
+    weight_decay: float = 0.0
+
+
+Optimiser = Sgd | Adam | Orthogonal
+
+
+@dataclass(frozen=True, slots=True)
+class Adaptivity:
+    """Confidence adaptivity during training.
+
+    Attributes:
+        thresholds: of the task's own criterion, after exits 1, 2 and 3.
+        from_epoch: the first epoch that is trained with masks; negative counts from the end.
+    """
+
+    thresholds: tuple[float, float, float]
+    from_epoch: int = 0
+
+    def starts(self, epochs: int) -> int:
+        """The first masked epoch of a training of so many."""
+        return self.from_epoch if self.from_epoch >= 0 else max(0, epochs + self.from_epoch)
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """One training.
+
+    Attributes:
+        name: what `--recipe` calls it.
+        data: the layout that the data's folder must have; a key of `data.catalogue.SOURCES`.
+        split: what is trained on.
+        check_split: what is scored now and then, for the curves; never the test set.
+        network: the structure.
+        augmentation: what pictures go through.
+        loss: of one exit.
+        optimiser: and its peak rate.
+        schedule: factors of that rate.
+        epochs: passes over the split.
+        batch: samples a step, over all processes.
+        exit_weights: w of equation 1.
+        adaptivity: masks in training, or None.
+        average: decay of the weights' average (EMA), or None.
+        clip: largest norm of the gradient, or None.
+        half: whether convolutions run in bfloat16 (autocast).
+        seed: of initialisation, order and augmentation.
+    """
+
+    name: str
+    data: str
+    split: str
+    check_split: str
+    network: NetworkConfig
+    augmentation: SegmentationAugmentation | PoseAugmentation
+    loss: Loss
+    optimiser: Optimiser
+    schedule: Schedule
+    epochs: int
+    batch: int
+    exit_weights: tuple[float, float, float, float] = (1.0, 1.0, 1.0, 1.0)
+    adaptivity: Adaptivity | None = None
+    average: float | None = None
+    clip: float | None = None
+    half: bool = False
+    seed: int = 0
+
+
+_CAMVID = Recipe(
+    name="camvid-w18",
+    data="camvid",
+    split="fit",
+    check_split="holdout",
+    network=NetworkConfig("w18", outputs=11),
+    augmentation=SegmentationAugmentation((224, 320), (0.6, 1.9), colour=0.5, blur=0.1),
+    loss=CrossEntropy(strides=(4, 4, 4, 2), balance=True),
+    optimiser=Orthogonal(0.02, Adam(2e-3, decoupled=True), weight_decay=0.05),
+    schedule=WarmStableDecay(decay_epochs=15, warmup_steps=150),
+    epochs=150,
+    batch=8,
+    average=0.998,
+    clip=5.0,
+    half=True,
+)
+
+_LSPET = Recipe(
+    name="lspet-w18",
+    data="lspet",
+    split="trainval",
+    check_split="val",
+    network=NetworkConfig("w18", outputs=14, task="pose"),
+    augmentation=PoseAugmentation((128, 128), 0.25, 30.0, 0.6, 0.06, colour=0.4, blur=0.1),
+    loss=HeatmapError(sigma=1.5, emphasis=4.0),
+    optimiser=Orthogonal(0.02, Adam(2e-3, decoupled=True), weight_decay=0.05),
+    schedule=WarmStableDecay(decay_epochs=4, warmup_steps=150),
+    epochs=60,
+    batch=32,
+    average=0.998,
+    clip=5.0,
+    half=True,
+)
+
+RECIPES = {recipe.name: recipe for recipe in (_CAMVID, _LSPET)}
+
+_ = (Poly, Steps)
