@@ -31,7 +31,6 @@ from typing import NamedTuple
 
 from anytime_protocol.budget import Budget
 from anytime_protocol.vocabulary import Effect, ErrorCode, Reason
-
 from anytime_server.budgets import ServerBudget
 from anytime_server.costs import CostModel, Prediction
 from anytime_server.errors import DuplicateJobError, StageNotRunningError

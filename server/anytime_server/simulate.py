@@ -1,10 +1,8 @@
 """A simulated server: the real scheduler, driven by made-up traffic on a made-up machine.
 
-Decides what traffic looks like and what an executor would have reported; everything else is decided
-by the very `Scheduler` that serves real requests. Knows no real clock: an hour passes in seconds.
-This is the only file of the scheduling core that draws random numbers, all from one seed, and all
-before the first event. So every policy meets the same requests, stage times and cancellations, and
-two reports differ only by what the policies did.
+Decides what an executor would have reported, and counts what came of it; everything else is decided
+by the very `Scheduler` that serves real requests, on requests drawn by `traffic`. Knows no real
+clock: an hour passes in seconds.
 
 Each replica is a machine with its own scheduler and its own requests. A new request goes to the
 less loaded of two replicas drawn at random (Mitzenmacher's two choices), as a router without
@@ -20,7 +18,6 @@ from __future__ import annotations
 import heapq
 import itertools
 import math
-import random
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -29,9 +26,8 @@ from typing import Any
 
 from anytime_protocol.budget import Budget
 from anytime_protocol.vocabulary import Reason
-
 from anytime_server.budgets import ServerBudget
-from anytime_server.costs import CostModel, ModelProfile, SideCost, SizeProfile
+from anytime_server.costs import CostModel, ModelProfile, SizeProfile
 from anytime_server.errors import SettingsError, StageNotRunningError
 from anytime_server.jobs import (
     Admitted,
@@ -44,97 +40,12 @@ from anytime_server.jobs import (
     Outcome,
     Rejected,
     Run,
-    StageResult,
     Wait,
 )
 from anytime_server.policy import Policy, QualityPerSecond
 from anytime_server.scheduler import Scheduler
 from anytime_server.terms import SchedulerSettings
-
-
-@dataclass(frozen=True, slots=True)
-class Poisson:
-    """Requests that know nothing of each other, `rate_hz` of them a second on average."""
-
-    rate_hz: float
-
-
-@dataclass(frozen=True, slots=True)
-class Bursty:
-    """Poisson traffic that switches between two rates, staying exponentially long in each.
-
-    Attributes:
-        calm_hz: rate between bursts.
-        burst_hz: rate in a burst.
-        calm_s: mean time between bursts.
-        burst_s: mean length of a burst.
-    """
-
-    calm_hz: float
-    burst_hz: float
-    calm_s: float = 20.0
-    burst_s: float = 5.0
-
-
-@dataclass(frozen=True, slots=True)
-class Replay:
-    """Recorded arrivals, in seconds from the start; those after the end are left out."""
-
-    times_s: tuple[float, ...]
-
-
-Arrivals = Poisson | Bursty | Replay
-
-
-@dataclass(frozen=True, slots=True)
-class Traffic:
-    """What the requests are like.
-
-    Attributes:
-        arrivals: when they come.
-        deadline_s: shortest and longest deadline; each request's is drawn evenly between.
-        without_deadline: share of the requests that have none.
-        cancelled: share of the requests whose client leaves, at a moment drawn evenly between the
-            arrival and the longest deadline.
-        spread: how much images differ. The share of active pixels of an image is the typical one to
-            the power of `exp(gauss(0, spread))`, at all its exits alike.
-    """
-
-    arrivals: Arrivals
-    deadline_s: tuple[float, float]
-    without_deadline: float = 0.0
-    cancelled: float = 0.0
-    spread: float = 0.3
-
-
-@dataclass(frozen=True, slots=True)
-class Machine:
-    """What the executors are like, which the schedulers do not know.
-
-    Attributes:
-        jitter: deviation of the logarithm of each stage's time.
-        slow_down: how many times slower than profiled the machine is on average.
-        swing: amplitude of a slow wave on top of it, as a share.
-        swing_period_s: length of that wave.
-        check_s: time between two looks at `should_stop`.
-        decode: true cost of decoding.
-        encode: true cost of encoding.
-        network_s: from the server to the client.
-    """
-
-    jitter: float = 0.05
-    slow_down: float = 1.0
-    swing: float = 0.0
-    swing_period_s: float = 300.0
-    check_s: float = 0.004
-    decode: SideCost = field(default_factory=SideCost)
-    encode: SideCost = field(default_factory=SideCost)
-    network_s: float = 0.0
-
-    def factor(self, now: float) -> float:
-        """How many times slower than profiled it is at a moment."""
-        wave = math.sin(2.0 * math.pi * now / self.swing_period_s)
-        return self.slow_down * (1.0 + self.swing * wave)
+from anytime_server.traffic import Drawn, Machine, Traffic, draw, typical_shares
 
 
 @dataclass(frozen=True, slots=True)
@@ -263,7 +174,7 @@ def full_depth_hz(profile: ModelProfile, machine: Machine | None = None) -> floa
     """Requests a second that one replica can take to the last exit, at typical active shares."""
     machine = machine or Machine()
     size = profile.sizes[0]
-    shares = _typical(profile)
+    shares = typical_shares(profile)
     base_s = sum(stage.seconds(s) for stage, s in zip(size.stages, shares, strict=True))
     decode_s = machine.decode.seconds(size.height * size.width)
     return 1.0 / (decode_s + base_s * machine.slow_down)
@@ -271,17 +182,9 @@ def full_depth_hz(profile: ModelProfile, machine: Machine | None = None) -> floa
 
 @dataclass(slots=True)
 class _Request:
-    """One request: what was drawn for it, and what became of it."""
+    """What becomes of a request."""
 
-    id: str
-    arrival_s: float
-    deadline_s: float
-    leaves_s: float
-    replica_choices: tuple[int, int]
-    results: tuple[StageResult, ...]
-    stage_s: tuple[float, ...]
-    decode_s: float
-    encode_s: float
+    drawn: Drawn
     replica: int = -1
     used_s: float = 0.0
     lost_s: float = 0.0
@@ -317,7 +220,10 @@ class _Simulation:
         self.config = config
         self.size: SizeProfile = config.profile.sizes[0]
         self.pixels = self.size.height * self.size.width
-        self.requests = {request.id: request for request in _draw(config)}
+        requests = draw(
+            config.profile, config.traffic, config.machine, config.duration_s, config.seed
+        )
+        self.requests = {drawn.id: _Request(drawn) for drawn in requests}
         self.replicas = [_Replica(self._scheduler()) for _ in range(config.replicas)]
         self.order = itertools.count()
         self.events: list[tuple[float, int, int, _Kind, Any]] = []
@@ -335,7 +241,7 @@ class _Simulation:
 
     def run(self) -> Report:
         for request in self.requests.values():
-            self._at(request.arrival_s, _Kind.ARRIVAL, request)
+            self._at(request.drawn.arrival_s, _Kind.ARRIVAL, request)
         while self.events:
             now, _, _, kind, subject = heapq.heappop(self.events)
             self.end_s = now
@@ -344,7 +250,7 @@ class _Simulation:
                     replica = self._arrives(subject, now)
                 case _Kind.LEAVES:
                     replica = self.replicas[subject.replica]
-                    self._record(replica.scheduler.cancel(subject.id, now), now)
+                    self._record(replica.scheduler.cancel(subject.drawn.id, now), now)
                 case _Kind.STAGE_ENDS:
                     replica, turn = subject
                     if turn != replica.turn:
@@ -367,13 +273,14 @@ class _Simulation:
 
     def _arrives(self, request: _Request, now: float) -> _Replica:
         request.replica = min(
-            request.replica_choices, key=lambda index: self.replicas[index].scheduler.load_s
+            (int(choice * len(self.replicas)) for choice in request.drawn.choices),
+            key=lambda index: self.replicas[index].scheduler.load_s,
         )
         replica = self.replicas[request.replica]
-        deadline = request.deadline_s - request.arrival_s
+        deadline = request.drawn.deadline_s - request.drawn.arrival_s
         budget = Budget() if deadline == math.inf else Budget(deadline_ms=deadline * 1e3)
         job = Job(
-            id=request.id,
+            id=request.drawn.id,
             model=self.config.profile.model,
             height=self.size.height,
             width=self.size.width,
@@ -383,8 +290,8 @@ class _Simulation:
         )
         match replica.scheduler.submit(job, now):
             case Admitted():
-                if request.leaves_s < math.inf:
-                    self._at(request.leaves_s, _Kind.LEAVES, request)
+                if request.drawn.leaves_s < math.inf:
+                    self._at(request.drawn.leaves_s, _Kind.LEAVES, request)
             case Rejected() as rejected:
                 request.outcome = rejected
         return replica
@@ -410,8 +317,8 @@ class _Simulation:
         self, replica: _Replica, request: _Request, stage: int, stop_at_s: float, now: float
     ) -> None:
         replica.request, replica.stage, replica.started_s = request, stage, now
-        replica.decode_s = request.decode_s if stage == 1 else 0.0
-        replica.network_s = request.stage_s[stage - 1] * self.config.machine.factor(now)
+        replica.decode_s = request.drawn.decode_s if stage == 1 else 0.0
+        replica.network_s = request.drawn.stage_s[stage - 1] * self.config.machine.factor(now)
         replica.turn += 1
         ends_s = now + replica.decode_s + replica.network_s
         self._at(ends_s, _Kind.STAGE_ENDS, (replica, replica.turn))
@@ -421,7 +328,7 @@ class _Simulation:
     def _stop_if_told(self, replica: _Replica, now: float) -> None:
         """An executor asks between two modules; only the moments that matter are simulated."""
         request = replica.request
-        if request is not None and replica.scheduler.should_stop(request.id, now):
+        if request is not None and replica.scheduler.should_stop(request.drawn.id, now):
             self._at(self._next_check_s(replica, now), _Kind.STOPS, (replica, replica.turn))
 
     def _next_check_s(self, replica: _Replica, now: float) -> float:
@@ -432,19 +339,21 @@ class _Simulation:
     def _stage_ends(self, replica: _Replica, now: float) -> None:
         request, stage = self._free(replica, now)
         if stage == 1:
-            replica.scheduler.decoded(request.id, replica.decode_s)
-        result = request.results[stage - 1]
-        outcomes = replica.scheduler.complete(request.id, stage, replica.network_s, result, now)
+            replica.scheduler.decoded(request.drawn.id, replica.decode_s)
+        result = request.drawn.results[stage - 1]
+        outcomes = replica.scheduler.complete(
+            request.drawn.id, stage, replica.network_s, result, now
+        )
         self._record(outcomes, now)
 
     def _stops(self, replica: _Replica, now: float) -> None:
         running = replica.request
-        if running is None or replica.scheduler.should_stop(running.id, now) is None:
+        if running is None or replica.scheduler.should_stop(running.drawn.id, now) is None:
             return
         request, stage = self._free(replica, now)
         request.lost_s += now - replica.started_s
         spent_s = max(now - replica.started_s - replica.decode_s, 0.0)
-        self._record(replica.scheduler.abandon(request.id, stage, spent_s, now), now)
+        self._record(replica.scheduler.abandon(request.drawn.id, stage, spent_s, now), now)
 
     def _free(self, replica: _Replica, now: float) -> tuple[_Request, int]:
         request = replica.request
@@ -458,16 +367,16 @@ class _Simulation:
     def _record(self, outcomes: Sequence[Outcome], now: float) -> None:
         for outcome in outcomes:
             request = self.requests[outcome.job_id]
-            back_s = request.encode_s + self.config.machine.network_s
+            back_s = request.drawn.encode_s + self.config.machine.network_s
             match outcome:
                 case ExitMade(exit=1):
-                    request.first_exit_s = now + back_s - request.arrival_s
+                    request.first_exit_s = now + back_s - request.drawn.arrival_s
                 case Final(exit=exit_):
                     request.outcome = outcome
                     if exit_:
-                        request.answer_s = now + back_s - request.arrival_s
+                        request.answer_s = now + back_s - request.drawn.arrival_s
                         costs = self.replicas[request.replica].scheduler.costs
-                        costs.observe_encode("png", self.pixels, request.encode_s)
+                        costs.observe_encode("png", self.pixels, request.drawn.encode_s)
                 case Failed():
                     request.outcome = outcome
                 case ExitMade():
@@ -494,8 +403,8 @@ class _Simulation:
                     if reason is Reason.CANCELLED:
                         cancelled += 1
                     elif request.answer_s is not None:
-                        answered_s = request.arrival_s + request.answer_s
-                        in_time = answered_s <= request.deadline_s
+                        answered_s = request.drawn.arrival_s + request.answer_s
+                        in_time = answered_s <= request.drawn.deadline_s
                         late += not in_time
                         if in_time:
                             exits[exit_ - 1] += 1
@@ -524,83 +433,14 @@ class _Simulation:
 
     def _oracle_exit(self, request: _Request) -> int:
         """The exit that fits when all times are known and nobody else is there."""
-        machine, now = self.config.machine, request.arrival_s + request.decode_s
+        machine, now = self.config.machine, request.drawn.arrival_s + request.drawn.decode_s
         deepest = 0
-        for exit_, base_s in enumerate(request.stage_s, start=1):
+        for exit_, base_s in enumerate(request.drawn.stage_s, start=1):
             now += base_s * machine.factor(now)
-            if now + request.encode_s + machine.network_s > request.deadline_s:
+            if now + request.drawn.encode_s + machine.network_s > request.drawn.deadline_s:
                 break
             deepest = exit_
         return deepest
-
-
-def _draw(config: SimulationConfig) -> Iterator[_Request]:
-    """All requests with everything that chance decides, so that no policy can change it."""
-    rng = random.Random(config.seed)  # noqa: S311
-    traffic, machine, profile = config.traffic, config.machine, config.profile
-    size, shares = profile.sizes[0], _typical(profile)
-    pixels = size.height * size.width
-    low_s, high_s = traffic.deadline_s
-    for number, arrival_s in enumerate(_arrivals(traffic.arrivals, config.duration_s, rng)):
-        deadline_s = arrival_s + rng.uniform(low_s, high_s)
-        if rng.random() < traffic.without_deadline:
-            deadline_s = math.inf
-        leaves_s = math.inf
-        if rng.random() < traffic.cancelled:
-            leaves_s = arrival_s + rng.uniform(0.0, high_s)
-        ease = math.exp(rng.gauss(0.0, traffic.spread))
-        active = [share**ease for share in (*shares, shares[-1])]
-        results = tuple(
-            StageResult(
-                confidence=1.0 - 0.5 * after,
-                active_share=after,
-                confident_share=1.0 - after,
-                gmacs=stage.gmacs(before),
-            )
-            for stage, before, after in zip(size.stages, active, active[1:], strict=False)
-        )
-        stage_s = tuple(
-            stage.seconds(share) * math.exp(rng.gauss(0.0, machine.jitter))
-            for stage, share in zip(size.stages, active, strict=False)
-        )
-        yield _Request(
-            id=str(number),
-            arrival_s=arrival_s,
-            deadline_s=deadline_s,
-            leaves_s=leaves_s,
-            replica_choices=(rng.randrange(config.replicas), rng.randrange(config.replicas)),
-            results=results,
-            stage_s=stage_s,
-            decode_s=machine.decode.seconds(pixels) * math.exp(rng.gauss(0.0, machine.jitter)),
-            encode_s=machine.encode.seconds(pixels) * math.exp(rng.gauss(0.0, machine.jitter)),
-        )
-
-
-def _arrivals(kind: Arrivals, duration_s: float, rng: random.Random) -> Iterator[float]:
-    match kind:
-        case Poisson(rate_hz):
-            now = rng.expovariate(rate_hz)
-            while now < duration_s:
-                yield now
-                now += rng.expovariate(rate_hz)
-        case Bursty(calm_hz, burst_hz, calm_s, burst_s):
-            start = 0.0
-            phases = itertools.cycle(((calm_hz, calm_s), (burst_hz, burst_s)))
-            for rate_hz, mean_s in phases:
-                end = start + rng.expovariate(1.0 / mean_s)
-                now = start + rng.expovariate(rate_hz)
-                while now < min(end, duration_s):
-                    yield now
-                    now += rng.expovariate(rate_hz)
-                start = end
-                if start >= duration_s:
-                    return
-        case Replay(times_s):
-            yield from (time_s for time_s in sorted(times_s) if 0.0 <= time_s < duration_s)
-
-
-def _typical(profile: ModelProfile) -> tuple[float, ...]:
-    return profile.typical_share or (1.0,) * profile.exits
 
 
 def _percentiles(values: Iterator[float | None]) -> tuple[float, float, float]:

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 from anytime_protocol.budget import Budget
-
 from anytime_server.budgets import Clock, Limits, ServerBudget, effective
 from anytime_server.costs import CostModel, Prediction, StageCost
 from anytime_server.errors import SettingsError

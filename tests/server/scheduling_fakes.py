@@ -1,4 +1,4 @@
-"""A small model with round costs, jobs for it, and an executor that keeps to the predicted times."""
+"""A small model with round costs, jobs for it, and an executor that keeps to predicted times."""
 
 from __future__ import annotations
 
@@ -79,7 +79,8 @@ def run_until_idle(
             case Finish(ending):
                 end(ending)
             case Wait(until_s):
-                assert until_s is not None and until_s > now
+                assert until_s is not None
+                assert until_s > now
                 now = until_s
             case Idle():
                 return runs, endings, now

@@ -6,11 +6,12 @@ import json
 import math
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
 from anytime_protocol.budget import Budget
 from anytime_protocol.errors import BudgetError
 from anytime_server.budgets import DAY_S, Clock, LoadCap, ServerBudget, effective
-from hypothesis import given
-from hypothesis import strategies as st
 
 NIGHTLY = ServerBudget(
     limits=Budget(max_exit=4),

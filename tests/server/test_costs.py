@@ -6,6 +6,9 @@ import math
 import random
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
 from anytime_server.costs import (
     CostModel,
     ModelProfile,
@@ -16,8 +19,6 @@ from anytime_server.costs import (
     StageCost,
 )
 from anytime_server.errors import ProfileError, UnknownModelError
-from hypothesis import given
-from hypothesis import strategies as st
 
 STAGES = (StageCost(0.010, 0.0, 1.0, 0.0), StageCost(0.004, 0.016, 0.5, 2.0))
 PROFILE = ModelProfile(

@@ -6,16 +6,18 @@ import ast
 import dataclasses
 from pathlib import Path
 
-import anytime_server.jobs as jobs
 import pytest
+
+import anytime_server.jobs as jobs
 from anytime_protocol.budget import Budget
 from anytime_server.budgets import ServerBudget
+from anytime_server.costs import CostModel
 from anytime_server.errors import SettingsError
 from anytime_server.jobs import Job, StageResult
 from anytime_server.terms import LiveJob, SchedulerSettings, Terms
-from server.scheduling_fakes import GMACS, STAGE_S, costs, result
+from server.scheduling_fakes import GMACS, STAGE_S, costs, profile, result
 
-PURE = ("jobs", "budgets", "costs", "policy", "terms", "scheduler")
+PURE = ("jobs", "budgets", "costs", "policy", "terms", "timeline", "scheduler")
 IMPURE = {"time", "asyncio", "threading", "random", "torch", "fastapi", "logging", "datetime"}
 
 
@@ -64,9 +66,6 @@ def test_looking_ahead_adds_up_time_multiply_adds_and_gain_to_each_exit():
 
 
 def test_without_measured_quality_the_doubt_that_is_left_is_what_there_is_to_gain():
-    from anytime_server.costs import CostModel
-    from server.scheduling_fakes import profile
-
     model = CostModel([profile(quality=())])
     terms, live = Terms(model, SchedulerSettings(), True, ServerBudget()), live_job(model)
     live.made, live.result = 2, result(2, confidence=0.6)

@@ -5,6 +5,9 @@ from __future__ import annotations
 import math
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
 from anytime_server.policy import (
     Candidate,
     EarliestDeadline,
@@ -14,8 +17,6 @@ from anytime_server.policy import (
     Static,
     Step,
 )
-from hypothesis import given
-from hypothesis import strategies as st
 
 
 def candidate(name, stage=2, arrival_s=0.0, due_s=1.0, gains=((0.1, 10.0),), **changes):

@@ -5,6 +5,10 @@ from __future__ import annotations
 import math
 
 import pytest
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
 from anytime_protocol.budget import Budget
 from anytime_protocol.vocabulary import Effect, ErrorCode, Reason
 from anytime_server.budgets import LoadCap, ServerBudget
@@ -23,9 +27,6 @@ from anytime_server.jobs import (
 )
 from anytime_server.policy import EarliestDeadline, Fifo, QualityPerSecond, SlackFit, Static
 from anytime_server.terms import SchedulerSettings
-from hypothesis import settings as hypothesis_settings
-from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 from server.scheduling_fakes import STAGE_S, job, result, run_until_idle, scheduler
 
 

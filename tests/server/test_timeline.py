@@ -6,10 +6,11 @@ import itertools
 import math
 
 import pytest
-from anytime_server.costs import Prediction
-from anytime_server.timeline import Owed, lateness_s, spare_s
 from hypothesis import given
 from hypothesis import strategies as st
+
+from anytime_server.costs import Prediction
+from anytime_server.timeline import Owed, lateness_s, spare_s
 
 NOTHING = Prediction(0.0, 0.0)
 
