@@ -1,0 +1,58 @@
+"""The application: everything put together, once.
+
+`create_app` is, with `cli`, the only place where concrete things are made. It decides what belongs
+together and in which order things start and end; it does no work itself before the server runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from fastapi import FastAPI
+
+from anytime_server import http_predict, http_problems, http_requests, http_service, images, page
+from anytime_server import websocket as ws
+from anytime_server.asyncapi import server_version
+from anytime_server.executor import Executor
+from anytime_server.service import Service
+from anytime_server.settings import Settings
+
+
+def create_app(settings: Settings, executor: Executor) -> FastAPI:
+    """The ASGI application; its service is `app.state.service`.
+
+    Args:
+        settings: the operator's choices.
+        executor: computes; started and closed by the application.
+    """
+    service = Service(settings, executor)
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        images.take_over_size_check()
+        await service.open()
+        try:
+            yield
+        finally:
+            await service.close()
+
+    app = FastAPI(
+        title="Anytime dense prediction",
+        version=server_version(),
+        description="A map at every exit, within a budget that may change. See docs/PROTOCOL.md.",
+        lifespan=lifespan,
+        docs_url=None,
+        redoc_url=None,
+    )
+    app.state.service = service
+    http_problems.install(app)
+    app.include_router(http_service.public)
+    app.include_router(http_service.router)
+    app.include_router(http_predict.router)
+    app.include_router(http_requests.router)
+    app.include_router(ws.router)
+    folder = page.find(settings.page)
+    if folder is not None:
+        app.mount("/", page.Page(directory=folder, html=True), name="page")
+    return app

@@ -1,0 +1,111 @@
+"""`anytime-server`: the command line.
+
+Decides how settings are given by hand: every field of `Settings` is a flag, and what is not given
+comes from the environment. Does nothing else itself.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import Annotated, Any
+
+import typer
+from pydantic import ValidationError
+from pydantic.fields import FieldInfo
+from pydantic_core import PydanticUndefined
+
+from anytime_server import logs
+from anytime_server.app import create_app
+from anytime_server.executor_process import ProcessExecutor
+from anytime_server.executor_worker import WorkerSettings
+from anytime_server.serving import Server, uvicorn_config
+from anytime_server.settings import Settings
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="Anytime dense prediction: a map at every exit, within a budget that may change.",
+)
+
+
+@app.callback()
+def root() -> None:
+    """Anytime dense prediction: a map at every exit, within a budget that may change."""
+
+
+def serve(settings: Settings) -> None:
+    """Serve the models until SIGTERM or Ctrl-C; running requests get what they have.
+
+    Each option can also be set by the environment variable beside it.
+    """
+    logs.configure(settings.log_level, as_json=settings.log_json)
+    executor = ProcessExecutor(
+        WorkerSettings(
+            weights=settings.weights,
+            models=settings.model_names,
+            engine=settings.engine,
+            device=settings.device,
+            threads=settings.threads,
+            profile_size=settings.profile_height_width,
+        ),
+        hang_s=settings.hang_s,
+    )
+    application = create_app(settings, executor)
+    server = Server(uvicorn_config(application, settings), application.state.service)
+    server.run()
+    if server.failure is not None:
+        typer.echo(f"anytime-server: {server.failure}", err=True)
+        raise typer.Exit(1)
+
+
+def with_flags(command: Callable[[Settings], None]) -> Callable[..., None]:
+    """A command whose options are the fields of `Settings`."""
+
+    def run(**given: Any) -> None:
+        chosen = {name: value for name, value in given.items() if value is not None}
+        try:
+            settings = Settings(**chosen)
+        except ValidationError as error:
+            for fault in error.errors():
+                place = ".".join(str(part) for part in fault["loc"])
+                typer.echo(f"anytime-server: {place}: {fault['msg']}", err=True)
+            raise typer.Exit(2) from error
+        command(settings)
+
+    run.__doc__ = command.__doc__
+    run.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
+        [_flag(name, field) for name, field in Settings.model_fields.items()]
+    )
+    run.__annotations__ = {}
+    return run
+
+
+def _flag(name: str, field: FieldInfo) -> inspect.Parameter:
+    annotation: Any = field.annotation
+    kind: Any = annotation if annotation in {bool, int, float} else str
+    default = (
+        "" if field.default in {None, PydanticUndefined, ""} else f" [default: {field.default}]"
+    )
+    text = f"{field.description}{default} [env: ANYTIME_{name.upper()}]"
+    flag = f"--{name.replace('_', '-')}"
+    option = typer.Option(f"{flag}/--no-{flag[2:]}" if kind is bool else flag, help=text)
+    return inspect.Parameter(
+        name,
+        inspect.Parameter.KEYWORD_ONLY,
+        default=None,
+        annotation=Annotated[kind | None, option],
+    )
+
+
+app.command("serve")(with_flags(serve))
+
+
+def main() -> None:
+    """Entry point."""
+    app()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,177 @@
+"""What the server asks of whatever computes: load an image, make an exit, show a map.
+
+Decides the words between the engine loop and an executor. Knows neither torch nor processes: the
+real one is `executor_process.ProcessExecutor`, tests use a fake. An executor does one thing at a
+time, in the order in which it was asked; only `stop` overtakes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from anytime_protocol.models import ModelInfo
+from anytime_protocol.requests import Want
+from anytime_server.costs import ModelProfile
+from anytime_server.errors import ServerError
+from anytime_server.jobs import StageResult
+
+Image = NDArray[np.uint8]
+"""(H, W, 3) RGB."""
+
+
+class ExecutorCrashedError(ServerError):
+    """The executor is gone, and with it the state of every request that it had begun."""
+
+
+class ExecutorCallError(ServerError):
+    """The executor could not do one thing that it was asked; it goes on with the next.
+
+    Attributes:
+        detail: the error's type and text, without a traceback.
+    """
+
+    def __init__(self, detail: str) -> None:
+        super().__init__(f"the executor failed: {detail}")
+        self.detail = detail
+
+
+class ExecutorStartError(ServerError):
+    """The executor cannot start: no weights, or weights that cannot be used."""
+
+
+@dataclass(frozen=True, slots=True)
+class ServedModel:
+    """A model that the executor has loaded and measured.
+
+    Attributes:
+        info: what clients are told.
+        profile: what the scheduler is told.
+        engine: what computes it.
+        show_s: seconds that a picture took at the first profiled size.
+    """
+
+    info: ModelInfo
+    profile: ModelProfile
+    engine: str
+    show_s: float
+
+    @property
+    def palette(self) -> bytes:
+        """Red, green, blue for each class id from 0 to the last."""
+        colors = {c.id: bytes(c.color) for c in self.info.classes}
+        last = max(colors, default=0)
+        return b"".join(colors.get(i, bytes((i, i, i))) for i in range(last + 1))
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """What is to be shown of an exit.
+
+    Attributes:
+        scale: of the maps relative to the image: 1, 0.5 or 0.25.
+        confidence: also the confidence map.
+        active: also the mask of active pixels.
+        heatmaps: also the heat-maps, of a pose model.
+    """
+
+    scale: float = 1.0
+    confidence: bool = False
+    active: bool = False
+    heatmaps: bool = False
+
+    @classmethod
+    def of(cls, want: Want) -> View:
+        """What a client wants to see."""
+        return cls(want.scale, want.confidence, want.active, want.heatmaps)
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """One exit, at the size that was asked for: all that encoding an answer needs.
+
+    Attributes:
+        exit: number of the exit.
+        height: of the image, px.
+        width: of the image, px.
+        labels: (h, w) class ids; None for pose.
+        keypoints: (J, 3) x, y in px of the image and a score from 0 to 1; None for segmentation.
+        confidence: (h, w), 0 to 255; None if not asked for.
+        active: (h, w), 0 or 1; None if not asked for.
+        heatmaps: (J, H/4, W/4); None if not asked for.
+        elapsed_s: seconds that it took to make.
+    """
+
+    exit: int
+    height: int
+    width: int
+    labels: NDArray[np.uint8] | None
+    keypoints: NDArray[np.float32] | None
+    confidence: NDArray[np.uint8] | None
+    active: NDArray[np.uint8] | None
+    heatmaps: NDArray[np.float16] | None
+    elapsed_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class StageDone:
+    """A stage has ended by itself after `elapsed_s`."""
+
+    result: StageResult
+    elapsed_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class StageStopped:
+    """A stage was stopped after `elapsed_s`: its work is lost, the exits before it are not."""
+
+    elapsed_s: float
+
+
+class Executor(Protocol):
+    """Computes stages, one at a time. All methods are called on the event loop."""
+
+    async def start(self) -> tuple[ServedModel, ...]:
+        """Loads, warms up and measures the models; also starts again after a crash.
+
+        Raises:
+            ExecutorStartError: it cannot.
+        """
+        ...
+
+    def begin(self, job_id: str, model: str, image: Image) -> None:
+        """Hands over the image of a job; returns at once."""
+        ...
+
+    async def run(self, job_id: str, stage: int) -> StageDone | StageStopped:
+        """Makes an exit.
+
+        Raises:
+            ExecutorCrashedError: see there.
+            ExecutorCallError: see there.
+        """
+        ...
+
+    async def show(self, job_id: str, view: View) -> Picture:
+        """The last exit that was made of a job.
+
+        Raises:
+            ExecutorCrashedError: see there.
+            ExecutorCallError: see there.
+        """
+        ...
+
+    def stop(self) -> None:
+        """Stops the running stage as soon as possible; without one, nothing happens."""
+        ...
+
+    def forget(self, job_id: str) -> None:
+        """A job is over: its state may go. Returns at once; unknown ids are ignored."""
+        ...
+
+    async def close(self) -> None:
+        """Ends the executor; may be called at any time, more than once."""
+        ...

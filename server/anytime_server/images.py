@@ -1,0 +1,160 @@
+"""Images from strangers: what they are, how large, and their pixels, all within bounds.
+
+Decides which files are taken (JPEG, PNG, WebP) and what becomes of every other kind of pixel. First
+`probe` reads no more than the header, so that a file too large is refused before a pixel of it is
+decoded, and a request can be admitted or refused before the work is done; later `decode` does it.
+Pillow does the reading. Both block, and are meant for a thread. Knows no HTTP and no queue.
+"""
+
+from __future__ import annotations
+
+import io
+import time
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import PIL.Image
+from PIL import ImageOps
+
+from anytime_protocol.vocabulary import ErrorCode
+from anytime_server.errors import ServerError
+from anytime_server.executor import Image
+
+MEDIA_TYPES: Final = {"JPEG": "image/jpeg", "MPO": "image/jpeg", "PNG": "image/png"} | {
+    "WEBP": "image/webp"
+}
+"""Media type by Pillow's name of the format; MPO is a JPEG with more pictures behind the first."""
+
+_FORMATS: Final = ("JPEG", "PNG", "WEBP")
+
+
+class ImageError(ServerError):
+    """An image cannot be taken.
+
+    Attributes:
+        code: `BAD_IMAGE`, `TOO_MANY_PIXELS` or `UNSUPPORTED_MEDIA_TYPE`.
+    """
+
+    def __init__(self, code: ErrorCode, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """What a file says about itself.
+
+    Attributes:
+        media_type: by its content.
+        height: px, before any EXIF rotation.
+        width: px, before any EXIF rotation.
+    """
+
+    media_type: str
+    height: int
+    width: int
+
+    @property
+    def pixels(self) -> int:
+        """H times W."""
+        return self.height * self.width
+
+
+@dataclass(frozen=True, slots=True)
+class Decoded:
+    """An image and the seconds that decoding it took."""
+
+    image: Image
+    elapsed_s: float
+
+
+def take_over_size_check() -> None:
+    """Turns off Pillow's own limit, process-wide: `probe` refuses by the operator's limit.
+
+    Pillow's is a warning at one size and an error at twice it; ours is one error, and comes first.
+    """
+    PIL.Image.MAX_IMAGE_PIXELS = None
+
+
+def check_media_type(media_type: str) -> str:
+    """The media type without its parameters.
+
+    Raises:
+        ImageError: not one that is taken.
+    """
+    plain = media_type.partition(";")[0].strip().lower()
+    if plain not in MEDIA_TYPES.values():
+        allowed = ", ".join(sorted(set(MEDIA_TYPES.values())))
+        raise ImageError(
+            ErrorCode.UNSUPPORTED_MEDIA_TYPE,
+            f"found media type {plain[:80]!r}, expected one of {allowed}",
+        )
+    return plain
+
+
+def probe(data: bytes, max_pixels: int) -> Header:
+    """Reads a file's header.
+
+    Args:
+        data: the file.
+        max_pixels: the largest image that is taken, px.
+
+    Raises:
+        ImageError: no image of a known format, or too large.
+    """
+    with _open(data) as image:
+        header = Header(MEDIA_TYPES[str(image.format)], image.height, image.width)
+    if header.pixels > max_pixels:
+        raise ImageError(
+            ErrorCode.TOO_MANY_PIXELS,
+            f"the image has {header.width}x{header.height} = {header.pixels} px, at most "
+            f"{max_pixels} are allowed: make it smaller",
+        )
+    return header
+
+
+def decode(data: bytes, max_pixels: int) -> Decoded:
+    """The pixels of a file's first frame, upright, as 8-bit RGB.
+
+    Alpha is dropped; 16-bit grey loses its low byte.
+
+    Args:
+        data: the file.
+        max_pixels: as for `probe`, in case that the header has lied.
+
+    Raises:
+        ImageError: truncated, corrupt or too large.
+    """
+    began = time.perf_counter()
+    with _open(data) as image:
+        if image.width * image.height > max_pixels:
+            raise ImageError(ErrorCode.TOO_MANY_PIXELS, f"more than {max_pixels} px")
+        try:
+            upright = ImageOps.exif_transpose(image)
+            if upright.mode.startswith("I"):
+                grey = (np.asarray(upright).astype(np.int64) >> 8).clip(0, 255).astype(np.uint8)
+                pixels = np.repeat(grey[:, :, None], 3, axis=2)
+            else:
+                pixels = np.array(upright.convert("RGB"))
+        except ImageError:
+            raise
+        except Exception as error:
+            raise _bad(error) from error
+    return Decoded(pixels, time.perf_counter() - began)
+
+
+def _open(data: bytes) -> PIL.Image.Image:
+    try:
+        return PIL.Image.open(io.BytesIO(data), formats=_FORMATS)
+    except Exception as error:
+        # A broken file makes Pillow's readers raise whatever they stumble over.
+        raise _bad(error) from error
+
+
+def _bad(error: Exception) -> ImageError:
+    words = f"{type(error).__name__}: {error}"[:200]
+    return ImageError(
+        ErrorCode.BAD_IMAGE,
+        f"the image cannot be decoded ({words}); expected a whole JPEG, PNG or WebP file",
+    )

@@ -1,0 +1,211 @@
+"""What operators can watch, for Prometheus, through its official client.
+
+Decides names, labels and buckets. Each `Metrics` has a registry of its own, so that several
+servers may live in one process (as in tests) and nothing is counted at import. Label values come
+from closed lists or from the models served, so that no client can make the tables grow.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.platform_collector import PlatformCollector
+from prometheus_client.process_collector import ProcessCollector
+
+from anytime_protocol.vocabulary import ErrorCode, Reason
+from anytime_server.jobs import Ending, Failed, Run
+from anytime_server.scheduler import Scheduler
+from anytime_server.tickets import Ticket
+
+CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
+
+_SECONDS: Final = (
+    0.001, 0.002, 0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.5, 0.75, 1.0, 2.0,
+    5.0, 10.0, 30.0,
+)  # fmt: skip
+_SLACK: Final = (-1.0, -0.1, -0.01, 0.0, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5, 1.0, 10.0)
+_ERROR: Final = (-0.5, -0.2, -0.1, -0.05, -0.02, 0.0, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0)
+
+CLIENT_GONE: Final = "499"
+"""Outcome of a request whose client vanished; never sent, only counted."""
+
+
+class Metrics:
+    """See the module."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        ProcessCollector(registry=self.registry)
+        PlatformCollector(registry=self.registry)
+        self._requests = self._counter(
+            "anytime_requests", "Requests that have ended.", "model", "transport", "outcome"
+        )
+        self._request = self._histogram(
+            "anytime_request_seconds", "From arrival to the end.", "model", "transport"
+        )
+        self._queue = self._histogram("anytime_queue_seconds", "Waiting, per request.", "model")
+        self._decode = self._histogram("anytime_decode_seconds", "Decoding one image.")
+        self._stage = self._histogram(
+            "anytime_stage_seconds", "Computing one stage.", "model", "stage"
+        )
+        self._overhead = self._histogram(
+            "anytime_stage_overhead_seconds", "From one stage to its report, the stage aside."
+        )
+        self._encode = self._histogram(
+            "anytime_encode_seconds", "Making and encoding one picture.", "encoding"
+        )
+        self._first_exit = self._histogram(
+            "anytime_first_exit_seconds", "From arrival to exit 1.", "model"
+        )
+        self._between = self._histogram(
+            "anytime_inter_exit_seconds", "From one exit of a request to the next.", "model"
+        )
+        self._exits = self._counter(
+            "anytime_exits_served", "Requests by their last exit.", "model", "exit", "reason"
+        )
+        self._slack = self._histogram(
+            "anytime_deadline_slack_seconds",
+            "Time left at the end; negative where the deadline was missed.",
+            "model",
+            buckets=_SLACK,
+        )
+        self._rejections = self._counter(
+            "anytime_rejections", "Requests that were not admitted.", "model", "code"
+        )
+        self._cancel = self._histogram(
+            "anytime_cancel_seconds", "From a cancellation to idle compute."
+        )
+        self._wasted = self._counter(
+            "anytime_wasted_compute_seconds", "Computing whose map nobody will see.", "model"
+        )
+        self._compute = self._counter(
+            "anytime_compute_seconds", "Computing in the network.", "model"
+        )
+        self._gmacs = self._counter(
+            "anytime_compute_gmacs", "Multiply-adds in the network, in 1e9.", "model"
+        )
+        self._in_house = self._gauge("anytime_requests_in_house", "Requests admitted, not ended.")
+        self._slowdown = self._gauge(
+            "anytime_slowdown_factor", "How much slower than profiled the machine is now."
+        )
+        self._error = self._histogram(
+            "anytime_prediction_error_ratio",
+            "Measured over predicted time of a stage, less one.",
+            buckets=_ERROR,
+        )
+        self._crashes = self._counter("anytime_executor_crashes", "Times the executor has died.")
+        self._sockets = self._gauge("anytime_websocket_connections", "Open websockets.")
+        self._conflated = self._counter(
+            "anytime_websocket_conflated_updates", "Updates that a newer one replaced unsent."
+        )
+        self._lag = self._histogram(
+            "anytime_event_loop_lag_seconds",
+            "Lateness of a timer on the event loop: what a ping waits inside the server.",
+        )
+        self._engine = Gauge(
+            "anytime_engine_info",
+            "What computes; always 1.",
+            ["model", "engine"],
+            registry=self.registry,
+        )
+
+    def expose(self) -> bytes:
+        """Everything in Prometheus' text format."""
+        return generate_latest(self.registry)
+
+    def serves(self, model: str, engine: str) -> None:
+        """A model is loaded."""
+        self._engine.labels(model, engine).set(1)
+
+    def rejected(self, model: str, code: ErrorCode) -> None:
+        """A request was not admitted."""
+        self._rejections.labels(model, code.value).inc()
+
+    def in_house(self, count: int) -> None:
+        """So many requests are admitted and not ended."""
+        self._in_house.set(count)
+
+    def decoded(self, elapsed_s: float) -> None:
+        """An image was decoded."""
+        self._decode.observe(elapsed_s)
+
+    def overhead(self, elapsed_s: float) -> None:
+        """What a stage took beside the network."""
+        self._overhead.observe(elapsed_s)
+
+    def stage_done(self, ticket: Ticket, run: Run, elapsed_s: float, scheduler: Scheduler) -> None:
+        """A stage has ended by itself."""
+        model = ticket.job.model
+        self._stage.labels(model, str(run.stage)).observe(elapsed_s)
+        self._compute.labels(model).inc(elapsed_s)
+        if run.stage > 1 and run.predicted_s > 0.0:  # stage 1's prediction has the decoding in it
+            self._error.observe(elapsed_s / run.predicted_s - 1.0)
+        self._slowdown.set(scheduler.costs.slow_down.mean)
+
+    def stage_stopped(self, ticket: Ticket, now: float) -> None:
+        """A stage was stopped half-way."""
+        if ticket.cancelled_s is not None:
+            self._cancel.observe(now - ticket.cancelled_s)
+
+    def exit_made(self, ticket: Ticket, now: float) -> None:
+        """A request has an exit; its `ready_s` is when it waited for the stage before."""
+        model = ticket.job.model
+        if ticket.exit == 1:
+            self._first_exit.labels(model).observe(now - ticket.job.arrival_s)
+        elif ticket.last_exit_s is not None:
+            self._between.labels(model).observe(now - ticket.last_exit_s)
+        ticket.last_exit_s = now
+
+    def encoded(self, encoding: str, elapsed_s: float) -> None:
+        """A picture was made and encoded."""
+        self._encode.labels(encoding).observe(elapsed_s)
+
+    def ended(self, ticket: Ticket, ending: Ending, now: float) -> None:
+        """A request has ended."""
+        job = ticket.job
+        model, transport = job.model, ticket.transport
+        if isinstance(ending, Failed):
+            outcome = ending.code.value
+        else:
+            gone = ticket.discarded and ending.reason is Reason.CANCELLED
+            outcome = CLIENT_GONE if gone and transport == "http" else ending.reason.value
+            self._exits.labels(model, str(ending.exit), ending.reason.value).inc()
+        self._requests.labels(model, transport, outcome).inc()
+        self._request.labels(model, transport).observe(now - job.arrival_s)
+        self._queue.labels(model).observe(max(ticket.queue_s, 0.0))
+        self._wasted.labels(model).inc(ending.wasted_s)
+        self._gmacs.labels(model).inc(ticket.gmacs)
+        if ticket.deadline_ms is not None:
+            self._slack.labels(model).observe(job.arrival_s + ticket.deadline_ms / 1e3 - now)
+
+    def crashed(self) -> None:
+        """The executor has died."""
+        self._crashes.inc()
+
+    def socket_opened(self) -> None:
+        """A websocket was accepted."""
+        self._sockets.inc()
+
+    def socket_closed(self) -> None:
+        """A websocket is gone."""
+        self._sockets.dec()
+
+    def conflated(self, updates: int) -> None:
+        """So many updates were replaced by a newer one before they were sent."""
+        self._conflated.inc(updates)
+
+    def lagged(self, late_s: float) -> None:
+        """A timer of the event loop was late."""
+        self._lag.observe(late_s)
+
+    def _counter(self, name: str, text: str, *labels: str) -> Counter:
+        return Counter(name, text, labels, registry=self.registry)
+
+    def _gauge(self, name: str, text: str) -> Gauge:
+        return Gauge(name, text, registry=self.registry)
+
+    def _histogram(
+        self, name: str, text: str, *labels: str, buckets: tuple[float, ...] = _SECONDS
+    ) -> Histogram:
+        return Histogram(name, text, labels, buckets=buckets, registry=self.registry)

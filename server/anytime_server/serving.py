@@ -1,0 +1,102 @@
+"""Running the application under uvicorn, and ending it gracefully.
+
+Decides what a signal does. On the first SIGTERM or Ctrl-C nothing more is admitted, running
+requests are answered with what they have, and only then are the sockets closed: uvicorn by itself
+would close websockets first. A second signal ends at once. Either way the exit status is 0.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from types import FrameType
+from typing import Any, Final
+
+import uvicorn
+from fastapi import FastAPI
+
+from anytime_protocol.codec import FrameLimits
+from anytime_server.executor import ExecutorStartError
+from anytime_server.service import Service
+from anytime_server.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+_FLUSH_S: Final = 0.2
+"""Between the last answer and the closing of sockets, so that writers can write it."""
+
+
+def uvicorn_config(app: FastAPI, settings: Settings) -> uvicorn.Config:
+    """Uvicorn's settings; what it logs goes to our log."""
+    limits = settings.limits
+    frame_bytes = FrameLimits(limits.max_json_bytes, limits.max_payload_bytes).frame_bytes
+    return uvicorn.Config(
+        app,
+        host=settings.host,
+        port=settings.port,
+        log_config=None,
+        log_level=settings.log_level,
+        access_log=settings.log_level == "debug",
+        server_header=False,
+        ws="websockets-sansio",
+        ws_max_size=frame_bytes,
+        ws_per_message_deflate=False,
+        ws_ping_interval=settings.ping_interval_s,
+        ws_ping_timeout=settings.ping_interval_s,
+        limit_concurrency=settings.max_connections,
+        timeout_graceful_shutdown=max(round(settings.send_timeout_s), 1),
+    )
+
+
+class Server(uvicorn.Server):
+    """Uvicorn with a drain before its shutdown.
+
+    Args:
+        config: see `uvicorn_config`.
+        service: is drained.
+    """
+
+    def __init__(self, config: uvicorn.Config, service: Service) -> None:
+        super().__init__(config)
+        self.failure: ExecutorStartError | None = None
+        self._service = service
+        self._draining: asyncio.Task[None] | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    async def serve(self, sockets: list[Any] | None = None) -> None:
+        """See uvicorn."""
+        self._loop = asyncio.get_running_loop()
+        watch = asyncio.create_task(self._watch_start())
+        try:
+            await super().serve(sockets)
+        finally:
+            watch.cancel()
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002
+        """Begins to drain; the second time, ends at once."""
+        if self._draining is not None or self._loop is None:
+            self.should_exit = self.force_exit = True
+            return
+        self._loop.call_soon_threadsafe(self._begin_drain)
+
+    def _begin_drain(self) -> None:
+        if self._draining is None:
+            self._draining = asyncio.ensure_future(self._drain())
+
+    async def _drain(self) -> None:
+        logger.info("draining: no more requests are admitted")
+        await self._service.drain()
+        await asyncio.sleep(_FLUSH_S)
+        self.should_exit = True
+
+    async def _watch_start(self) -> None:
+        """Ends a server whose models cannot be loaded."""
+        while not self.started:
+            await asyncio.sleep(0.01)
+        try:
+            await self._service.wait_ready()
+        except ExecutorStartError as error:
+            self.failure = error
+            self.should_exit = True
+            return
+        logger.info("ready")

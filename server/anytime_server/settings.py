@@ -1,0 +1,131 @@
+"""Everything an operator may choose, in one frozen object.
+
+Decides names, defaults and ranges; every default is a safe one (loopback, bounded sizes). Reads the
+environment (prefix `ANYTIME_`) where a value is not given. Does not know who uses a value; nothing
+else in the server reads the environment.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, SecretStr
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from anytime_protocol.answers import Limits
+from anytime_server.terms import SchedulerSettings
+
+LogLevel = Literal["critical", "error", "warning", "info", "debug"]
+EngineName = Literal["auto", "torch", "native", "openvino"]
+
+
+class Settings(BaseSettings):
+    """The server's settings; sizes are bytes or px, times seconds, as each name says."""
+
+    model_config = SettingsConfigDict(env_prefix="ANYTIME_", frozen=True, extra="forbid")
+
+    host: str = Field("127.0.0.1", description="Address to listen on; loopback unless set.")
+    port: int = Field(8000, ge=0, le=65535, description="TCP port; 0 takes a free one.")
+    weights: Path = Field(
+        Path("weights"), description="Folder with manifest.toml, or a manifest file."
+    )
+    models: str = Field(
+        "", description="Names of the models to serve, separated by commas; empty for all."
+    )
+    engine: EngineName = Field("auto", description="What computes: auto, torch, native, openvino.")
+    device: str = Field("cpu", description="Device of the torch engine, such as cpu or cuda.")
+    threads: int = Field(0, ge=0, le=1024, description="Compute threads; 0 takes all cores.")
+    profile_size: str = Field(
+        "360x480",
+        pattern=r"^[1-9][0-9]{0,4}x[1-9][0-9]{0,4}$",
+        description="Size HEIGHTxWIDTH in px at which stage costs are measured at start.",
+    )
+
+    token: SecretStr | None = Field(
+        None, description="Bearer token that every /v1 request needs; none is needed if empty."
+    )
+    operator_token: SecretStr | None = Field(
+        None, description="Bearer token for PUT /v1/budget; the general token if empty."
+    )
+    origins: str = Field(
+        "",
+        description="Origins, separated by commas, whose pages may open a websocket; the server's "
+        "own always may.",
+    )
+
+    max_body_bytes: int = Field(
+        32 * 1024 * 1024, ge=1024, description="Largest image file or upload, in bytes."
+    )
+    max_json_bytes: int = Field(
+        256 * 1024, ge=1024, description="Largest JSON body or message header, in bytes."
+    )
+    max_pixels: int = Field(
+        4_194_304, ge=1, le=65_535**2, description="Largest image, in px (2048x2048 by default)."
+    )
+    max_pixels_in_flight: int = Field(
+        16_777_216,
+        ge=1,
+        description="Px of all requests in the house together; bounds memory (100 bytes each).",
+    )
+    max_requests: int = Field(64, ge=1, description="Requests in the house at a time.")
+    max_in_flight: int = Field(8, ge=1, description="Requests at a time of one websocket.")
+    max_sockets: int = Field(64, ge=1, description="Websockets at a time.")
+    max_connections: int = Field(512, ge=1, description="TCP connections at a time.")
+
+    upload_timeout_s: float = Field(30.0, gt=0, description="Longest wait for a body, in seconds.")
+    send_timeout_s: float = Field(
+        10.0, gt=0, description="Longest wait for a client to take a message, in seconds."
+    )
+    ping_interval_s: float = Field(20.0, gt=0, description="Between websocket pings, in seconds.")
+    drain_timeout_s: float = Field(
+        30.0, gt=0, description="Longest wait for running requests on SIGTERM, in seconds."
+    )
+    patience_s: float = Field(
+        1.0, gt=0, description="Wait of a request without deadline before its stage is owed, in s."
+    )
+    sigmas: float = Field(
+        2.0, ge=0, le=10, description="Safety margin of predictions, in standard deviations."
+    )
+    hang_s: float = Field(
+        10.0, gt=0, description="A stage that ignores a stop for so long is killed, in seconds."
+    )
+
+    page: Path | None = Field(
+        None, description="Folder of the browser page; by default client/web beside the server."
+    )
+    log_level: LogLevel = Field("info", description="Least severe message that is logged.")
+    log_json: bool = Field(False, description="Log one JSON object a line instead of text.")
+
+    @property
+    def model_names(self) -> tuple[str, ...]:
+        """Models to serve; empty for all."""
+        return tuple(name.strip() for name in self.models.split(",") if name.strip())
+
+    @property
+    def allowed_origins(self) -> frozenset[str]:
+        """Foreign origins whose pages may open a websocket."""
+        return frozenset(origin.strip() for origin in self.origins.split(",") if origin.strip())
+
+    @property
+    def profile_height_width(self) -> tuple[int, int]:
+        """Size at which stage costs are measured, px."""
+        height, width = self.profile_size.split("x")
+        return int(height), int(width)
+
+    @property
+    def limits(self) -> Limits:
+        """What a websocket client is told."""
+        return Limits(
+            max_in_flight=self.max_in_flight,
+            max_payload_bytes=self.max_body_bytes,
+            max_json_bytes=self.max_json_bytes,
+            max_pixels=self.max_pixels,
+        )
+
+    @property
+    def scheduling(self) -> SchedulerSettings:
+        """What the scheduler is told."""
+        return SchedulerSettings(
+            max_jobs=self.max_requests, sigmas=self.sigmas, patience_s=self.patience_s
+        )
