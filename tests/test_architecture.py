@@ -15,7 +15,7 @@ PACKAGES = {
     "anytime_server": ROOT / "server/anytime_server",
 }
 SOURCES = sorted(f for folder in PACKAGES.values() for f in folder.rglob("*.py"))
-PURE = ("jobs", "budgets", "costs", "policy", "scheduler")
+PURE = ("jobs", "budgets", "costs", "policy", "scheduler", "terms", "timeline")
 IMPURE = {"time", "asyncio", "threading", "random", "torch", "fastapi", "logging"}
 MAX_LINES = 600
 
