@@ -28,8 +28,9 @@ from numpy.typing import NDArray
 from anytime_model.checkpoint import load_model
 from anytime_model.confidence import Criterion, HeatmapMaximum, MaximumProbability
 from anytime_model.engines.base import Engine, ExitResult, Keypoints, Run, SegmentationMap
-from anytime_model.engines.torch_engine import TorchEngine
+from anytime_model.engines.select import make_engine
 from anytime_model.errors import AnytimeModelError
+from anytime_model.kernels.library import KernelError
 from anytime_model.manifest import MANIFEST, Card, read_manifest
 from anytime_protocol.models import ClassInfo, ExitInfo, ModelInfo
 from anytime_protocol.vocabulary import Task
@@ -148,11 +149,12 @@ def main(pipe: Connection, stop_word: Sequence[int], settings: WorkerSettings) -
         settings: see there.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    logging.captureWarnings(capture=True)  # among them why a slower engine had to be taken
     _limit_threads(settings.threads)
     try:
         loaded = load(settings)
         served = tuple(profile(item, settings.profile_size) for item in loaded.values())
-    except (AnytimeModelError, OSError) as error:
+    except (AnytimeModelError, KernelError, OSError) as error:
         pipe.send(Fault(str(error)))
         return
     pipe.send(served)
@@ -328,7 +330,8 @@ def load(settings: WorkerSettings) -> dict[str, _Loaded]:
 
 
 def _load(card: Card, folder: Path, settings: WorkerSettings) -> _Loaded:
-    return _Loaded(TorchEngine(load_model(card, folder), settings.device), card)
+    checkpoint = load_model(card, folder)
+    return _Loaded(make_engine(checkpoint, settings.engine, device=settings.device), card)
 
 
 def profile(loaded: _Loaded, size: tuple[int, int]) -> ServedModel:
