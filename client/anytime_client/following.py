@@ -1,0 +1,91 @@
+"""Where one stream of updates stands, from its caller's side; shared by both clients.
+
+Decides what each event means for the loop over a stream: an update to hand out, an error to raise,
+the end. Decides too when a `satisfied` callback has had enough. Does no input or output.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final, TypeAlias
+
+from anytime_client.conversation import Event
+from anytime_client.errors import AnswerError, AnytimeError
+from anytime_client.results import Result, Update
+from anytime_protocol.budget import Budget
+from anytime_protocol.messages import Accepted, BudgetApplied
+from anytime_protocol.vocabulary import Effect
+
+Satisfied: TypeAlias = Callable[[Update], bool]
+"""Called with each update; True means: this one is good enough."""
+
+ENOUGH: Final = Budget(min_confidence=0.0)
+"""The budget that any map satisfies: the server ends with what it has, reason `satisfied`."""
+
+
+class Following:
+    """One stream's state.
+
+    Args:
+        satisfied: the caller's callback, or None.
+
+    Attributes:
+        accepted: the server's prediction, once it is in.
+        update: the newest.
+        result: how it ended well.
+        applied: answers to changes of the budget, in order.
+    """
+
+    def __init__(self, satisfied: Satisfied | None) -> None:
+        self._satisfied = satisfied
+        self.accepted: Accepted | None = None
+        self.update: Update | None = None
+        self.result: Result | None = None
+        self.error: AnytimeError | None = None
+        self.applied: list[BudgetApplied] = []
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the terminal event is in."""
+        return self.result is not None or self.error is not None
+
+    def take(self, event: Event) -> Update | None:
+        """Takes in an event; returns an update to hand out, or None.
+
+        Raises:
+            AnytimeError: the request failed, the connection was lost, or the server rejected a
+                budget as malformed.
+        """
+        match event:
+            case Update():
+                self.update = event
+                return event
+            case Accepted():
+                self.accepted = event
+            case BudgetApplied():
+                self.applied.append(event)
+                if event.effect is Effect.REJECTED:
+                    raise AnswerError(f"the server rejected a budget: {event.detail}")
+            case Result():
+                self.result = event
+            case AnytimeError():
+                self.error = event
+                raise event
+        return None
+
+    def has_enough(self, update: Update) -> bool:
+        """Asks the caller's callback."""
+        return self._satisfied is not None and self._satisfied(update)
+
+    def outcome(self) -> Result:
+        """The result.
+
+        Raises:
+            AnytimeError: the one that the request ended with.
+            RuntimeError: it is not over.
+        """
+        if self.error is not None:
+            raise self.error
+        if self.result is None:
+            raise RuntimeError("the stream is not over: iterate it to its end, or call wait()")
+        return self.result
