@@ -17,10 +17,7 @@ import numpy as np
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 import albumentations as A
 
-from anytime_model.data.sample import IGNORE, Sample, Skeleton
-
-GREY = (124, 116, 104)
-"""The mean colour of ImageNet: what lies outside a picture."""
+from anytime_model.data.sample import IGNORE, OUTSIDE, Sample, Skeleton
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +53,7 @@ class SegmentationPipeline:
         steps: list[A.BasicTransform | A.BaseCompose] = [
             A.RandomScale(scale_limit=(low - 1, high - 1), interpolation=cv2.INTER_LINEAR, p=1.0),
             A.PadIfNeeded(
-                height, width, border_mode=cv2.BORDER_CONSTANT, fill=GREY, fill_mask=IGNORE
+                height, width, border_mode=cv2.BORDER_CONSTANT, fill=OUTSIDE, fill_mask=IGNORE
             ),
             A.RandomCrop(height, width),
         ]
@@ -119,7 +116,7 @@ class PosePipeline:
         matrix, mirrored, factor = self._draw(sample.image.shape[:2], random)
         height, width = self._settings.size
         image = cv2.warpAffine(
-            sample.image, matrix, (width, height), flags=cv2.INTER_LINEAR, borderValue=GREY
+            sample.image, matrix, (width, height), flags=cv2.INTER_LINEAR, borderValue=OUTSIDE
         )
         joints = sample.joints[self._flip] if mirrored else sample.joints
         moved = joints.copy()

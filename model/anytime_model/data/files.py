@@ -90,6 +90,18 @@ def read_json(path: Path, expected: str) -> Any:
         raise DataError(path, f"is not JSON ({error});", f"expected {expected}.") from error
 
 
+def read_lines(path: Path, expected: str) -> list[str]:
+    """The lines of a text file that are not empty; at least one, or a `DataError`."""
+    try:
+        lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(path, f"cannot be read ({error});", f"expected {expected}.") from error
+    kept = [line for line in lines if line]
+    if not kept:
+        raise DataError(path, "is empty;", f"expected {expected}.")
+    return kept
+
+
 def remap(
     labels: npt.NDArray[np.uint8], table: npt.NDArray[np.uint8], path: Path
 ) -> npt.NDArray[np.uint8]:

@@ -6,7 +6,7 @@ so a training that stopped anywhere goes on with the batch that it would have ha
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -65,11 +65,19 @@ def collate(samples: list[Sample]) -> Batch:
 
 
 class AugmentedSet(Dataset[Sample]):
-    """A source read through a pipeline; its keys are (epoch, index)."""
+    """A source read through a pipeline; its keys are (epoch, index).
 
-    def __init__(self, source: SampleSource, pipeline: Pipeline, seed: int) -> None:
+    Args:
+        source: a split.
+        pipelines: the pipeline of an epoch.
+        seed: of the training.
+    """
+
+    def __init__(
+        self, source: SampleSource, pipelines: Callable[[int], Pipeline], seed: int
+    ) -> None:
         self._source = source
-        self._pipeline = pipeline
+        self._pipelines = pipelines
         self._seed = seed
 
     def __len__(self) -> int:
@@ -78,7 +86,7 @@ class AugmentedSet(Dataset[Sample]):
     def __getitem__(self, key: tuple[int, int]) -> Sample:
         epoch, index = key
         seed = np.random.SeedSequence([self._seed, epoch, index]).generate_state(1)[0]
-        return self._pipeline(self._source[index], int(seed))
+        return self._pipelines(epoch)(self._source[index], int(seed))
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,9 +129,9 @@ def steps_per_epoch(size: int, batch: int) -> int:
     return max(1, size // batch)
 
 
-def epoch_batches(data: AugmentedSet, order: EpochOrder, workers: int) -> DataLoader[Sample]:
+def epoch_batches(data: AugmentedSet, order: EpochOrder, workers: int) -> Iterable[Batch]:
     """The batches of one epoch."""
-    return DataLoader(
+    loader: Iterable[Batch] = DataLoader(
         data,
         batch_sampler=order,
         num_workers=workers,
@@ -131,6 +139,7 @@ def epoch_batches(data: AugmentedSet, order: EpochOrder, workers: int) -> DataLo
         prefetch_factor=4 if workers else None,
         worker_init_fn=_one_thread if workers else None,
     )
+    return loader
 
 
 def _one_thread(_worker: int) -> None:

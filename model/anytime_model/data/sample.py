@@ -18,6 +18,9 @@ from anytime_model.manifest import Label
 IGNORE = 255
 """The label of pixels that are neither trained on nor scored."""
 
+OUTSIDE = (124, 116, 104)
+"""What lies outside a picture, RGB: the mean colour of ImageNet."""
+
 
 @dataclass(frozen=True, slots=True)
 class Skeleton:

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torchmetrics.functional.classification import multiclass_confusion_matrix
 
 from anytime_model.data.sample import IGNORE
 
 
 class SegmentationScore:
-    """Counts of (class found, class true) pairs, and what can be told from them.
+    """Counts of (true class, found class) pairs, and what can be told from them.
 
     Args:
         classes: how many.
@@ -23,10 +24,9 @@ class SegmentationScore:
 
     def add(self, predicted: Tensor, labels: Tensor) -> None:
         """Take in predicted and true classes of the same shape; label 255 is ignored."""
-        valid = labels != IGNORE
-        classes = self.counts.shape[0]
-        pairs = predicted[valid].long() * classes + labels[valid].long()
-        self.counts += pairs.bincount(minlength=classes * classes).view(classes, classes).cpu()
+        self.counts += multiclass_confusion_matrix(
+            predicted.long(), labels.long(), len(self.counts), ignore_index=IGNORE
+        ).cpu()
 
     @property
     def iou(self) -> Tensor:
@@ -87,7 +87,8 @@ class Reliability:
     """Whether confidence means something: the expected calibration error over equal bins.
 
     Guo et al., ICML 2017: in each bin the distance between mean confidence and accuracy, weighted
-    by the bin's share of pixels.
+    by the bin's share of pixels. (torchmetrics keeps every pixel of a data set until the end; this
+    keeps three numbers a bin.)
 
     Args:
         bins: of confidence between 0 and 1.

@@ -62,13 +62,29 @@ class Adaptivity:
         return self.from_epoch if self.from_epoch >= 0 else max(0, epochs + self.from_epoch)
 
 
+Augmentation = SegmentationAugmentation | PoseAugmentation
+
+
+@dataclass(frozen=True, slots=True)
+class Finish:
+    """Another augmentation for the last epochs: larger pictures after a cheaper start.
+
+    Attributes:
+        epochs: how many.
+        augmentation: what pictures go through then.
+    """
+
+    epochs: int
+    augmentation: Augmentation
+
+
 @dataclass(frozen=True, slots=True)
 class Recipe:
     """One training.
 
     Attributes:
         name: what `--recipe` calls it.
-        data: the layout that the data's folder must have; a key of `data.catalogue.SOURCES`.
+        data: the layout that the data's folder must have; a key of `data.catalogue.LAYOUTS`.
         split: what is trained on.
         check_split: what is scored now and then, for the curves; never the test set.
         network: the structure.
@@ -78,6 +94,7 @@ class Recipe:
         schedule: factors of that rate.
         epochs: passes over the split.
         batch: samples a step, over all processes.
+        finish: what changes for the last epochs, or None.
         exit_weights: w of equation 1.
         adaptivity: masks in training, or None.
         average: decay of the weights' average (EMA), or None.
@@ -91,18 +108,25 @@ class Recipe:
     split: str
     check_split: str
     network: NetworkConfig
-    augmentation: SegmentationAugmentation | PoseAugmentation
+    augmentation: Augmentation
     loss: Loss
     optimiser: Optimiser
     schedule: Schedule
     epochs: int
     batch: int
+    finish: Finish | None = None
     exit_weights: tuple[float, float, float, float] = (1.0, 1.0, 1.0, 1.0)
     adaptivity: Adaptivity | None = None
     average: float | None = None
     clip: float | None = None
     half: bool = False
     seed: int = 0
+
+    def augmentation_of(self, epoch: int) -> Augmentation:
+        """What pictures go through in an epoch."""
+        if self.finish and epoch >= self.epochs - self.finish.epochs:
+            return self.finish.augmentation
+        return self.augmentation
 
 
 _CAMVID = Recipe(
@@ -114,10 +138,12 @@ _CAMVID = Recipe(
     augmentation=SegmentationAugmentation((224, 320), (0.6, 1.9), colour=0.5, blur=0.1),
     loss=CrossEntropy(strides=(4, 4, 4, 2), balance=True),
     optimiser=Orthogonal(0.02, Adam(2e-3, decoupled=True), weight_decay=0.05),
-    schedule=WarmStableDecay(decay_epochs=15, warmup_steps=150),
+    schedule=WarmStableDecay(decay_epochs=7, warmup_steps=150),
     epochs=150,
     batch=8,
-    average=0.998,
+    finish=Finish(7, SegmentationAugmentation((288, 384), (0.7, 2.1), colour=0.5, blur=0.1)),
+    adaptivity=Adaptivity((0.98, 0.98, 0.98), from_epoch=-2),
+    average=0.99,
     clip=5.0,
     half=True,
 )
@@ -131,10 +157,11 @@ _LSPET = Recipe(
     augmentation=PoseAugmentation((128, 128), 0.25, 30.0, 0.6, 0.06, colour=0.4, blur=0.1),
     loss=HeatmapError(sigma=1.5, emphasis=4.0),
     optimiser=Orthogonal(0.02, Adam(2e-3, decoupled=True), weight_decay=0.05),
-    schedule=WarmStableDecay(decay_epochs=4, warmup_steps=150),
+    schedule=WarmStableDecay(decay_epochs=2, warmup_steps=150),
     epochs=60,
-    batch=32,
-    average=0.998,
+    batch=16,
+    finish=Finish(2, PoseAugmentation((160, 160), 0.25, 30.0, 0.6, 0.06, colour=0.4, blur=0.1)),
+    average=0.99,
     clip=5.0,
     half=True,
 )

@@ -15,14 +15,14 @@ from torch import nn
 
 from anytime_model.anytime import AnytimeNetwork
 from anytime_model.config import NUM_EXITS
-from anytime_model.data.augment import PoseAugmentation
-from anytime_model.data.catalogue import SOURCES
-from anytime_model.data.loading import AugmentedSet, Pipeline
+from anytime_model.data.catalogue import open_layout
+from anytime_model.data.loading import AugmentedSet
 from anytime_model.data.sample import SampleSource
 from anytime_model.errors import CheckpointError, ConfigError
 from anytime_model.evaluation.check import quick_scores
 from anytime_model.training.loop import PROGRESS, Place, Rhythm, Training, Watcher, seed_everything
 from anytime_model.training.losses import CrossEntropy, balanced_weights
+from anytime_model.training.pipelines import Pipelines
 from anytime_model.training.recipes import RECIPES, Recipe
 from anytime_model.training.steps import Stepper
 
@@ -90,7 +90,7 @@ def run(
     """
     place = _place()
     device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    source = SOURCES[recipe.data](data, recipe.split)
+    source = open_layout(recipe.data, data, recipe.split)
     _fit(recipe, source)
     start = branch or (out / PROGRESS if resume else None)
     if start is None and (out / PROGRESS).exists():
@@ -106,7 +106,7 @@ def run(
     weights = None
     if isinstance(recipe.loss, CrossEntropy) and recipe.loss.balance:
         weights = balanced_weights(source)
-    check_source = SOURCES[recipe.data](data, recipe.check_split)
+    check_source = open_layout(recipe.data, data, recipe.check_split)
 
     def check(trained: AnytimeNetwork) -> tuple[float, ...]:
         return quick_scores(
@@ -116,7 +116,7 @@ def run(
     training = Training(
         recipe,
         Stepper(wrapped, network, recipe, device, weights),
-        AugmentedSet(source, _pipeline(recipe, source), recipe.seed),
+        AugmentedSet(source, Pipelines(recipe, source.skeleton), recipe.seed),
         out,
         watcher,
         check=check,
@@ -128,14 +128,6 @@ def run(
         training.resume(start)
     training.run(stop_after_steps)
     return training
-
-
-def _pipeline(recipe: Recipe, source: SampleSource) -> Pipeline:
-    if not isinstance(recipe.augmentation, PoseAugmentation):
-        return recipe.augmentation.build()
-    if source.skeleton is None:
-        raise ConfigError(f"{recipe.name} augments people; the data set has no skeleton.")
-    return recipe.augmentation.build(source.skeleton)
 
 
 def _fit(recipe: Recipe, source: SampleSource) -> None:

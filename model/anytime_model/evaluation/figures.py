@@ -1,0 +1,124 @@
+"""Figures: accuracy over computation, and a sheet of one image's exits (paper, Figures 3 and 4).
+
+They draw reports and maps that they are given; they measure nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from PIL import ImageColor
+
+from anytime_model.data.sample import IGNORE
+from anytime_model.evaluation.report import Report
+from anytime_model.flops import GIGA
+from anytime_model.manifest import Label
+
+FROZEN_RIGHT = (0, 158, 115)
+FROZEN_WRONG = (213, 94, 0)
+"""Settled pixels, right and wrong: green and vermilion, told apart by most colour-blind people."""
+RIGHT, WRONG, UNKNOWN = (255, 255, 255), (0, 0, 0), (128, 128, 128)
+
+_DPI = 150
+
+
+def draw_trade_off(reports: Sequence[Report], path: Path) -> None:
+    """Accuracy over multiply-adds, a curve a report, a point an exit; as the file's suffix says."""
+    figure = Figure(figsize=(6, 4.2), layout="constrained")
+    axes = figure.subplots()
+    for report in reports:
+        label = report.model
+        if report.thresholds:
+            label += f", masks at {', '.join(f'{t:g}' for t in dict.fromkeys(report.thresholds))}"
+        axes.plot(
+            [e.macs / GIGA for e in report.exits],
+            [100 * e.score for e in report.exits],
+            marker="o",
+            label=label,
+        )
+    first = reports[0]
+    axes.set_xlabel("multiply-adds (2^30), paper's convention")
+    axes.set_ylabel(f"{first.metric} (%)")
+    axes.set_title(f"{first.data}, {first.images} images, input scale {first.scale:g}")
+    axes.grid(alpha=0.3)
+    axes.legend()
+    figure.savefig(path, dpi=_DPI)
+
+
+@dataclass(frozen=True, slots=True)
+class ExitView:
+    """What one exit made of one image, at the image's size.
+
+    Attributes:
+        predicted: (H, W) class ids.
+        confidence: (H, W) in 0 to 1.
+        settled: (H, W) whether the pixel needs no more work.
+    """
+
+    predicted: npt.NDArray[np.uint8]
+    confidence: npt.NDArray[np.float32]
+    settled: npt.NDArray[np.bool_]
+
+
+def draw_sheet(
+    image: npt.NDArray[np.uint8],
+    labels: npt.NDArray[np.uint8],
+    views: Sequence[ExitView],
+    outputs: Sequence[Label],
+    path: Path,
+) -> None:
+    """A column for the image and its truth, and one for each exit.
+
+    Rows: the prediction; its confidence; and where it is right (white) or wrong (black), with
+    settled pixels in green where right and vermilion where wrong.
+    """
+    colours = np.full((256, 3), UNKNOWN, dtype=np.uint8)
+    for index, label in enumerate(outputs):
+        colours[index] = ImageColor.getrgb(label.color)
+    columns = len(views) + 1
+    height = 2.1 * 3 * image.shape[0] / image.shape[1] + 0.5
+    figure = Figure(figsize=(2.1 * columns, height), layout="constrained")
+    grid = figure.subplots(3, columns, squeeze=False)
+    for axes in grid.flat:
+        axes.set_axis_off()
+    _show(grid[0, 0], image, "image")
+    _show(grid[1, 0], colours[labels], "truth")
+    for k, view in enumerate(views, start=1):
+        right = (view.predicted == labels) & (labels != IGNORE)
+        share = right.sum() / max(1, (labels != IGNORE).sum())
+        _show(grid[0, k], colours[view.predicted], f"exit {k}")
+        grid[1, k].imshow(view.confidence, vmin=0, vmax=1, cmap="viridis")
+        _titled(grid[1, k], f"confidence {view.confidence.mean():.2f}")
+        _show(
+            grid[2, k],
+            judged(view, labels),
+            f"{100 * share:.1f} % right, {100 * view.settled.mean():.0f} % settled",
+        )
+    figure.savefig(path, dpi=_DPI)
+
+
+def judged(view: ExitView, labels: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    """Right, wrong, settled and unknown pixels in their colours, (H, W, 3)."""
+    right = view.predicted == labels
+    picture = np.where(
+        right[..., None], np.array(RIGHT, dtype=np.uint8), np.array(WRONG, dtype=np.uint8)
+    )
+    picture[view.settled & right] = FROZEN_RIGHT
+    picture[view.settled & ~right] = FROZEN_WRONG
+    picture[labels == IGNORE] = UNKNOWN
+    return picture
+
+
+def _show(axes: Axes, picture: npt.NDArray[np.uint8], title: str) -> None:
+    axes.imshow(picture)
+    _titled(axes, title)
+
+
+def _titled(axes: Axes, title: str) -> None:
+    axes.set_title(title, fontsize=8)

@@ -1,0 +1,144 @@
+"""What an evaluation found, as values that print and serialise. It measures nothing."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import asdict, dataclass
+
+from rich.table import Table
+
+from anytime_model.errors import ConfigError
+from anytime_model.flops import GIGA
+
+
+@dataclass(frozen=True, slots=True)
+class ExitReport:
+    """One exit, over all images.
+
+    Attributes:
+        exit: 1 to 4.
+        score: mIoU, or PCKh@0.5; 0 to 1.
+        by_output: the score of each class or joint; None where it does not occur.
+        accuracy: share of pixels right, or PCK@0.2 of the torso; 0 to 1.
+        calibration_error: ECE of the confidence, 0 to 1; None for pose, whose confidence is no
+            probability.
+        masked: share of positions that need no more work after this exit, 0 to 1.
+        masked_right: share of the masked pixels that are right at this exit; None where nothing is
+            masked, and for pose.
+        macs: mean multiply-adds up to this exit, in the paper's convention.
+        macs_executed: the same for an engine without waste (`flops.ConvCost.executed`).
+    """
+
+    exit: int
+    score: float
+    by_output: dict[str, float | None]
+    accuracy: float
+    calibration_error: float | None
+    masked: float
+    masked_right: float | None
+    macs: float
+    macs_executed: float
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """A whole evaluation.
+
+    Attributes:
+        model: name of the model.
+        data: name of the data set and split.
+        metric: what `score` is.
+        images: how many.
+        scale: factor that images were enlarged by.
+        flip: whether the mirrored image's maps were averaged in.
+        criterion: of the masks; None where nothing was masked.
+        thresholds: of the criterion after exits 1, 2, 3.
+        maskable_saved: share of the multiply-adds of maskable convolutions that the masks saved
+            over all stages, paper's convention, 0 to 1.
+        exits: four of them.
+    """
+
+    model: str
+    data: str
+    metric: str
+    images: int
+    scale: float
+    flip: bool
+    criterion: str | None
+    thresholds: tuple[float, float, float] | None
+    maskable_saved: float
+    exits: tuple[ExitReport, ...]
+
+    def to_json(self) -> str:
+        """The report as JSON."""
+        return json.dumps(asdict(self), indent=2, allow_nan=False)
+
+    @classmethod
+    def from_json(cls, text: str) -> Report:
+        """A report that `to_json` wrote.
+
+        Raises:
+            ConfigError: the text is no such report.
+        """
+        try:
+            content = json.loads(text)
+            exits = tuple(ExitReport(**e) for e in content.pop("exits"))
+            thresholds = content.pop("thresholds")
+            return cls(exits=exits, thresholds=tuple(thresholds) if thresholds else None, **content)
+        except (KeyError, TypeError, AttributeError, json.JSONDecodeError) as error:
+            raise ConfigError(
+                f"the text is no saved report ({error}); write one with evaluate --save."
+            ) from error
+
+    def table(self) -> Table:
+        """The report for a terminal, one row an exit."""
+        masks = "no masks"
+        if self.criterion and self.thresholds:
+            values = ", ".join(f"{t:g}" for t in self.thresholds)
+            masks = f"{self.criterion} at {values}, {100 * self.maskable_saved:.1f} % saved"
+        title = f"{self.model} on {self.data}: {self.images} images, scale {self.scale:g}, {masks}"
+        second = "pixel accuracy" if self.metric == "mIoU" else "PCK@0.2 torso"
+        table = Table(title=title)
+        for column in (
+            "exit",
+            self.metric,
+            second,
+            "ECE",
+            "masked",
+            "of these right",
+            "GMACs (paper)",
+            "GMACs (executed)",
+        ):
+            table.add_column(column, justify="right")
+        for e in self.exits:
+            table.add_row(
+                str(e.exit),
+                _percent(e.score),
+                _percent(e.accuracy),
+                _percent(e.calibration_error),
+                _percent(e.masked),
+                _percent(e.masked_right),
+                f"{e.macs / GIGA:.2f}",
+                f"{e.macs_executed / GIGA:.2f}",
+            )
+        return table
+
+    def by_output_table(self) -> Table:
+        """The score of each class or joint, one row each, one column an exit."""
+        table = Table(title=f"{self.metric} by {'class' if self.metric == 'mIoU' else 'joint'}")
+        table.add_column("")
+        for e in self.exits:
+            table.add_column(f"exit {e.exit}", justify="right")
+        for name in self.exits[0].by_output:
+            table.add_row(name, *(_percent(e.by_output[name]) for e in self.exits))
+        return table
+
+
+def number_or_none(value: float) -> float | None:
+    """None for NaN, which JSON cannot hold."""
+    return None if math.isnan(value) else value
+
+
+def _percent(value: float | None) -> str:
+    return "-" if value is None else f"{100 * value:.2f}"
