@@ -153,7 +153,9 @@ def _from_json(path: Path, heads_path: Path | None) -> list[_Person]:
     records = read_json(path, _EXPECTED)
     heads: list[float] | None = None
     if heads_path is not None and heads_path.exists():
-        boxes = np.asarray(_load_mat(heads_path)["headboxes_src"], dtype=np.float64)
+        boxes = np.asarray(_load_mat(heads_path)["headboxes_src"], dtype=np.float64).reshape(
+            2, 2, -1
+        )
         heads = list(HEAD_SHARE * np.linalg.norm(boxes[1] - boxes[0], axis=0))
     people = []
     for i, record in enumerate(records):

@@ -20,6 +20,9 @@ from anytime_model.errors import ConfigError
 OUTPUT_STRIDE = 4
 """Maps come out at a quarter of the image's resolution."""
 
+SHARPNESS = 10.0
+"""A heat-map's values times this are the logits of its localising term."""
+
 
 @dataclass(frozen=True, slots=True)
 class CrossEntropy:
@@ -42,12 +45,14 @@ class HeatmapError:
 
     Attributes:
         sigma: of the Gaussian, in cells of the map (4 px of the image).
-        emphasis: extra weight of the joint's own cells: a cell with target t weighs
-            1 + emphasis t. The paper has 0.
+        localisation: weight of a second term, the cross-entropy between the target and the map,
+            each made to sum to 1 (the map by a softmax of ten times its values). Squared error
+            alone stays at all-zero maps for long when training from scratch: on LSPET, 440 steps
+            of 16 did not leave them. The paper, which starts from ImageNet, has 0.
     """
 
     sigma: float = 2.0
-    emphasis: float = 0.0
+    localisation: float = 0.0
 
 
 Loss = CrossEntropy | HeatmapError
@@ -81,7 +86,7 @@ def per_exit(
                 raise ConfigError("the recipe's loss needs joints; the data set has none.")
             target = gaussians(batch.joints, (maps[0].shape[-2], maps[0].shape[-1]), loss.sigma)
             visible = batch.joints[..., 2]
-            terms = [heatmap_error(m, target, visible, loss.emphasis) for m in maps]
+            terms = [heatmap_error(m, target, visible, loss.localisation) for m in maps]
     return torch.stack(terms)
 
 
@@ -119,12 +124,24 @@ def gaussians(joints: Tensor, size: tuple[int, int], sigma: float) -> Tensor:
     return torch.exp(scale * y.square()).unsqueeze(-1) * torch.exp(scale * x.square()).unsqueeze(-2)
 
 
-def heatmap_error(maps: Tensor, target: Tensor, visible: Tensor, emphasis: float) -> Tensor:
-    """Mean squared error over all cells; joints that are not visible count as without error."""
-    error = (maps.float() - target).square() * visible[..., None, None]
-    if emphasis:
-        error = error * (1 + emphasis * target)
-    return error.mean()
+def heatmap_error(maps: Tensor, target: Tensor, visible: Tensor, localisation: float) -> Tensor:
+    """Mean squared error over all cells, and the localising term of `HeatmapError`.
+
+    Args:
+        maps: (B, J, h, w).
+        target: (B, J, h, w), from `gaussians`.
+        visible: (B, J), 1 or 0; joints that are not visible count as without error.
+        localisation: weight of the localising term.
+    """
+    maps = maps.float()
+    error = ((maps - target).square() * visible[..., None, None]).mean()
+    if not localisation:
+        return error
+    wanted = target.flatten(2)
+    wanted = wanted / wanted.sum(2, keepdim=True).clamp(min=1e-6)
+    log_share = (SHARPNESS * maps).flatten(2).log_softmax(2)
+    surprise = -(wanted * log_share).sum(2)
+    return error + localisation * (surprise * visible).mean()
 
 
 def balanced_weights(source: SampleSource) -> Tensor:

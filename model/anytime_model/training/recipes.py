@@ -155,7 +155,7 @@ _LSPET = Recipe(
     check_split="val",
     network=NetworkConfig("w18", outputs=14, task="pose"),
     augmentation=PoseAugmentation((128, 128), 0.25, 30.0, 0.6, 0.06, colour=0.4, blur=0.1),
-    loss=HeatmapError(sigma=1.5, emphasis=4.0),
+    loss=HeatmapError(sigma=1.5, localisation=0.002),
     optimiser=Orthogonal(0.02, Adam(2e-3, decoupled=True), weight_decay=0.05),
     schedule=WarmStableDecay(decay_epochs=2, warmup_steps=150),
     epochs=60,
