@@ -164,8 +164,8 @@ class AsyncStream:
 class AsyncClient:
     """A client of one server, for one event loop; it connects when it has to.
 
-    A request that runs when the connection ends fails with `ConnectionLostError`; the next one connects
-    anew.
+    A request that runs when the connection ends fails with `ConnectionLostError`; the next one
+    connects anew.
 
     Args:
         url: of the server, such as `http://127.0.0.1:8000`; a path is kept.

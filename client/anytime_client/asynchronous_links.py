@@ -46,7 +46,7 @@ class AsyncExchange(Protocol):
     """One request under way."""
 
     async def next(self, timeout_s: float) -> Event:
-        """Waits for the next event; `SilenceError` or `ConnectionLostError` is raised, not returned."""
+        """Waits for the next event; that there was none in time is raised, not returned."""
 
     async def set_budget(self, budget: Budget) -> None:
         """Replaces the budget; nothing happens if the request is over."""

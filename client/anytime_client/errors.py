@@ -73,7 +73,7 @@ class SilenceError(AnytimeError):
 
     def __init__(self, waited_s: float) -> None:
         super().__init__(
-            f"no message for {waited_s:g} s, the request was given up; raise timeout_s to wait longer"
+            f"no message for {waited_s:g} s, so the request was given up; raise timeout_s to wait"
         )
         self.waited_s = waited_s
 

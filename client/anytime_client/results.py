@@ -61,9 +61,10 @@ class Update:
         changed_share: share of the map's pixels that differ from the update before, 0 to 1; None
             at the first and without a map.
         arrays: all arrays of the update, by name.
+        joints: what `keypoints` gives, or None for a segmentation model.
     """
 
-    model: ModelInfo
+    model: ModelInfo = field(repr=False)
     exit: int
     exits: int
     width: int
@@ -74,8 +75,8 @@ class Update:
     times: UpdateTimes
     skipped: int = 0
     changed_share: float | None = None
-    arrays: Mapping[PartName, Array] = field(default_factory=dict)
-    joints: NDArray[np.float32] | None = None
+    arrays: Mapping[PartName, Array] = field(default_factory=dict, repr=False)
+    joints: NDArray[np.float32] | None = field(default=None, repr=False)
 
     @property
     def map(self) -> NDArray[np.uint8]:
@@ -193,7 +194,7 @@ class Result:
         update: the last one, with the best map; None at exit 0.
     """
 
-    model: ModelInfo
+    model: ModelInfo = field(repr=False)
     exit: int
     exits: int
     reason: Reason

@@ -1,0 +1,88 @@
+"""`anytime`: the client's command line.
+
+Decides the options that all subcommands share, and what an error looks like and exits with:
+
+    0    done
+    1    the server refused or failed the request
+    2    the arguments, the image or the output are unusable
+    3    the server cannot be reached, went away, was silent or does not speak the protocol
+    130  Ctrl-C; a request that ran was cancelled
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from anytime_client.address import DEFAULT_URL
+from anytime_client.commands import bench, budget, demo, models, options, predict, stream, watch
+from anytime_client.errors import (
+    AnswerError,
+    AnytimeError,
+    ConnectError,
+    RequestError,
+    SilenceError,
+)
+from anytime_client.questions import Transport
+from anytime_protocol.errors import ProtocolError
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="A map early, a better one at each exit, stopped whenever the budget says so.",
+    epilog="Exit codes: 0 done; 1 the server refused or failed the request; 2 unusable arguments, "
+    "image or output; 3 no server, or none that speaks the protocol; 130 Ctrl-C.",
+)
+
+
+@app.callback()
+def root(
+    context: typer.Context,
+    url: Annotated[
+        str, typer.Option("--server", "-s", envvar="ANYTIME_URL", help="The server's URL.")
+    ] = DEFAULT_URL,
+    token: Annotated[
+        str | None, typer.Option("--token", envvar="ANYTIME_TOKEN", help="Bearer token.")
+    ] = None,
+    transport: Annotated[
+        Transport, typer.Option("--transport", help="Websocket, plain HTTP, or what gets through.")
+    ] = Transport.AUTO,
+    timeout_s: Annotated[
+        float, typer.Option("--timeout-s", min=0.1, help="Longest silence of the server, in s.")
+    ] = 30.0,
+) -> None:
+    """A map early, a better one at each exit, stopped whenever the budget says so."""
+    context.obj = options.Connection(url, token, transport, timeout_s)
+
+
+app.command()(predict.predict)
+app.command()(stream.stream)
+app.command()(watch.watch)
+app.command()(models.models)
+app.command()(budget.budget)
+app.command()(bench.bench)
+app.command()(demo.demo)
+
+
+def main() -> None:
+    """Runs the program; every expected error is one line on standard error."""
+    try:
+        app()
+    except RequestError as error:
+        _leave(error, 1)
+    except (ConnectError, SilenceError, AnswerError) as error:
+        _leave(error, 3)
+    except (AnytimeError, ProtocolError) as error:
+        _leave(error, 2)
+
+
+def _leave(error: Exception, code: int) -> None:
+    print(f"anytime: {error}", file=sys.stderr)
+    sys.exit(code)
+
+
+if __name__ == "__main__":
+    main()

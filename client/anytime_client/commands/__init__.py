@@ -1,0 +1,1 @@
+"""The subcommands of `anytime`, one file each."""
