@@ -54,5 +54,5 @@ def create_app(settings: Settings, executor: Executor) -> FastAPI:
     app.include_router(ws.router)
     folder = page.find(settings.page)
     if folder is not None:
-        app.mount("/", page.Page(directory=folder, html=True), name="page")
+        app.router.routes.extend(page.routes(folder))
     return app

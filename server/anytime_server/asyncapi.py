@@ -5,6 +5,7 @@ Decides nothing: it lists the protocol's messages. What their fields mean is in 
 
 from __future__ import annotations
 
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -41,6 +42,7 @@ def describe() -> dict[str, Any]:
     }
 
 
+@cache
 def server_version() -> str:
     """Of the installed distribution."""
     try:

@@ -407,3 +407,5 @@ def _rgb(color: str) -> tuple[int, int, int]:
 
 def _limit_threads(threads: int) -> None:
     torch.set_num_threads(threads or os.cpu_count() or 1)
+    if threads:
+        os.environ["ANYTIME_THREADS"] = str(threads)  # read by the native kernels when they load

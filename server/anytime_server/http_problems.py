@@ -2,6 +2,9 @@
 
 Decides how this server's and the framework's exceptions become `application/problem+json`. Does not
 decide what is an error, nor which code it has.
+
+A problem that is known before the body is read does not close the connection: a client that is
+still sending would see a reset in place of the answer. What it sends is thrown away unread.
 """
 
 from __future__ import annotations
@@ -25,9 +28,6 @@ _BY_STATUS = {
     413: ErrorCode.TOO_LARGE,
 }
 
-_UNREAD = {ErrorCode.TOO_LARGE, ErrorCode.UNAUTHORIZED, ErrorCode.DRAINING, ErrorCode.NOT_READY}
-"""What is said before a body is read; the connection is closed, so that it need not be."""
-
 
 def problem_response(problem: Problem) -> Response:
     """A problem as a response."""
@@ -38,8 +38,6 @@ def problem_response(problem: Problem) -> Response:
         lines["Retry-After"] = problem.retry_after
     if problem.code is ErrorCode.UNAUTHORIZED:
         lines["WWW-Authenticate"] = "Bearer"
-    if problem.code in _UNREAD:
-        lines["Connection"] = "close"
     return JSONResponse(problem.to_json(), problem.status, lines, MEDIA_TYPE)
 
 

@@ -5,6 +5,7 @@ Decides the representations of these resources. The operator's budget itself is 
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 from fastapi import APIRouter, Depends, Request, Response
@@ -45,7 +46,8 @@ async def readyz(request: Request) -> Response:
 @public.get("/metrics", summary="Prometheus text format", response_class=PlainTextResponse)
 async def metrics(request: Request) -> Response:
     """See `docs/PROTOCOL.md`."""
-    return Response(service_of(request).metrics.expose(), media_type=CONTENT_TYPE)
+    text = await asyncio.to_thread(service_of(request).metrics.expose)
+    return Response(text, media_type=CONTENT_TYPE)
 
 
 @public.get("/asyncapi.json", summary="The websocket, machine-readable")
