@@ -283,7 +283,7 @@ class _Lowering:
     def exit(self, exit_: nn.Module, features: Sequence[Buffer]) -> None:
         match exit_:
             case LinearExit():
-                self.over_branches(_conv(exit_.predict), features, self.map, relu=False)
+                self.layer(_conv(exit_.predict), features[0], out=self.map, fill=False)
             case OriginalExit():
                 width = exit_.mix.conv.out_channels
                 mixed = self.buffer(MAP_LEVEL, width)

@@ -25,7 +25,9 @@ SOURCES = Path(__file__).parent / "native"
 LIBRARY = "libanytime_kernels.so"
 COMMON_FLAGS = (
     "-std=c++20",
-    "-O2",
+    "-O3",
+    "-fno-trapping-math",  # lets loops with conditions become vector code
+    "-fno-math-errno",
     "-g1",
     "-fPIC",
     "-fvisibility=hidden",

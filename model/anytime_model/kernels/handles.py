@@ -142,6 +142,10 @@ class RunHandle(_Handle):
         self.library.call("run_read", self.handle, floats(map_), floats(confidence), octets(active))
         return map_, confidence, active
 
+    def operation(self) -> int:
+        """Index of the operation that the run goes on with, for profiles."""
+        return int(self.library.call("run_operation", self.handle))
+
     def macs(self) -> int:
         """Multiply-adds executed since the image came."""
         return int(self.library.call("run_macs", self.handle))

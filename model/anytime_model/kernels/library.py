@@ -114,6 +114,7 @@ _SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
     "run_settle": (c_int32, [_HANDLE, c_int32, c_int32, c_float, c_float]),
     "run_mask": (c_int32, [_HANDLE, _BYTES]),
     "run_read": (c_int32, [_HANDLE, _FLOATS, _FLOATS, _BYTES]),
+    "run_operation": (c_int32, [_HANDLE]),
     "run_macs": (c_int64, [_HANDLE]),
     "decode": (
         c_int32,

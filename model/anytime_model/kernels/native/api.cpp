@@ -193,6 +193,8 @@ int32_t anytime_run_read(const AnytimeRun* handle, float* map, float* confidence
   });
 }
 
+int32_t anytime_run_operation(const AnytimeRun* handle) { return handle->run.operation(); }
+
 int64_t anytime_run_macs(const AnytimeRun* handle) { return handle->run.macs(); }
 
 int32_t anytime_decode(int32_t isa, const float* map, int32_t height, int32_t width,

@@ -105,6 +105,8 @@ int32_t anytime_run_settle(AnytimeRun*, int32_t measure, int32_t decide, float l
 int32_t anytime_run_mask(AnytimeRun*, const uint8_t* active);
 /* Copies: the map as h x w x channels, its confidence and its mask; NULL for what is not wanted. */
 int32_t anytime_run_read(const AnytimeRun*, float* map, float* confidence, uint8_t* active);
+/* The operation that the run will go on with: what a profile attributes its time to. */
+int32_t anytime_run_operation(const AnytimeRun*);
 int64_t anytime_run_macs(const AnytimeRun*); /* multiply-adds since the image */
 
 /* ---- decoding ---- */

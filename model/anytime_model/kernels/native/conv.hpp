@@ -100,61 +100,49 @@ ANYTIME_INLINE void tile(const ConvCall& c, const Group& g, const int32_t* from,
   }
 }
 
+// R single channels of P pixels, P * R = the lanes of a register, so that one transposing sum ends it.
 template <class A, class O, int P, int R>
 ANYTIME_INLINE void dots(const ConvCall& c, const Group& g, const int32_t* from, const int32_t* at,
                          const uint8_t* keep, int count) {
+  static_assert(P * R == Simd::lanes);
   using E = typename A::Element;
-  using V = Simd::V;
   constexpr int span = Simd::lanes * A::depth;
   const PackedConv& conv = *c.conv;
   const Window<E> window(c);
   const E* w = static_cast<const E*>(conv.weights) + g.offset;
-  const int whole = window.length / span;
-  const int rest = window.length % span;
+  const int whole = window.length / span, rest = window.length % span;
   const E* q[P];
-  V sum[P][R];
+  Simd::V sum[P * R];
   ANYTIME_UNROLL
-  for (int p = 0; p < P; p++) {
-    q[p] = window.in + int64_t(from[p]) * conv.in_channels;
+  for (int p = 0; p < P; p++) q[p] = window.in + int64_t(from[p]) * conv.in_channels;
+  ANYTIME_UNROLL
+  for (int i = 0; i < P * R; i++) sum[i] = Simd::zero();
+  const auto add = [&](auto load_input) __attribute__((always_inline)) {
+    typename A::Weight x[P];
     ANYTIME_UNROLL
-    for (int r = 0; r < R; r++) sum[p][r] = Simd::zero();
-  }
+    for (int p = 0; p < P; p++) x[p] = load_input(p);
+    ANYTIME_UNROLL
+    for (int r = 0; r < R; r++) {
+      const auto weight = A::weight(w + r * span);
+      ANYTIME_UNROLL
+      for (int p = 0; p < P; p++) sum[p * R + r] = A::multiply_add(x[p], weight, sum[p * R + r]);
+    }
+    w += R * span;
+  };
   for (int row = 0; row < window.rows; row++) {
-    for (int i = 0; i < whole; i++) {
-      typename A::Weight x[P];
-      ANYTIME_UNROLL
-      for (int p = 0; p < P; p++) x[p] = A::weight(q[p] + i * span);
-      ANYTIME_UNROLL
-      for (int r = 0; r < R; r++) {
-        const auto weight = A::weight(w + r * span);
-        ANYTIME_UNROLL
-        for (int p = 0; p < P; p++) sum[p][r] = A::multiply_add(x[p], weight, sum[p][r]);
-      }
-      w += R * span;
-    }
-    if (rest) {
-      typename A::Weight x[P];
-      ANYTIME_UNROLL
-      for (int p = 0; p < P; p++) x[p] = A::some(q[p] + whole * span, rest);
-      ANYTIME_UNROLL
-      for (int r = 0; r < R; r++) {
-        const auto weight = A::weight(w + r * span);
-        ANYTIME_UNROLL
-        for (int p = 0; p < P; p++) sum[p][r] = A::multiply_add(x[p], weight, sum[p][r]);
-      }
-      w += R * span;
-    }
+    for (int i = 0; i < whole; i++)
+      add([&](int p) __attribute__((always_inline)) { return A::weight(q[p] + i * span); });
+    if (rest)
+      add([&](int p) __attribute__((always_inline)) { return A::some(q[p] + whole * span, rest); });
     ANYTIME_UNROLL
     for (int p = 0; p < P; p++) q[p] += window.step;
   }
-  ANYTIME_UNROLL
-  for (int p = 0; p < P; p++) {
-    if (p >= count) break;
+  float total[P * R];
+  Simd::store(total, Simd::sums(sum));
+  for (int p = 0; p < count; p++) {
     const int64_t where = int64_t(at[p]) * conv.out_channels + g.first;
-    ANYTIME_UNROLL
-    for (int r = 0; r < R; r++) {
-      if (r >= g.channels) break;
-      float y = Simd::sum(sum[p][r]) + (c.bias ? c.bias[g.first + r] : 0.0f);
+    for (int r = 0; r < g.channels; r++) {
+      float y = total[p * R + r] + (c.bias ? c.bias[g.first + r] : 0.0f);
       if (keep[p] && c.kept != nullptr) c.kept[where + r] = y;
       if (c.residual != nullptr) y += to_float(static_cast<const O*>(c.residual)[where + r]);
       if (c.relu) y = y > 0 ? y : 0;
@@ -193,7 +181,7 @@ void lane_group(const ConvCall& c, const Group& g, int first, int last) {
 
 template <class A, class O, int R>
 void dot_group(const ConvCall& c, const Group& g, int first, int last) {
-  constexpr int P = Simd::dot_pixels(R);
+  constexpr int P = Simd::lanes / R;
   in_tiles<P>(c, first, last,
               [&](const int32_t* from, const int32_t* at, const uint8_t* keep, int count)
                   __attribute__((always_inline)) { dots<A, O, P, R>(c, g, from, at, keep, count); });
@@ -209,8 +197,12 @@ void conv(const ConvCall& c, int group, int first, int last) {
     case 4: return lane_group<A, O, 4>(c, g, first, last);
     case -1: return dot_group<A, O, 1>(c, g, first, last);
     case -2: return dot_group<A, O, 2>(c, g, first, last);
-    case -4: return dot_group<A, O, 4>(c, g, first, last);
-    case -8: return dot_group<A, O, 8>(c, g, first, last);
+    case -4:
+      if constexpr (Simd::lanes >= 8) return dot_group<A, O, 4>(c, g, first, last);
+      break;
+    case -8:
+      if constexpr (Simd::lanes >= 16) return dot_group<A, O, 8>(c, g, first, last);
+      break;
   }
 }
 

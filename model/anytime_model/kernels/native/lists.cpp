@@ -6,10 +6,9 @@
 namespace anytime {
 namespace {
 
-
 // The two source coordinates of output coordinate `u`, upsampling by 2^shift.
 struct Pair {
-  int low, high;
+  int32_t low, high;
 };
 Pair sources(int u, int shift, int size) {
   // (u + 1/2) / 2^shift - 1/2, rounded down, in whole numbers.
@@ -17,70 +16,61 @@ Pair sources(int u, int shift, int size) {
   return {low, std::min(low + 1, size - 1)};
 }
 
-}  // namespace
-
-void LevelLists::reserve(Grid grid) {
-  grid_ = grid;
-  const size_t n = size_t(grid.pixels());
-  for (auto* list : {&active_at_, &active_twice_, &active_yx_, &needed_at_, &needed_yx_, &fill_at_,
-                     &fill_yx_})
-    list->reserve(n);
-  around_.reserve(n);
-  keep_.reserve(n);
-  never_.assign(n, 0);
-  clear();
+// Seven bytes of 0 or 1, the first in the lowest bit.
+uint64_t seven_bits(const uint8_t* bytes) {
+#if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
+  // Multiplying moves byte i to bit 56 + i, without carries as each sum has one term.
+  uint64_t word;
+  std::memcpy(&word, bytes, 8);
+  return ((word & 0x0001010101010101) * 0x0102040810204080) >> 56;
+#else
+  uint64_t bits = 0;
+  for (int i = 0; i < kSide; i++) bits |= uint64_t(bytes[i]) << i;
+  return bits;
+#endif
 }
 
-void LevelLists::clear() {
-  for (auto* list : {&active_at_, &active_twice_, &active_yx_, &needed_at_, &needed_yx_, &fill_at_,
-                     &fill_yx_})
-    list->clear();
-  around_.clear();
-  keep_.clear();
-  std::fill(std::begin(histogram_), std::end(histogram_), 0);
+}  // namespace
+
+LevelLists::LevelLists(Grid grid) : grid_(grid) {
+  const auto n = std::size_t(grid.pixels());
+  for (auto* list : {&active_.at, &active_.twice, &active_.yx, &needed_.at, &needed_.yx, &fill_.at,
+                     &fill_.yx})
+    list->resize(n + 1);  // a scan writes one beyond before it knows whether to
+  around_.resize(n);
+  keep_.resize(n);
+  never_.resize(n);
 }
 
 int64_t LevelLists::bytes_for(Grid grid) {
   return grid.pixels() * int64_t(7 * sizeof(int32_t) + sizeof(uint64_t) + 2);
 }
 
-void LevelLists::add_active(int y, int x) {
-  active_at_.push_back((y + 1) * grid_.pitch() + x + 1);
-  active_twice_.push_back((2 * y + 1) * (2 * grid_.width + 2) + 2 * x + 1);
-  active_yx_.push_back(y << 16 | x);
-  keep_.push_back(0);
-}
-
-void LevelLists::add_needed(int y, int x) {
-  needed_at_.push_back((y + 1) * grid_.pitch() + x + 1);
-  needed_yx_.push_back(y << 16 | x);
-}
-
-void LevelLists::add_fill(int y, int x, uint64_t around) {
-  fill_at_.push_back((y + 1) * grid_.pitch() + x + 1);
-  fill_yx_.push_back(y << 16 | x);
-  around_.push_back(around);
-  for (uint64_t bits = around; bits; bits &= bits - 1) histogram_[__builtin_ctzll(bits)]++;
+void LevelLists::fill_all() {
+  int n = 0;
+  for (int y = 0; y < grid_.height; y++)
+    for (int x = 0; x < grid_.width; x++, n++) {
+      active_.at[n] = (y + 1) * grid_.pitch() + x + 1;
+      active_.twice[n] = (2 * y + 1) * (2 * grid_.width + 2) + 2 * x + 1;
+      active_.yx[n] = y << 16 | x;
+    }
+  active_.count = needed_.count = n;
+  needed_.at = active_.at;
+  needed_.yx = active_.yx;
 }
 
 Sites LevelLists::active() const {
-  return {active_at_.data(), active_twice_.data(), active_yx_.data(),
-          keep_.data(),      nullptr,              int(active_at_.size())};
+  return {active_.at.data(), active_.twice.data(), active_.yx.data(),
+          keep_.data(),      nullptr,              active_.count};
 }
 
 Sites LevelLists::needed() const {
-  if (needed_at_.empty()) {  // no mask: what is active is all there is
-    Sites all = active();
-    all.keep = never_.data();
-    return all;
-  }
-  return {needed_at_.data(), nullptr, needed_yx_.data(), never_.data(), nullptr,
-          int(needed_at_.size())};
+  return {needed_.at.data(), nullptr, needed_.yx.data(), never_.data(), nullptr, needed_.count};
 }
 
 Sites LevelLists::to_fill() const {
-  return {fill_at_.data(), nullptr,        fill_yx_.data(),
-          never_.data(),   around_.data(), int(fill_at_.size())};
+  return {fill_.at.data(), nullptr,        fill_.yx.data(),
+          never_.data(),   around_.data(), fill_.count};
 }
 
 int64_t LevelLists::neighbours(uint64_t used) const {
@@ -89,89 +79,125 @@ int64_t LevelLists::neighbours(uint64_t used) const {
   return total;
 }
 
-MaskLists::MaskLists(const Grid (&grids)[kLevels]) {
+MaskLists::Map::Map(Grid grid)
+    : pitch(grid.width + 2 * kRadius),
+      at(std::size_t(pitch) * std::size_t(grid.height + 2 * kRadius) + 1) {}
+
+MaskLists::MaskLists(const Pyramid& pyramid) : pyramid_(pyramid) {
   for (int l = kMapLevel; l < kLevels; l++) {
-    grids_[l] = grids[l];
-    levels_[l].reserve(grids[l]);
-    for (Map* map : {&active_[l], &needed_[l], &keep_[l]}) {
-      map->pitch = grids[l].width + 2 * kRadius;
-      map->at.assign(size_t(map->pitch) * (grids[l].height + 2 * kRadius), 0);
-    }
+    const Grid grid = pyramid.level[l];
+    levels_[l] = LevelLists(grid);
+    active_[l] = needed_[l] = keep_[l] = Map(grid);
   }
+  wide_.resize(std::size_t(pyramid.level[kMapLevel].width + 2 * kRadius));
 }
 
-int64_t MaskLists::bytes_for(const Grid (&grids)[kLevels]) {
+int64_t MaskLists::bytes_for(const Pyramid& pyramid) {
   int64_t total = 0;
   for (int l = kMapLevel; l < kLevels; l++)
-    total += LevelLists::bytes_for(grids[l]) + 3 * grids[l].stored();
+    total += LevelLists::bytes_for(pyramid.level[l]) + 3 * pyramid.level[l].stored();
   return total;
-}
-
-void MaskLists::need_sources(int fine, int coarse) {
-  const Grid& size = grids_[coarse];
-  for (const int32_t yx : levels_[fine].needed_yx_) {
-    const Pair y = sources(yx >> 16, coarse - fine, size.height);
-    const Pair x = sources(yx & 0xffff, coarse - fine, size.width);
-    Map& map = needed_[coarse];
-    map(y.low, x.low) = map(y.low, x.high) = map(y.high, x.low) = map(y.high, x.high) = 1;
-  }
-}
-
-uint64_t MaskLists::around(Map& map, int y, int x) const {
-  uint64_t bits = 0;
-  for (int row = 0; row < kSide; row++) {
-    const uint8_t* seven = &map(y + row - kRadius, x - kRadius);
-    uint64_t line = 0;
-    for (int i = 0; i < kSide; i++) line |= uint64_t(seven[i]) << i;
-    bits |= line << (kSide * row);
-  }
-  return bits;
 }
 
 void MaskLists::build(const uint8_t* active) {
   for (int l = kMapLevel; l < kLevels; l++) {
-    const Grid& size = grids_[l];
-    LevelLists& lists = levels_[l];
-    lists.clear();
-    for (Map* map : {&active_[l], &needed_[l], &keep_[l]})
-      std::fill(map->at.begin(), map->at.end(), uint8_t(0));
-    const int step = 1 << (l - kMapLevel);
-    for (int y = 0; y < size.height; y++)
-      for (int x = 0; x < size.width; x++) {
-        if (!active[int64_t(y) * step * grids_[kMapLevel].width + x * step]) continue;
-        active_[l](y, x) = 1;
-        lists.add_active(y, x);
-        for (int dy = -1; dy <= 1; dy++) std::memset(&needed_[l](y + dy, x - 1), 1, 3);
-      }
-    for (int fine = kMapLevel; fine < l; fine++) need_sources(fine, l);
-    for (int y = 0; y < size.height; y++)
-      for (int x = 0; x < size.width; x++) {
-        if (!needed_[l](y, x)) continue;
-        lists.add_needed(y, x);
-        if (active_[l](y, x)) continue;
-        const uint64_t near = around(active_[l], y, x);
-        lists.add_fill(y, x, near);
-        for (uint64_t bits = near; bits; bits &= bits - 1) {
-          const int bit = __builtin_ctzll(bits);
-          keep_[l](y + bit / kSide - kRadius, x + bit % kSide - kRadius) = 1;
-        }
-      }
-    for (size_t i = 0; i < lists.active_yx_.size(); i++)
-      lists.keep_[i] = keep_[l](lists.active_yx_[i] >> 16, lists.active_yx_[i] & 0xffff);
+    find_active(l, active);
+    find_needed(l);
+    find_to_fill(l);
   }
 }
 
-FullLists::FullLists(const Grid (&grids)[kLevels]) {
+void MaskLists::find_active(int l, const uint8_t* active) {
+  const Grid grid = pyramid_.level[l];
+  LevelLists& lists = levels_[l];
+  const int step = 1 << (l - kMapLevel);
+  int n = 0;
+  for (int y = 0; y < grid.height; y++) {
+    const uint8_t* from = active + int64_t(y) * step * pyramid_.level[kMapLevel].width;
+    uint8_t* row = active_[l].row(y);
+    for (int x = 0; x < grid.width; x++) {  // write always, count if active: no branch
+      row[x] = from[x * step];
+      lists.active_.at[n] = (y + 1) * grid.pitch() + x + 1;
+      lists.active_.twice[n] = (2 * y + 1) * (2 * grid.width + 2) + 2 * x + 1;
+      lists.active_.yx[n] = y << 16 | x;
+      n += row[x];
+    }
+  }
+  lists.active_.count = n;
+}
+
+void MaskLists::find_needed(int l) {
+  const Grid grid = pyramid_.level[l];
+  Map& needed = needed_[l];
+  std::fill(needed.at.begin(), needed.at.end(), uint8_t(0));
+  for (int y = 0; y < grid.height; y++) {
+    const uint8_t* row = active_[l].row(y);
+    for (int x = 0; x < grid.width; x++) wide_[x] = row[x - 1] | row[x] | row[x + 1];
+    for (int dy = -1; dy <= 1; dy++) {
+      uint8_t* out = needed.row(y + dy);
+      for (int x = 0; x < grid.width; x++) out[x] |= wide_[x];
+    }
+  }
+  std::vector<Pair> columns(std::size_t(pyramid_.level[kMapLevel].width));
+  for (int fine = kMapLevel; fine < l; fine++) {
+    const int shift = l - fine;
+    for (int x = 0; x < pyramid_.level[fine].width; x++) columns[x] = sources(x, shift, grid.width);
+    const auto& list = levels_[fine].needed_;
+    for (int i = 0; i < list.count; i++) {
+      const Pair y = sources(list.yx[i] >> 16, shift, grid.height);
+      const Pair x = columns[list.yx[i] & 0xffff];
+      uint8_t *low = needed.row(y.low), *high = needed.row(y.high);
+      low[x.low] = low[x.high] = high[x.low] = high[x.high] = 1;
+    }
+  }
+}
+
+void MaskLists::find_to_fill(int l) {
+  const Grid grid = pyramid_.level[l];
+  LevelLists& lists = levels_[l];
+  Map& keep = keep_[l];
+  std::fill(keep.at.begin(), keep.at.end(), uint8_t(0));
+  std::fill(std::begin(lists.histogram_), std::end(lists.histogram_), 0);
+  const int pitch = keep.pitch;
+  int n = 0, f = 0;
+  for (int y = 0; y < grid.height; y++) {
+    const uint8_t *needed = needed_[l].row(y), *active = active_[l].row(y);
+    uint8_t* kept = keep.row(y);
+    for (int x = 0; x < grid.width; x++) {
+      const int at = (y + 1) * grid.pitch() + x + 1;
+      lists.needed_.at[n] = at;
+      lists.needed_.yx[n] = y << 16 | x;
+      n += needed[x];
+      if (!needed[x] || active[x]) continue;
+      uint64_t around = 0;
+      for (int row = 0; row < kSide; row++)
+        around |= seven_bits(active + (row - kRadius) * pitch + x - kRadius) << (kSide * row);
+      for (uint64_t bits = around; bits; bits &= bits - 1) {
+        const int bit = __builtin_ctzll(bits);
+        lists.histogram_[bit]++;
+        kept[x + (bit / kSide - kRadius) * pitch + bit % kSide - kRadius] = 1;
+      }
+      lists.fill_.at[f] = at;
+      lists.fill_.yx[f] = y << 16 | x;
+      lists.around_[f++] = around;
+    }
+  }
+  lists.needed_.count = n;
+  lists.fill_.count = f;
+  for (int i = 0; i < lists.active_.count; i++)
+    lists.keep_[i] = keep.row(lists.active_.yx[i] >> 16)[lists.active_.yx[i] & 0xffff];
+}
+
+FullLists::FullLists(const Pyramid& pyramid) {
   for (int l = 1; l < kLevels; l++) {
-    levels_[l].reserve(grids[l]);
-    for (int y = 0; y < grids[l].height; y++)
-      for (int x = 0; x < grids[l].width; x++) levels_[l].add_active(y, x);
+    levels_[l] = LevelLists(pyramid.level[l]);
+    levels_[l].fill_all();
   }
 }
 
-int64_t FullLists::bytes_for(const Grid (&grids)[kLevels]) {
+int64_t FullLists::bytes_for(const Pyramid& pyramid) {
   int64_t total = 0;
-  for (int l = 1; l < kLevels; l++) total += LevelLists::bytes_for(grids[l]);
+  for (int l = 1; l < kLevels; l++) total += LevelLists::bytes_for(pyramid.level[l]);
   return total;
 }
 

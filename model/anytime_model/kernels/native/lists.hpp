@@ -25,13 +25,20 @@ namespace anytime {
 constexpr int kLevels = 6;
 constexpr int kMapLevel = 2;
 
+// The padded image's size and its halvings.
+struct Pyramid {
+  Grid level[kLevels];
+  Pyramid(int height, int width) {
+    for (int l = 0; l < kLevels; l++) level[l] = {height >> l, width >> l};
+  }
+};
+
 class LevelLists {
  public:
-  void reserve(Grid grid);
-  void clear();
-  void add_active(int y, int x);
+  explicit LevelLists(Grid grid = {});
   static int64_t bytes_for(Grid grid);
 
+  void fill_all();  // every pixel is active
   Sites active() const;
   Sites needed() const;
   Sites to_fill() const;
@@ -40,47 +47,52 @@ class LevelLists {
 
  private:
   friend class MaskLists;
-  void add_fill(int y, int x, uint64_t around);
-  void add_needed(int y, int x);
+  // Where pixels are, in their three spellings (see Sites); those not needed stay empty.
+  struct List {
+    std::vector<int32_t> at, twice, yx;
+    int count = 0;
+  };
 
   Grid grid_;
-  std::vector<int32_t> active_at_, active_twice_, active_yx_;
-  std::vector<int32_t> needed_at_, needed_yx_;
-  std::vector<int32_t> fill_at_, fill_yx_;
+  List active_, needed_, fill_;
   std::vector<uint64_t> around_;
   std::vector<uint8_t> keep_, never_;
-  int64_t histogram_[kWindow];
+  int64_t histogram_[kWindow] = {};
 };
 
 class MaskLists {
  public:
-  explicit MaskLists(const Grid (&grids)[kLevels]);
-  // `active`: one byte a pixel of level 2.
+  explicit MaskLists(const Pyramid&);
+  static int64_t bytes_for(const Pyramid&);
+
+  // `active`: one byte a pixel of level 2, 0 or 1.
   void build(const uint8_t* active);
   const LevelLists& level(int l) const { return levels_[l]; }
-  // What they take, at most, before any is made.
-  static int64_t bytes_for(const Grid (&grids)[kLevels]);
 
  private:
-  struct Map {  // one byte a pixel, with a border of kRadius
+  // One byte a pixel, with a border of kRadius and a byte at the end, as 8 are read where 7 count.
+  struct Map {
     int pitch = 0;
     std::vector<uint8_t> at;
-    uint8_t& operator()(int y, int x) { return at[std::size_t(y + kRadius) * pitch + x + kRadius]; }
+    explicit Map(Grid grid = {});
+    uint8_t* row(int y) { return at.data() + std::size_t(y + kRadius) * pitch + kRadius; }
   };
-  void need_sources(int fine, int coarse);
-  uint64_t around(Map&, int y, int x) const;
+  void find_active(int level, const uint8_t* active);
+  void find_needed(int level);
+  void find_to_fill(int level);
 
-  Grid grids_[kLevels];
+  Pyramid pyramid_;
   LevelLists levels_[kLevels];
   Map active_[kLevels], needed_[kLevels], keep_[kLevels];
+  std::vector<uint8_t> wide_;  // a row's scratch
 };
 
 // Every pixel of every level but the image's, for stages without a mask.
 class FullLists {
  public:
-  explicit FullLists(const Grid (&grids)[kLevels]);
+  explicit FullLists(const Pyramid&);
+  static int64_t bytes_for(const Pyramid&);
   const LevelLists& level(int l) const { return levels_[l]; }
-  static int64_t bytes_for(const Grid (&grids)[kLevels]);
 
  private:
   LevelLists levels_[kLevels];

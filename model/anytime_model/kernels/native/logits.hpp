@@ -32,29 +32,24 @@ ANYTIME_INLINE float exp_negative(float x) {
 }
 
 inline void confidence(const ConfidenceCall& c, int first, int last) {
-  float value[kTogether], most[kTogether], total[kTogether], moment[kTogether];
+  float value[kMostOutputs][kTogether];
+  float most[kTogether], total[kTogether], moment[kTogether];
   for (int begin = first; begin < last; begin += kTogether) {
     const int count = last - begin < kTogether ? last - begin : kTogether;
-    const auto gather = [&](int k) {
-      for (int i = 0; i < count; i++)
-        value[i] = c.logits[int64_t(c.sites.at[begin + i]) * c.channels + k];
-      for (int i = count; i < kTogether; i++) value[i] = 0;
-    };
-    for (int i = 0; i < kTogether; i++) most[i] = -__builtin_inff(), total[i] = moment[i] = 0;
-    for (int k = 0; k < c.channels; k++) {
-      gather(k);
-      for (int i = 0; i < kTogether; i++) most[i] = value[i] > most[i] ? value[i] : most[i];
+    for (int i = 0; i < kTogether; i++) {
+      const int site = i < count ? begin + i : begin;
+      const float* pixel = c.logits + int64_t(c.sites.at[site]) * c.channels;
+      for (int k = 0; k < c.channels; k++) value[k][i] = pixel[k];
     }
-    if (!c.heat) {
-      for (int k = 0; k < c.channels; k++) {
-        gather(k);
-        for (int i = 0; i < kTogether; i++) {
-          const float below = value[i] - most[i], e = exp_negative(below);
-          total[i] += e;
-          moment[i] += e * below;
-        }
+    for (int i = 0; i < kTogether; i++) most[i] = value[0][i], total[i] = moment[i] = 0;
+    for (int k = 1; k < c.channels; k++)
+      for (int i = 0; i < kTogether; i++) most[i] = value[k][i] > most[i] ? value[k][i] : most[i];
+    for (int k = 0; k < c.channels && !c.heat; k++)
+      for (int i = 0; i < kTogether; i++) {
+        const float below = value[k][i] - most[i], e = exp_negative(below);
+        total[i] += e;
+        moment[i] += e * below;
       }
-    }
     for (int i = 0; i < count; i++) {
       const int yx = c.sites.yx[begin + i];
       const int64_t pixel = int64_t(yx >> 16) * c.width + (yx & 0xffff);
@@ -65,47 +60,53 @@ inline void confidence(const ConfidenceCall& c, int first, int last) {
   }
 }
 
+// One row of a map, 64 columns and their neighbours, channel by channel; edges repeated.
+using Planes = float[kMostOutputs][kTogether + 2];
+
+inline void load_planes(const DecodeCall& c, int row, int begin, Planes& planes) {
+  for (int j = 0; j < kTogether + 2; j++) {
+    int x = begin - 1 + j;
+    x = x < 0 ? 0 : x < c.width ? x : c.width - 1;
+    const float* pixel = c.logits + (int64_t(row) * c.width + x) * c.channels;
+    for (int k = 0; k < c.channels; k++) planes[k][j] = pixel[k];
+  }
+}
+
 // Rows [first, last) of the labels: bilinear upsampling by 4 (pixel centres at half-integers, edges
-// repeated), then the first channel with the largest value. The upsampled map is never stored: only
-// 64 columns of it at a time, channel by channel.
+// repeated), then the first channel with the largest value. The upsampled map is never stored: of
+// the four image pixels that lie in a map's column, each keeps its best value and label so far.
 inline void decode(const DecodeCall& c, int first, int last) {
-  constexpr int kColumns = kTogether / 4 + 2;
-  for (int y = first; y < last; y++) {
-    float source = (float(y) + 0.5f) * 0.25f - 0.5f;
-    if (source < 0) source = 0;
-    const int top = int(source), bottom = top + 1 < c.height ? top + 1 : top;
-    const float low = source - float(top), high = 1 - low;
-    const float* upper = c.logits + int64_t(top) * c.width * c.channels;
-    const float* lower = c.logits + int64_t(bottom) * c.width * c.channels;
-    for (int begin = 0; begin < c.out_width; begin += kTogether) {
-      // Columns begin/4 - 1 .. begin/4 + 16 of the map decide these 64 pixels.
-      float best[kTogether];
-      int32_t label[kTogether];
-      for (int i = 0; i < kTogether; i++) best[i] = -__builtin_inff(), label[i] = 0;
-      const float* up[kColumns];
-      const float* down[kColumns];
-      for (int j = 0; j < kColumns; j++) {
-        int x = begin / 4 - 1 + j;
-        x = x < 0 ? 0 : x < c.width ? x : c.width - 1;
-        up[j] = upper + int64_t(x) * c.channels;
-        down[j] = lower + int64_t(x) * c.channels;
-      }
+  constexpr float kBefore[4] = {0.375f, 0.125f, 0, 0}, kAt[4] = {0.625f, 0.875f, 0.875f, 0.625f},
+                  kAfter[4] = {0, 0, 0.125f, 0.375f};
+  Planes planes[2];
+  float best[4][kTogether], blend[kTogether + 2];
+  int32_t label[4][kTogether];
+  for (int begin = 0; 4 * begin < c.out_width; begin += kTogether) {
+    int held[2] = {-1, -1};  // the rows that the planes hold: even ones in the first
+    for (int y = first; y < last; y++) {
+      float source = (float(y) + 0.5f) * 0.25f - 0.5f;
+      if (source < 0) source = 0;
+      const int top = int(source), bottom = top + 1 < c.height ? top + 1 : top;
+      const float low = source - float(top), high = 1 - low;
+      const int rows[2] = {top, bottom};
+      for (const int row : rows)
+        if (held[row % 2] != row) load_planes(c, held[row % 2] = row, begin, planes[row % 2]);
+      for (int i = 0; i < 4; i++)
+        for (int x = 0; x < kTogether; x++) best[i][x] = -__builtin_inff(), label[i][x] = 0;
       for (int k = 0; k < c.channels; k++) {
-        float column[kColumns];
-        for (int j = 0; j < kColumns; j++) column[j] = high * up[j][k] + low * down[j][k];
-        for (int j = 0; j < kTogether / 4; j++) {
-          const float a = column[j], b = column[j + 1], d = column[j + 2];
-          const float four[4] = {0.375f * a + 0.625f * b, 0.125f * a + 0.875f * b,
-                                 0.875f * b + 0.125f * d, 0.625f * b + 0.375f * d};
-          for (int i = 0; i < 4; i++) {
-            const bool better = four[i] > best[4 * j + i];
-            best[4 * j + i] = better ? four[i] : best[4 * j + i];
-            label[4 * j + i] = better ? k : label[4 * j + i];
+        const float *upper = planes[top % 2][k], *lower = planes[bottom % 2][k];
+        for (int x = 0; x < kTogether + 2; x++) blend[x] = high * upper[x] + low * lower[x];
+        for (int i = 0; i < 4; i++)
+          for (int x = 0; x < kTogether; x++) {
+            const float value = kBefore[i] * blend[x] + kAt[i] * blend[x + 1] +
+                                kAfter[i] * blend[x + 2];
+            label[i][x] = value > best[i][x] ? k : label[i][x];
+            best[i][x] = value > best[i][x] ? value : best[i][x];
           }
-        }
       }
-      uint8_t* out = c.labels + int64_t(y) * c.out_width + begin;
-      for (int i = 0; i < kTogether && begin + i < c.out_width; i++) out[i] = uint8_t(label[i]);
+      uint8_t* out = c.labels + int64_t(y) * c.out_width;
+      const int end = c.out_width < 4 * (begin + kTogether) ? c.out_width : 4 * (begin + kTogether);
+      for (int x = 4 * begin; x < end; x++) out[x] = uint8_t(label[x % 4][x / 4 - begin]);
     }
   }
 }

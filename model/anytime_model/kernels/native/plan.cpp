@@ -12,22 +12,23 @@ void require(bool held, int index, const char* what) {
   if (!held) throw Refusal("operation " + std::to_string(index) + ": " + what);
 }
 
+Pyramid checked(int height, int width) {
+  constexpr int kMultiple = 1 << (kLevels - 1);
+  if (height < kMultiple || width < kMultiple || height % kMultiple || width % kMultiple ||
+      height > kMostSide || width > kMostSide)
+    throw Refusal("a padded image's sides must be multiples of 32 from 32 to 32768 px");
+  return Pyramid(height, width);
+}
+
 }  // namespace
 
 Plan::Plan(std::shared_ptr<const Model> model, int height, int width,
            std::vector<AnytimeSlot> slots, std::vector<AnytimeOp> ops, const int32_t* ends)
     : model_(std::move(model)),
-      grids_{},
+      pyramid_(checked(height, width)),
       slots_(std::move(slots)),
       ops_(std::move(ops)),
-      full_([&]() -> const Grid(&)[kLevels] {
-        constexpr int kMultiple = 1 << (kLevels - 1);
-        if (height < kMultiple || width < kMultiple || height % kMultiple || width % kMultiple ||
-            height > kMostSide || width > kMostSide)
-          throw Refusal("a padded image's sides must be multiples of 32 from 32 to 32768 px");
-        for (int l = 0; l < kLevels; l++) grids_[l] = {height >> l, width >> l};
-        return grids_;
-      }()) {
+      full_(pyramid_) {
   if (slots_.size() < 2 || slots_.size() > kMostSlots || ops_.size() > kMostOps)
     throw Refusal("a plan has 2 to 4096 slots and at most 65536 operations");
   for (const AnytimeSlot& slot : slots_)
@@ -48,7 +49,7 @@ Plan::Plan(std::shared_ptr<const Model> model, int height, int width,
   for (int i = 0; i < int(ops_.size()); i++) {
     check(ops_[i], i);
     const AnytimeSlot& out = slots_[ops_[i].out];
-    if (ops_[i].keep) kept = std::max(kept, grids_[out.level].stored() * out.channels);
+    if (ops_[i].keep) kept = std::max(kept, pyramid_.level[out.level].stored() * out.channels);
   }
   kept_ = Buffer(kept * int64_t(sizeof(float)));
   for (const AnytimeSlot& slot : slots_)
@@ -115,17 +116,17 @@ void Plan::check(const AnytimeOp& op, int i) const {
 
 int64_t Plan::slot_bytes(const AnytimeSlot& slot) const {
   const int64_t element = slot.floats ? int64_t(sizeof(float)) : kernels().element_size;
-  return grids_[slot.level].stored() * slot.channels * element;
+  return pyramid_.level[slot.level].stored() * slot.channels * element;
 }
 
 int64_t Plan::scratch_bytes() const {
-  int64_t total = kept_.bytes() + FullLists::bytes_for(grids_);
+  int64_t total = kept_.bytes() + FullLists::bytes_for(pyramid_);
   for (const Buffer& buffer : scratch_) total += buffer.bytes();
   return total;
 }
 
 int64_t Plan::run_bytes() const {
-  int64_t total = MaskLists::bytes_for(grids_) + grids_[kMapLevel].pixels() * 9;
+  int64_t total = MaskLists::bytes_for(pyramid_) + pyramid_.level[kMapLevel].pixels() * 9;
   for (const AnytimeSlot& slot : slots_)
     if (slot.per_run) total += slot_bytes(slot);
   return total;

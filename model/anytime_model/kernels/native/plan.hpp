@@ -38,7 +38,7 @@ class Plan {
   const Kernels& kernels() const { return *model_->kernels; }
 
   std::shared_ptr<const Model> model_;
-  Grid grids_[kLevels];
+  Pyramid pyramid_;
   std::vector<AnytimeSlot> slots_;
   std::vector<AnytimeOp> ops_;
   int ends_[ANYTIME_STAGES];
@@ -57,6 +57,7 @@ class Run {
   void settle(Measure, bool decide, float least, float most);
   void mask(const uint8_t* active);
   void read(float* map, float* confidence, uint8_t* active) const;
+  int operation() const { return op_; }
   int64_t macs() const { return macs_; }
 
  private:

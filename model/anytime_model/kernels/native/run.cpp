@@ -21,10 +21,10 @@ using Clock = std::chrono::steady_clock;
 
 }  // namespace
 
-Run::Run(std::shared_ptr<const Plan> plan) : plan_(std::move(plan)), mask_lists_(plan_->grids_) {
+Run::Run(std::shared_ptr<const Plan> plan) : plan_(std::move(plan)), mask_lists_(plan_->pyramid_) {
   for (const AnytimeSlot& slot : plan_->slots_)
     own_.push_back(slot.per_run ? Buffer(plan_->slot_bytes(slot)) : Buffer());
-  const size_t pixels = size_t(plan_->grids_[kMapLevel].pixels());
+  const size_t pixels = size_t(plan_->pyramid_.level[kMapLevel].pixels());
   active_.resize(pixels);
   confidence_.resize(pixels);
   measure_.resize(pixels);
@@ -58,7 +58,7 @@ void Run::share(int first, int last, int least, const Body& body) const {
 
 void Run::start(const uint8_t* bytes, const float* floats, int height, int width,
                 const float* scale, const float* offset) {
-  const Grid& grid = plan_->grids_[0];
+  const Grid& grid = plan_->pyramid_.level[0];
   constexpr int kMultiple = 1 << (kLevels - 1);
   if (height < 1 || width < 1 || height > grid.height || width > grid.width ||
       height <= grid.height - kMultiple || width <= grid.width - kMultiple)
@@ -77,15 +77,14 @@ void Run::start(const uint8_t* bytes, const float* floats, int height, int width
 bool Run::advance(int64_t slice_us) {
   if (stage_ >= ANYTIME_STAGES) throw Refusal("the last map has been made, or there is no image");
   const auto deadline = Clock::now() + std::chrono::microseconds(slice_us);
-  for (; op_ < plan_->ends_[stage_]; op_++, first_ = 0) {
+  while (op_ < plan_->ends_[stage_]) {
     const AnytimeOp& op = plan_->ops_[op_];
-    const int count = sites(op).count, size = piece(op);
-    while (first_ < count) {
-      const int last = std::min(first_ + size, count);
-      step(op, first_, last);
-      first_ = last;
-      if (slice_us > 0 && Clock::now() >= deadline) return true;
-    }
+    const int count = sites(op).count;
+    const int last = std::min(first_ + piece(op), count);
+    if (first_ < last) step(op, first_, last);
+    first_ = last;
+    if (last == count) op_++, first_ = 0;
+    if (slice_us > 0 && op_ < plan_->ends_[stage_] && Clock::now() >= deadline) return true;
   }
   stage_++;
   return false;
@@ -113,7 +112,7 @@ void Run::conv(const AnytimeOp& op, int first, int last) {
   const ConvCall call{
       &conv.packed,
       buffer(op.in[0]),
-      plan_->grids_[plan_->slots_[op.in[0]].level].pitch(),
+      plan_->pyramid_.level[plan_->slots_[op.in[0]].level].pitch(),
       sites(op),
       buffer(op.out),
       op.residual < 0 ? nullptr : buffer(op.residual),
@@ -148,7 +147,7 @@ void Run::fill(const AnytimeOp& op, int first, int last) {
   const FillCall call{
       sites(op),
       out.channels,
-      plan_->grids_[out.level].pitch(),
+      plan_->pyramid_.level[out.level].pitch(),
       static_cast<const float*>(plan_->kept_.get()),
       buffer(op.out),
       op.residual < 0 ? nullptr : buffer(op.residual),
@@ -170,7 +169,7 @@ void Run::mix(const AnytimeOp& op, int first, int last) {
   call.pool = op.pool != 0;
   for (int t = 0; t < op.inputs; t++) {
     const int level = plan_->slots_[op.in[t]].level;
-    call.term[t] = {buffer(op.in[t]), plan_->grids_[level], level - out.level + (op.pool != 0)};
+    call.term[t] = {buffer(op.in[t]), plan_->pyramid_.level[level], level - out.level + (op.pool != 0)};
   }
   call.out = buffer(op.out);
   call.out_channels = out.channels;
@@ -189,7 +188,7 @@ void Run::settle(Measure measure, bool decide, float least, float most) {
   const ConfidenceCall call{static_cast<const float*>(buffer(kMapSlot)),
                             map.channels,
                             where,
-                            plan_->grids_[kMapLevel].width,
+                            plan_->pyramid_.level[kMapLevel].width,
                             measure == Measure::maximum,
                             measure == Measure::entropy,
                             confidence_.data(),
@@ -209,7 +208,7 @@ void Run::mask(const uint8_t* active) {
 }
 
 void Run::read(float* map, float* confidence, uint8_t* active) const {
-  const Grid& grid = plan_->grids_[kMapLevel];
+  const Grid& grid = plan_->pyramid_.level[kMapLevel];
   const int64_t row = int64_t(grid.width) * plan_->slots_[kMapSlot].channels;
   const float* from = static_cast<const float*>(buffer(kMapSlot));
   const int64_t channels = plan_->slots_[kMapSlot].channels;

@@ -17,8 +17,6 @@ struct Simd {
   static constexpr int tile_pixels(int vectors) {
     return vectors == 1 ? 8 : vectors == 2 ? 6 : vectors == 3 ? 4 : 3;
   }
-  // The same for groups of single channels.
-  static constexpr int dot_pixels(int channels) { return channels <= 2 ? 4 : channels <= 4 ? 3 : 1; }
 
   static ANYTIME_INLINE Mask first(int n) {
     return _mm256_cmpgt_epi32(_mm256_set1_epi32(n), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
@@ -32,10 +30,20 @@ struct Simd {
   static ANYTIME_INLINE V add(V a, V b) { return _mm256_add_ps(a, b); }
   static ANYTIME_INLINE V max(V a, V b) { return _mm256_max_ps(a, b); }
   static ANYTIME_INLINE V fma(V a, V b, V c) { return _mm256_fmadd_ps(a, b, c); }
-  static ANYTIME_INLINE float sum(V v) {
-    __m128 four = _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));
-    four = _mm_add_ps(four, _mm_movehl_ps(four, four));
-    return _mm_cvtss_f32(_mm_add_ss(four, _mm_shuffle_ps(four, four, 1)));
+  // Lane i of the result is the sum over the lanes of v[i].
+  static ANYTIME_INLINE V sums(const V (&v)[lanes]) {
+    const V a = fours(v[0], v[1], v[2], v[3]), b = fours(v[4], v[5], v[6], v[7]);
+    return add(_mm256_permute2f128_ps(a, b, 0x20), _mm256_permute2f128_ps(a, b, 0x31));
+  }
+
+ private:
+  // Four sums in each half, of that half's lanes.
+  static ANYTIME_INLINE V fours(V a, V b, V c, V d) {
+    const V ab = add(_mm256_unpacklo_ps(a, b), _mm256_unpackhi_ps(a, b));
+    const V cd = add(_mm256_unpacklo_ps(c, d), _mm256_unpackhi_ps(c, d));
+    const __m256d x = _mm256_castps_pd(ab), y = _mm256_castps_pd(cd);
+    return add(_mm256_castpd_ps(_mm256_unpacklo_pd(x, y)),
+               _mm256_castpd_ps(_mm256_unpackhi_pd(x, y)));
   }
 };
 

@@ -17,8 +17,6 @@ struct Simd {
   static constexpr int tile_pixels(int vectors) {
     return vectors == 1 ? 12 : vectors == 2 ? 12 : vectors == 3 ? 8 : 6;
   }
-  // The same for groups of single channels.
-  static constexpr int dot_pixels(int channels) { return channels <= 2 ? 8 : channels <= 4 ? 4 : 2; }
 
   static ANYTIME_INLINE Mask first(int n) { return Mask((1u << n) - 1); }
   static ANYTIME_INLINE V zero() { return _mm512_setzero_ps(); }
@@ -30,7 +28,26 @@ struct Simd {
   static ANYTIME_INLINE V add(V a, V b) { return _mm512_add_ps(a, b); }
   static ANYTIME_INLINE V max(V a, V b) { return _mm512_max_ps(a, b); }
   static ANYTIME_INLINE V fma(V a, V b, V c) { return _mm512_fmadd_ps(a, b, c); }
-  static ANYTIME_INLINE float sum(V v) { return _mm512_reduce_add_ps(v); }
+  // Lane i of the result is the sum over the lanes of v[i].
+  static ANYTIME_INLINE V sums(const V (&v)[lanes]) {
+    V quad[4];  // four sums in each quarter, of that quarter's lanes
+    ANYTIME_UNROLL
+    for (int i = 0; i < 4; i++) quad[i] = fours(v[4 * i], v[4 * i + 1], v[4 * i + 2], v[4 * i + 3]);
+    const V low = halves(quad[0], quad[1]), high = halves(quad[2], quad[3]);
+    return add(_mm512_shuffle_f32x4(low, high, 0x88), _mm512_shuffle_f32x4(low, high, 0xdd));
+  }
+
+ private:
+  static ANYTIME_INLINE V fours(V a, V b, V c, V d) {
+    const V ab = add(_mm512_unpacklo_ps(a, b), _mm512_unpackhi_ps(a, b));
+    const V cd = add(_mm512_unpacklo_ps(c, d), _mm512_unpackhi_ps(c, d));
+    const __m512d x = _mm512_castps_pd(ab), y = _mm512_castps_pd(cd);
+    return add(_mm512_castpd_ps(_mm512_unpacklo_pd(x, y)),
+               _mm512_castpd_ps(_mm512_unpackhi_pd(x, y)));
+  }
+  static ANYTIME_INLINE V halves(V a, V b) {
+    return add(_mm512_shuffle_f32x4(a, b, 0x44), _mm512_shuffle_f32x4(a, b, 0xee));
+  }
 };
 
 }  // namespace

@@ -14,7 +14,6 @@ struct Simd {
   static constexpr int tile_pixels(int vectors) {
     return vectors == 1 ? 8 : vectors == 2 ? 4 : vectors == 3 ? 3 : 2;
   }
-  static constexpr int dot_pixels(int channels) { return channels <= 1 ? 8 : 4; }
 
   static ANYTIME_INLINE Mask first(int n) { return n; }
   static ANYTIME_INLINE V zero() { return V{0, 0, 0, 0}; }
@@ -36,7 +35,12 @@ struct Simd {
   static ANYTIME_INLINE V add(V a, V b) { return a + b; }
   static ANYTIME_INLINE V max(V a, V b) { return a > b ? a : b; }
   static ANYTIME_INLINE V fma(V a, V b, V c) { return a * b + c; }
-  static ANYTIME_INLINE float sum(V v) { return (v[0] + v[1]) + (v[2] + v[3]); }
+  // Lane i of the result is the sum over the lanes of v[i].
+  static ANYTIME_INLINE V sums(const V (&v)[lanes]) {
+    V total;
+    for (int i = 0; i < lanes; i++) total[i] = (v[i][0] + v[i][1]) + (v[i][2] + v[i][3]);
+    return total;
+  }
 };
 
 }  // namespace
