@@ -1,23 +1,70 @@
-"""The command `anytime-model`: it parses, calls, prints, and turns errors into messages."""
+"""The command `anytime-model`: it parses, calls, prints, and turns errors into messages.
+
+A subcommand's module is imported when it is called, so that counting multiply-adds does not wait
+for the libraries of training, and a model can be run where those are not installed.
+"""
 
 import sys
+from importlib import import_module
+from importlib.util import find_spec
+from typing import Any
 
 import typer
+from typer.core import TyperGroup
 
-from anytime_model.commands.agree import agree
-from anytime_model.commands.convert import convert
-from anytime_model.commands.flops import flops
-from anytime_model.commands.run import run
-from anytime_model.errors import AnytimeModelError
+from anytime_model.errors import AnytimeModelError, ConfigError
+
+NEEDS = {
+    "run": (),
+    "convert": (),
+    "flops": (),
+    "agree": (),
+    "train": ("albumentations", "torchmetrics"),
+    "finish": ("albumentations", "torchmetrics"),
+    "evaluate": ("matplotlib", "torchmetrics"),
+}
+"""Subcommands, in the order of the help, and what each needs beyond the `model` extra."""
+
+
+class OnDemand(TyperGroup):
+    """Subcommands by name, from `anytime_model.commands`."""
+
+    def list_commands(self, ctx: Any) -> list[str]:  # noqa: ARG002
+        """Those that can run here."""
+        return [name for name in NEEDS if not _missing(name)]
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:  # noqa: ARG002
+        """One of them, imported now.
+
+        Raises:
+            ConfigError: packages that it needs are not installed.
+        """
+        if cmd_name not in NEEDS:
+            return None
+        missing = _missing(cmd_name)
+        if missing:
+            raise ConfigError(
+                f"`{cmd_name}` needs {', '.join(missing)}, not installed here. "
+                "Run `pip install 'anytime-dense[train]'`."
+            )
+        function = getattr(import_module(f"anytime_model.commands.{cmd_name}"), cmd_name)
+        alone = typer.Typer(add_completion=False)
+        alone.command(cmd_name)(function)
+        return typer.main.get_command(alone)
+
 
 app = typer.Typer(
+    cls=OnDemand,
     help="Build, count, check, train and run anytime networks.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for command in (run, convert, flops, agree):
-    app.command()(command)
+
+
+@app.callback()
+def _anytime_model() -> None:
+    """Build, count, check, train and run anytime networks."""
 
 
 def main() -> None:
@@ -27,6 +74,10 @@ def main() -> None:
     except AnytimeModelError as error:
         typer.echo(f"anytime-model: {error}", err=True)
         sys.exit(2)
+
+
+def _missing(name: str) -> list[str]:
+    return [package for package in NEEDS[name] if find_spec(package) is None]
 
 
 if __name__ == "__main__":
