@@ -1,6 +1,6 @@
 """Which engine runs a model: the one that was asked for, or the fastest that works here.
 
-The choice is explicit, `ANYTIME_ENGINE=auto|torch|native` or the caller's; only "auto"
+The choice is explicit, `ANYTIME_ENGINE=auto|torch|native|openvino` or the caller's; only "auto"
 ever falls back, and then says once why.
 """
 
@@ -13,6 +13,7 @@ import torch
 from anytime_model.checkpoint import Checkpoint
 from anytime_model.engines.base import Engine
 from anytime_model.engines.native import Dtype, NativeEngine
+from anytime_model.engines.openvino_engine import OpenVinoEngine
 from anytime_model.engines.torch_engine import TorchEngine
 from anytime_model.errors import ConfigError
 from anytime_model.kernels.library import KernelError
@@ -26,6 +27,7 @@ class EngineKind(StrEnum):
     AUTO = "auto"
     TORCH = "torch"
     NATIVE = "native"
+    OPENVINO = "openvino"
 
 
 class EngineFallbackWarning(UserWarning):
@@ -72,13 +74,15 @@ def make_engine(
         device: of the torch engine. "auto" on any device but the CPU is torch.
 
     Raises:
-        ConfigError: the kind is unknown.
+        ConfigError: the kind is unknown, or the openvino package is not installed.
         KernelError: the native engine was asked for by name and cannot run here.
     """
     wanted = kind_from_environment() if kind is None else parse_kind(kind)
     match wanted:
         case EngineKind.NATIVE:
             return NativeEngine(checkpoint, dtype=dtype)
+        case EngineKind.OPENVINO:
+            return OpenVinoEngine(checkpoint, dtype=dtype)
         case EngineKind.AUTO if torch.device(device).type == "cpu":
             try:
                 return NativeEngine(checkpoint, dtype=dtype)

@@ -1,0 +1,219 @@
+"""The OpenVINO engine: the network cut at its exits, each part compiled as a dense graph.
+
+For CPUs where the native kernels have no fast path. It knows nothing of masks inside a stage:
+every position is computed, and where a mask is on, the map keeps its earlier value. So it is the
+network of the definition as long as nothing is masked; where something is, active positions see
+true features around them and not interpolated ones.
+
+A graph is compiled for one image size, which takes seconds; the sizes used last are kept.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections import OrderedDict
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from anytime_model.checkpoint import Checkpoint
+from anytime_model.confidence import Criterion
+from anytime_model.config import NUM_EXITS
+from anytime_model.engines.base import (
+    Decoded,
+    ExitResult,
+    Keypoints,
+    Pause,
+    SegmentationMap,
+    check_image,
+)
+from anytime_model.errors import ConfigError, FinishedError
+from anytime_model.flops import ConvCost, conv_costs, stage_macs
+from anytime_model.tasks import decode_keypoints, decode_labels
+
+POLL_MS = 2
+"""How often `pause` is called while a graph runs."""
+
+MOST_SIZES = 4
+
+Maps = NDArray[np.float32]
+
+
+class OpenVinoEngine:
+    """Runs a checkpoint with OpenVINO on the CPU.
+
+    Args:
+        checkpoint: network and card.
+        dtype: "f32", or "bf16" where the CPU has it.
+        threads: None leaves it to OpenVINO.
+
+    Raises:
+        ConfigError: the openvino package is not installed.
+    """
+
+    sparse = False
+
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        *,
+        dtype: Literal["f32", "bf16"] = "f32",
+        threads: int | None = None,
+    ) -> None:
+        try:
+            import openvino  # noqa: PLC0415  an optional extra
+        except ImportError as e:
+            raise ConfigError(
+                "the openvino engine needs the openvino package. "
+                "Install anytime-dense[openvino], or choose another engine."
+            ) from e
+        self.card = checkpoint.card
+        self.network = checkpoint.network
+        self._openvino: Any = openvino
+        self._dtype = dtype
+        self._options = {"INFERENCE_PRECISION_HINT": dtype, "NUM_STREAMS": "1"}
+        if threads is not None:
+            self._options["INFERENCE_NUM_THREADS"] = str(threads)
+        self._graphs: OrderedDict[tuple[int, int], list[Any]] = OrderedDict()
+        self._mean = torch.tensor(self.card.mean).view(1, 3, 1, 1)
+        self._std = torch.tensor(self.card.std).view(1, 3, 1, 1)
+
+    @property
+    def name(self) -> str:
+        """What computes."""
+        return f"openvino-{self._dtype}"
+
+    def begin(self, image: NDArray[np.uint8]) -> OpenVinoRun:
+        """See `Engine.begin`. The first image of a size waits for its graphs to be compiled."""
+        check_image(image)
+        pixels = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1).unsqueeze(0)
+        with torch.inference_mode():
+            state = self.network.begin((pixels.float() / 255 - self._mean) / self._std)
+        padded = np.ascontiguousarray(state.features[0].numpy())
+        graphs = self._compiled((padded.shape[2], padded.shape[3]))
+        return OpenVinoRun(self, graphs, padded, state.image_size)
+
+    def decode(self, result: ExitResult) -> Decoded:
+        """See `Engine.decode`."""
+        logits = torch.from_numpy(np.ascontiguousarray(result.logits)).unsqueeze(0)
+        if self.card.config.task == "pose":
+            return Keypoints(decode_keypoints(logits, result.image_size)[0].numpy())
+        return SegmentationMap(decode_labels(logits, result.image_size)[0].numpy())
+
+    def _compiled(self, size: tuple[int, int]) -> list[Any]:
+        graphs = self._graphs.pop(size, None)
+        if graphs is None:
+            graphs = self._compile(size)
+            while len(self._graphs) >= MOST_SIZES:
+                self._graphs.popitem(last=False)
+        self._graphs[size] = graphs
+        return graphs
+
+    def _compile(self, size: tuple[int, int]) -> list[Any]:
+        core = self._openvino.Core()
+        graphs = []
+        features: tuple[Tensor, ...] = (torch.zeros(1, 3, *size),)
+        for stage, exit_ in zip(self.network.stages, self.network.exits, strict=True):
+            part = _Part(stage, exit_).eval()
+            with torch.inference_mode():
+                made = part(*features)
+            with warnings.catch_warnings():
+                # The converter traces with torch.jit, which torch deprecates.
+                warnings.simplefilter("ignore", DeprecationWarning)
+                warnings.simplefilter("ignore", torch.jit.TracerWarning)
+                model = self._openvino.convert_model(part, example_input=features)
+            model.reshape({i: list(x.shape) for i, x in enumerate(features)})
+            graphs.append(core.compile_model(model, "CPU", self._options))
+            features = tuple(torch.zeros(x.shape) for x in made[:-1])
+        return graphs
+
+
+class _Part(nn.Module):
+    """One stage and its exit as a function of tensors only, for tracing."""
+
+    def __init__(self, stage: nn.Module, exit_: nn.Module) -> None:
+        super().__init__()
+        self.stage = stage
+        self.exit = exit_
+
+    def forward(self, *features: Tensor) -> tuple[Tensor, ...]:
+        branches = self.stage(features, None, _never)
+        return (*branches, self.exit(branches, None))
+
+
+def _never() -> None:
+    """The pause while tracing."""
+
+
+class OpenVinoRun:
+    """One image on its way through an OpenVINO engine."""
+
+    def __init__(
+        self,
+        engine: OpenVinoEngine,
+        graphs: Sequence[Any],
+        image: Maps,
+        image_size: tuple[int, int],
+    ) -> None:
+        self._engine = engine
+        self._graphs = graphs
+        self._features: list[Maps] | None = [image]
+        self._padded = image.shape[2:]
+        self._image_size = image_size
+        self._exit = 0
+        self._logits: Tensor | None = None
+        self._active: Tensor | None = None
+
+    @property
+    def exit(self) -> int:
+        """Exits made so far."""
+        return self._exit
+
+    def advance(self, criterion: Criterion | None = None, pause: Pause | None = None) -> ExitResult:
+        """See `Run.advance`."""
+        features, self._features = self._features, None
+        if features is None:
+            raise FinishedError(
+                f"this run is over after exit {self._exit}; begin again with another image."
+            )
+        *made, new = _infer(self._graphs[self._exit], features, pause)
+        logits = torch.from_numpy(new)
+        if self._active is not None and self._logits is not None:
+            logits = torch.where(self._active, logits, self._logits)
+        if criterion is not None:
+            unsettled = criterion(logits)
+            self._active = unsettled if self._active is None else self._active & unsettled
+        self._logits = logits
+        self._exit += 1
+        if self._exit < NUM_EXITS:
+            self._features = made
+        card = self._engine.card
+        confidence = card.task.confidence(logits)[0, 0]
+        active = torch.ones_like(confidence, dtype=torch.bool)
+        costs = conv_costs(card.config, int(self._padded[0]), int(self._padded[1]))
+        return ExitResult(
+            exit=self._exit,
+            image_size=self._image_size,
+            logits=logits[0].numpy(),
+            confidence=confidence.numpy(),
+            active=(active if self._active is None else self._active[0, 0]).numpy(),
+            macs=round(stage_macs(costs, self._exit, None, ConvCost.executed)),
+        )
+
+
+def _infer(graph: Any, inputs: Sequence[Maps], pause: Pause | None) -> list[Maps]:
+    """Run a graph; its outputs are copies. `pause` may raise, which cancels it."""
+    request = graph.create_infer_request()
+    request.start_async(dict(enumerate(inputs)))
+    try:
+        while not request.wait_for(POLL_MS):
+            if pause is not None:
+                pause()
+    except BaseException:
+        request.cancel()
+        raise
+    return [np.array(tensor.data, np.float32) for tensor in request.output_tensors]

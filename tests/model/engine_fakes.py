@@ -1,0 +1,84 @@
+"""Engines that the tests run, and criteria that paint a mask instead of judging."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from anytime_model.checkpoint import Checkpoint
+from anytime_model.engines.native import NativeEngine
+from anytime_model.kernels.library import KernelError, load
+from model.model_fakes import random_image, tiny_card, tiny_network
+
+TOLERANCE = 1e-4
+"""Of the largest absolute logit, as for the reference files."""
+
+
+def native_isas():
+    """Instruction sets with float32 kernels here; empty where nothing is built."""
+    try:
+        return [isa for isa in load().isas if not isa.endswith("bf16")]
+    except KernelError:
+        return []
+
+
+def tiny_checkpoint(task="segmentation", **changes):
+    """A tiny network of random weights with its card."""
+    return Checkpoint(tiny_network(task, **changes), tiny_card(task, **changes))
+
+
+def native(checkpoint, isa=None, **options):
+    """A native engine."""
+    return NativeEngine(checkpoint, isa=isa, **options)
+
+
+def smooth_pixels(height, width, seed=0):
+    """An (H, W, 3) uint8 image whose map varies: parts of it are sure and parts are not."""
+    values = random_image(1, height, width, seed)[0].permute(1, 2, 0).numpy()
+    return (110 + 55 * values).clip(0, 255).astype(np.uint8)
+
+
+@dataclass(frozen=True)
+class Painted:
+    """Active where a mask (h, w) says so, whatever the map holds."""
+
+    mask: np.ndarray
+
+    def __call__(self, logits):
+        return torch.from_numpy(self.mask)[None, None]
+
+
+def run(engine, image, criteria=(None, None, None), pause=None):
+    """All four results."""
+    begun = engine.begin(image)
+    return [begun.advance(criterion, pause) for criterion in (*criteria, None)]
+
+
+def assert_agrees(results, expected, tolerance=TOLERANCE):
+    """Same maps within tolerance, same masks, same confidence."""
+    for ours, theirs in zip(results, expected, strict=True):
+        assert ours.exit == theirs.exit
+        assert ours.image_size == theirs.image_size
+        largest = np.abs(theirs.logits).max()
+        assert np.abs(ours.logits - theirs.logits).max() <= tolerance * largest
+        np.testing.assert_array_equal(ours.active, theirs.active)
+        np.testing.assert_allclose(ours.confidence, theirs.confidence, atol=10 * tolerance)
+
+
+def masks(height, width):
+    """Masks (h, w) that try every path: by name."""
+    rng = np.random.default_rng(5)
+    corner, line, middle = (np.zeros((height, width), np.bool_) for _ in range(3))
+    corner[-1, -1] = True
+    line[:, width // 2] = True
+    middle[height // 2 | 1, width // 2 | 1] = True  # no coarser level sees an odd position
+    return {
+        "nothing": np.zeros((height, width), np.bool_),
+        "everything": np.ones((height, width), np.bool_),
+        "a corner": corner,
+        "one odd pixel": middle,
+        "a line": line,
+        "borders": ~np.pad(np.ones((height - 2, width - 2), np.bool_), 1),
+        "scattered": rng.random((height, width)) < 0.15,
+        "dense": rng.random((height, width)) < 0.85,
+    }
