@@ -10,6 +10,7 @@ import queue
 import threading
 import uuid
 from collections.abc import Iterator
+from contextlib import ExitStack
 from typing import Protocol
 
 import httpx
@@ -360,15 +361,19 @@ class _HttpExchange:
 
 
 def _connect(address: Address, timeout_s: float) -> ClientConnection:
+    """Opens a websocket; `SocketLink` closes it, later than any `with` statement could."""
+    opening = ExitStack()
     try:
-        return connect(
-            address.socket_url,
-            subprotocols=[Subprotocol(PROTOCOL)],
-            compression=None,
-            additional_headers=address.headers,
-            open_timeout=timeout_s,
-            close_timeout=1.0,
-            max_size=ANSWER_LIMITS.frame_bytes,
+        return opening.enter_context(
+            connect(
+                address.socket_url,
+                subprotocols=[Subprotocol(PROTOCOL)],
+                compression=None,
+                additional_headers=address.headers,
+                open_timeout=timeout_s,
+                close_timeout=1.0,
+                max_size=ANSWER_LIMITS.frame_bytes,
+            )
         )
     except InvalidStatus as error:
         raise refusal(error.response.status_code, bytes(error.response.body or b"")) from error

@@ -34,6 +34,7 @@ from anytime_protocol.errors import LocalProtocolError, PayloadError
 from anytime_protocol.messages import Accepted, BudgetApplied, Limits, Role
 from anytime_protocol.models import ModelInfo
 from anytime_protocol.session import Closed, Phase, Session
+from anytime_protocol.session import Event as SessionEvent
 from anytime_protocol.vocabulary import CloseCode, ErrorCode
 
 _UNKNOWN_LIMITS: Final = Limits(max_payload_bytes=2**31)
@@ -169,24 +170,28 @@ class Conversation:
         return found
 
     def _drain(self) -> None:
-        for event in self._session.events():
-            match event:
-                case messages.Ready():
-                    self._ready = event
-                case Accepted() | BudgetApplied():
-                    self._events.append((event.id, event))
-                case messages.Update():
-                    self._show(event)
-                case messages.Finished():
-                    request = self._requests.pop(event.id)
-                    self._events.append((event.id, Result.of(event, request.model, request.update)))
-                case messages.Failed():
-                    self._requests.pop(event.id)
-                    self._events.append((event.id, RequestError.of(event)))
-                case Closed():
-                    self._lose(event)
-                case _:
-                    continue
+        while events := self._session.events():  # a faulty update makes one more: the close
+            for event in events:
+                self._take(event)
+
+    def _take(self, event: SessionEvent) -> None:
+        match event:
+            case messages.Ready():
+                self._ready = event
+            case Accepted() | BudgetApplied():
+                self._events.append((event.id, event))
+            case messages.Update():
+                self._show(event)
+            case messages.Finished():
+                request = self._requests.pop(event.id)
+                self._events.append((event.id, Result.of(event, request.model, request.update)))
+            case messages.Failed():
+                self._requests.pop(event.id)
+                self._events.append((event.id, RequestError.of(event)))
+            case Closed():
+                self._lose(event)
+            case _:
+                return
 
     def _show(self, message: messages.Update) -> None:
         request = self._requests[message.id]

@@ -1,0 +1,404 @@
+/**
+ * The page: wires controls, connection and canvas together.
+ *
+ * Decides when a request is sent and what is shown when. How things are drawn, decoded, worded and
+ * sent is decided elsewhere (painter, protocol, panels and budget, connection).
+ */
+
+import { budgetOf, deadlineOf } from "./budget.js";
+import { Connection } from "./connection.js";
+import { changedShare, paint } from "./painter.js";
+import { element, milliseconds, percent, showBreakdown, showLegend, showServer, showTimeline } from "./panels.js";
+import { fromBlob, fromVideo } from "./pictures.js";
+
+const WANT = { encoding: "delta", confidence: true, active: true };
+const ENOUGH = { min_confidence: 0 };
+const POLL_MS = 2000;
+const TOKEN_KEY = "anytime-token";
+const ENDS = {
+  complete: "all exits done",
+  deadline: "stopped by the deadline",
+  budget: "stopped by the budget",
+  satisfied: "good enough",
+  cancelled: "cancelled",
+  draining: "the server is shutting down",
+};
+
+const $ = (id) => document.getElementById(id);
+
+const state = {
+  ready: null,
+  picture: null,
+  updates: [], // of the request that runs or ran last
+  shown: -1, // index of the update on the canvas; -1 follows the newest
+  final: null,
+  predicted: 0,
+  painted: null, // the update on the canvas, perhaps of the request before
+  camera: null,
+  stopped: false, // cancel was pressed: do not repeat
+};
+
+const connection = new Connection({
+  onState: showConnection,
+  onReady: takeReady,
+  onAccepted: (accepted) => {
+    state.predicted = accepted.predicted_ms;
+    say(`Admitted: exit ${accepted.predicted_exit} expected in ${milliseconds(accepted.predicted_ms)}.`);
+  },
+  onUpdate: takeUpdate,
+  onApplied: (applied) => {
+    $("applied").textContent =
+      applied.effect === "applied"
+        ? `Change ${applied.rev} in force after exit ${applied.at_exit}.`
+        : `Change ${applied.rev}: ${applied.effect}. ${applied.detail ?? ""}`;
+  },
+  onEnd: takeEnd,
+});
+
+// ---- what the server says -------------------------------------------------------------------
+
+function showConnection(phase, detail) {
+  $("connection").dataset.state = phase;
+  const seconds = ((detail.pause_ms ?? 0) / 1000).toFixed(detail.pause_ms < 1000 ? 1 : 0);
+  const waiting = detail.hopeless
+    ? "Not allowed: give an access token"
+    : `No connection, next try in ${seconds} s`;
+  $("connection-text").textContent =
+    { connecting: "Connecting", open: "Connected", waiting }[phase];
+  $("reconnect").hidden = phase !== "waiting";
+  showControls();
+}
+
+function takeReady(ready) {
+  state.ready = ready;
+  const select = $("model");
+  const before = select.value;
+  select.replaceChildren(
+    ...ready.models.map(({ name, task }) => element("option", { value: name }, `${name} (${task})`)),
+  );
+  if (ready.models.some(({ name }) => name === before)) select.value = before;
+  showModel();
+  if (state.picture === null) {
+    $("samples").firstElementChild?.click();
+  }
+  showControls();
+}
+
+function takeUpdate(update) {
+  const before = state.updates.at(-1);
+  update.changed = changedShare(before?.arrays.map, update.arrays.map);
+  state.updates.push(update);
+  state.shown = -1;
+  const facts = `Exit ${update.exit} of ${update.exits}, ${milliseconds(update.elapsed_ms)}, ` +
+    `${percent(update.confidence)} confident.`;
+  say(facts);
+  if (!repeats()) announce(facts);
+  show();
+}
+
+function takeEnd(end) {
+  if (end.type === "final") {
+    state.final = end;
+    const text = `Exit ${end.exit} of ${end.exits} in ${milliseconds(end.total_ms)}: ${ENDS[end.reason] ?? end.reason}.`;
+    say(text);
+    if (!repeats()) announce(text);
+  } else {
+    const text = end.type === "lost"
+      ? "The connection was lost while the request ran."
+      : `${end.code}: ${end.detail}`;
+    say(text);
+    announce(text);
+  }
+  show();
+  showControls();
+  if (end.type === "final" && repeats() && !state.stopped) requestAnimationFrame(() => run());
+}
+
+// ---- asking ---------------------------------------------------------------------------------
+
+async function run() {
+  if (!connection.open) return;
+  if (state.camera !== null) state.picture = await fromVideo($("video"));
+  if (state.picture === null || !connection.open) return;
+  state.updates = [];
+  state.shown = -1;
+  state.final = null;
+  state.predicted = 0;
+  state.stopped = false;
+  $("applied").textContent = "";
+  connection.ask(
+    { model: $("model").value, media_type: state.picture.mediaType, budget: budget(), want: WANT },
+    state.picture.file,
+  );
+  if (!repeats()) say("Asked.");
+  showControls();
+}
+
+function budget() {
+  const positions = {
+    deadline: Number($("deadline").value),
+    exit: Number($("exit").value),
+    confidence: Number($("confidence").value),
+  };
+  return budgetOf(positions, model()?.exits.length ?? 1);
+}
+
+function model() {
+  return state.ready?.models.find(({ name }) => name === $("model").value) ?? null;
+}
+
+function repeats() {
+  return $("repeat").checked || state.camera !== null;
+}
+
+async function choosePicture(blob, name) {
+  stopCamera();
+  try {
+    state.picture = await fromBlob(blob, name, state.ready.limits);
+  } catch (error) {
+    say(error.message);
+    announce(error.message);
+    return;
+  }
+  forget();
+  show();
+  await run();
+}
+
+/** Drops what was seen of another image or by another model. */
+function forget() {
+  connection.cancel();
+  state.painted = null;
+  state.updates = [];
+  state.final = null;
+}
+
+// ---- showing --------------------------------------------------------------------------------
+
+function show() {
+  const update = state.updates.at(state.shown) ?? state.painted;
+  state.painted = update ?? null;
+  if (state.picture !== null) {
+    const look = {
+      view: document.querySelector("input[name=view]:checked").value,
+      opacity: Number($("opacity").value) / 100,
+    };
+    paint($("canvas"), state.picture.bitmap, update ?? null, model(), look);
+    $("stage").classList.remove("empty");
+  }
+  $("canvas").setAttribute("aria-label", describe(update));
+  $("progress").max = update?.exits ?? model()?.exits.length ?? 4;
+  $("progress").value = update?.exit ?? 0;
+  showLegend($("legend"), update, model());
+  if (state.updates.length > 0 || state.final !== null) showExits();
+}
+
+function showExits() {
+  const last = state.updates.at(-1)?.elapsed_ms ?? 0;
+  const total = state.final?.total_ms ?? Math.max(last, state.predicted, 1);
+  const shown = state.shown < 0 ? state.updates.length - 1 : state.shown;
+  showTimeline($("timeline"), state.updates, { total, shown }, (index) => {
+    state.shown = index;
+    show();
+  });
+  $("timeline-empty").hidden = state.updates.length > 0;
+  $("outcome").textContent = state.final
+    ? `${milliseconds(state.final.total_ms)}, ${ENDS[state.final.reason] ?? state.final.reason}`
+    : "";
+  showBreakdown($("breakdown"), state.final);
+}
+
+function describe(update) {
+  const name = state.picture?.name ?? "No image yet";
+  if (!update) return name;
+  const kind = update.keypoints ? "joints" : "map";
+  return `${name} with the ${kind} of exit ${update.exit} of ${update.exits}, ` +
+    `${percent(update.confidence)} confident`;
+}
+
+function showControls() {
+  const busy = connection.busy;
+  $("run").disabled = !connection.open || state.picture === null;
+  setEnabled($("enough"), busy);
+  setEnabled($("cancel"), busy || repeats());
+}
+
+/** Disabling the focused button would throw the keyboard's user out: the focus moves on. */
+function setEnabled(button, enabled) {
+  if (!enabled && document.activeElement === button) $("run").focus();
+  button.disabled = !enabled;
+}
+
+function showModel() {
+  const exits = model()?.exits.length ?? 4;
+  const slider = $("exit");
+  const wasDeepest = Number(slider.value) === Number(slider.max);
+  slider.max = String(exits);
+  if (wasDeepest) slider.value = slider.max;
+  showBudget();
+  showLegend($("legend"), state.painted, model());
+}
+
+function showBudget() {
+  const deadline = deadlineOf(Number($("deadline").value));
+  const exit = Number($("exit").value);
+  const confidence = Number($("confidence").value);
+  setOutput("deadline", deadline === null ? "none" : `${deadline} ms`);
+  setOutput("exit", exit === Number($("exit").max) ? `${exit} (all)` : String(exit));
+  setOutput("confidence", confidence === 100 ? "never" : `${confidence} %`);
+}
+
+function setOutput(name, text) {
+  $(`${name}-value`).textContent = text;
+  $(name).setAttribute("aria-valuetext", text);
+}
+
+function say(text) {
+  $("status").textContent = text;
+}
+
+function announce(text) {
+  $("announcer").textContent = text;
+}
+
+// ---- controls -------------------------------------------------------------------------------
+
+$("run").addEventListener("click", () => run());
+$("cancel").addEventListener("click", () => {
+  state.stopped = true;
+  $("repeat").checked = false;
+  connection.cancel();
+  stopCamera();
+  showControls();
+});
+$("enough").addEventListener("click", () => connection.setBudget(ENOUGH));
+$("repeat").addEventListener("change", () => {
+  showControls();
+  if ($("repeat").checked && !connection.busy) run();
+});
+$("reconnect").addEventListener("click", () => connection.connect());
+$("model").addEventListener("change", () => {
+  forget();
+  showModel();
+  run();
+});
+for (const name of ["deadline", "exit", "confidence"]) {
+  $(name).addEventListener("input", () => {
+    showBudget();
+    connection.setBudget(budget());
+  });
+  $(name).addEventListener("change", () => {
+    if (!connection.busy) run();
+  });
+}
+$("opacity").addEventListener("input", show);
+for (const radio of document.querySelectorAll("input[name=view]")) {
+  radio.addEventListener("change", show);
+}
+
+$("file").addEventListener("change", (event) => {
+  const [file] = event.target.files;
+  if (file) choosePicture(file, file.name);
+  event.target.value = "";
+});
+
+const stage = $("stage");
+stage.classList.add("empty");
+for (const name of ["dragenter", "dragover"]) {
+  stage.addEventListener(name, (event) => {
+    event.preventDefault();
+    stage.classList.add("over");
+  });
+}
+stage.addEventListener("dragleave", (event) => {
+  if (!stage.contains(event.relatedTarget)) stage.classList.remove("over");
+});
+stage.addEventListener("drop", (event) => {
+  event.preventDefault();
+  stage.classList.remove("over");
+  const [file] = event.dataTransfer.files;
+  if (file) choosePicture(file, file.name);
+});
+
+$("camera").addEventListener("click", () => (state.camera === null ? startCamera() : stopCamera()));
+
+async function startCamera() {
+  if (!navigator.mediaDevices) {
+    say("The camera needs a secure page: https, or the server on this machine.");
+    return;
+  }
+  try {
+    state.camera = await navigator.mediaDevices.getUserMedia({ video: { facingMode: "environment" } });
+  } catch (error) {
+    say(`The camera cannot be used: ${error.message}`);
+    return;
+  }
+  $("video").srcObject = state.camera;
+  await $("video").play();
+  $("camera").setAttribute("aria-pressed", "true");
+  $("camera").textContent = "Stop the camera";
+  if (!connection.busy) run();
+}
+
+function stopCamera() {
+  if (state.camera === null) return;
+  for (const track of state.camera.getTracks()) track.stop();
+  state.camera = null;
+  $("video").srcObject = null;
+  $("camera").setAttribute("aria-pressed", "false");
+  $("camera").textContent = "Use the camera";
+}
+
+// ---- samples, load, token -------------------------------------------------------------------
+
+async function loadSamples() {
+  const answer = await fetch("samples/index.json");
+  if (!answer.ok) return;
+  const { samples } = await answer.json();
+  $("samples").replaceChildren(
+    ...samples.map(({ file, title, task }) => {
+      const image = element("img", { src: `samples/${file}`, alt: title });
+      return element("button", { type: "button", title, onclick: () => chooseSample(file, title, task) }, image);
+    }),
+  );
+  if (state.ready !== null && state.picture === null) $("samples").firstElementChild?.click();
+}
+
+async function chooseSample(file, title, task) {
+  if (state.ready === null) return;
+  const fitting = state.ready.models.find((each) => each.task === task);
+  if (fitting && model()?.task !== task) {
+    $("model").value = fitting.name;
+    forget();
+    showModel();
+  }
+  const answer = await fetch(`samples/${file}`);
+  if (answer.ok) await choosePicture(await answer.blob(), title);
+  else say(`${title} could not be loaded.`);
+}
+
+async function pollServer() {
+  if (document.visibilityState !== "visible") return;
+  const token = sessionStorage.getItem(TOKEN_KEY);
+  const headers = token ? { Authorization: `Bearer ${token}` } : {};
+  try {
+    const answer = await fetch("v1/budget", { headers });
+    if (answer.ok) showServer($("server"), await answer.json());
+    if (answer.status === 401) $("access").open = true;
+  } catch {
+    $("server").replaceChildren(element("p", { className: "quiet" }, "The server does not answer."));
+  }
+}
+
+$("token-form").addEventListener("submit", (event) => {
+  event.preventDefault();
+  sessionStorage.setItem(TOKEN_KEY, $("token").value);
+  connection.connect($("token").value);
+  pollServer();
+});
+
+showBudget();
+connection.connect(sessionStorage.getItem(TOKEN_KEY) ?? "");
+loadSamples();
+pollServer();
+setInterval(pollServer, POLL_MS);

@@ -1,0 +1,49 @@
+/**
+ * The budget's sliders and the budget that they stand for.
+ *
+ * Decides scales and words. At the right end each slider means "no limit", and its limit is then
+ * not sent at all.
+ */
+
+const SHORTEST_MS = 5;
+const LONGEST_MS = 5000;
+
+/** Deadline slider: 0..100, logarithmic from 5 ms to 5 s; 100 is none. */
+export function deadlineOf(position) {
+  if (position >= 100) return null;
+  const ms = SHORTEST_MS * (LONGEST_MS / SHORTEST_MS) ** (position / 99);
+  return ms < 100 ? Math.round(ms) : Math.round(ms / 10) * 10;
+}
+
+/**
+ * @param {{deadline: number, exit: number, confidence: number}} positions of the sliders
+ * @param {number} exits that the model has
+ */
+export function budgetOf(positions, exits) {
+  const budget = {};
+  const deadline = deadlineOf(positions.deadline);
+  if (deadline !== null) budget.deadline_ms = deadline;
+  if (positions.exit < exits) budget.max_exit = positions.exit;
+  if (positions.confidence < 100) budget.min_confidence = positions.confidence / 100;
+  return budget;
+}
+
+/** A budget in a few words. */
+export function words(budget) {
+  const parts = [];
+  if (budget.deadline_ms !== undefined) parts.push(`${round(budget.deadline_ms)} ms`);
+  if (budget.compute_gmacs !== undefined) parts.push(`${round(budget.compute_gmacs)} GMACs`);
+  if (budget.max_exit !== undefined) parts.push(`exit ${budget.max_exit} at most`);
+  if (budget.min_confidence !== undefined) {
+    parts.push(`until ${Math.round(100 * budget.min_confidence)} % confident`);
+  }
+  if (budget.confident_share !== undefined) {
+    parts.push(`until ${Math.round(100 * budget.confident_share)} % settled`);
+  }
+  if (budget.schedule?.length) parts.push(`${budget.schedule.length} changes ahead`);
+  return parts.length ? parts.join(", ") : "no limit";
+}
+
+function round(value) {
+  return value < 10 ? Number(value.toFixed(1)) : Math.round(value);
+}

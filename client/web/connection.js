@@ -1,0 +1,166 @@
+/**
+ * One websocket to the server, opened anew when it breaks, and one request at a time on it.
+ *
+ * Decides ids, revisions and pauses between attempts. Knows no page: it tells what happened through
+ * the callbacks that it is given.
+ */
+
+import { PROTOCOL, ProtocolError, inferFrame, readArrays, readFrame } from "./protocol.js";
+
+const FIRST_PAUSE_MS = 500;
+const LONGEST_PAUSE_MS = 8000;
+
+/** Close codes after which the same connection would be refused again. */
+const HOPELESS = new Set([4401, 4403]);
+
+/**
+ * @typedef {object} Callbacks
+ * @property {(state: "connecting"|"open"|"waiting", detail: object) => void} onState
+ * @property {(ready: object) => void} onReady
+ * @property {(accepted: object) => void} onAccepted
+ * @property {(update: object) => void} onUpdate with `arrays` decoded
+ * @property {(applied: object) => void} onApplied
+ * @property {(end: object) => void} onEnd a `final` or `error`, or `{type: "lost"}`
+ */
+
+export class Connection {
+  #callbacks;
+  #socket = null;
+  #pause = FIRST_PAUSE_MS;
+  #timer = 0;
+  #token = "";
+  #count = 0;
+  #request = null; // {id, rev, last}
+
+  /** @param {Callbacks} callbacks */
+  constructor(callbacks) {
+    this.#callbacks = callbacks;
+  }
+
+  /** Whether a request runs. */
+  get busy() {
+    return this.#request !== null;
+  }
+
+  /** Whether a request can be sent. */
+  get open() {
+    return this.#socket?.readyState === WebSocket.OPEN && this.#socket.ready === true;
+  }
+
+  /** Connects, now and with this token; a connection that stands is closed first. */
+  connect(token = this.#token) {
+    this.#token = token;
+    clearTimeout(this.#timer);
+    this.#drop();
+    this.#callbacks.onState("connecting", {});
+    const url = new URL("v1/stream", document.baseURI);
+    url.protocol = url.protocol === "https:" ? "wss:" : "ws:";
+    const offered = token ? [PROTOCOL, `anytime.token.${base64url(token)}`] : [PROTOCOL];
+    const socket = new WebSocket(url, offered);
+    socket.binaryType = "arraybuffer";
+    socket.onmessage = (event) => this.#receive(socket, event.data);
+    socket.onclose = (event) => this.#closed(socket, event);
+    this.#socket = socket;
+  }
+
+  /**
+   * Sends an image; a request that still runs is cancelled first.
+   *
+   * @param {{model: string, media_type: string, budget: object, want: object}} question
+   * @param {ArrayBuffer} image
+   */
+  ask(question, image) {
+    if (this.busy) this.cancel();
+    this.#count += 1;
+    const id = `page-${this.#count}`;
+    this.#request = { id, rev: 0, last: null };
+    this.#socket.send(inferFrame({ type: "infer", id, ...question }, image));
+  }
+
+  /** Replaces the running request's budget. */
+  setBudget(budget) {
+    if (!this.busy || !this.open) return;
+    this.#request.rev += 1;
+    this.#say({ type: "budget", id: this.#request.id, rev: this.#request.rev, budget });
+  }
+
+  /** Tells the server to stop at once. */
+  cancel() {
+    if (this.busy && this.open) this.#say({ type: "cancel", id: this.#request.id });
+  }
+
+  #say(message) {
+    this.#socket.send(JSON.stringify(message));
+  }
+
+  #receive(socket, data) {
+    if (socket !== this.#socket) return;
+    try {
+      const { header, payload } = readFrame(data);
+      if (header.type === "ready") {
+        socket.ready = true;
+        this.#pause = FIRST_PAUSE_MS;
+        this.#callbacks.onState("open", {});
+        this.#callbacks.onReady(header);
+      } else if (header.id !== undefined && header.id === this.#request?.id) {
+        this.#take(header, payload);
+      }
+    } catch (error) {
+      if (!(error instanceof ProtocolError || error instanceof SyntaxError)) throw error;
+      socket.close(4400, String(error.message).slice(0, 100));
+    }
+  }
+
+  #take(header, payload) {
+    const request = this.#request;
+    switch (header.type) {
+      case "accepted":
+        this.#callbacks.onAccepted(header);
+        break;
+      case "update": {
+        const arrays = readArrays(header, payload, request.last);
+        request.last = { exit: header.exit, arrays };
+        this.#callbacks.onUpdate({ ...header, arrays });
+        break;
+      }
+      case "budget_applied":
+        this.#callbacks.onApplied(header);
+        break;
+      case "final":
+      case "error":
+        this.#request = null;
+        this.#callbacks.onEnd(header);
+        break;
+      default: // a later server may say more
+    }
+  }
+
+  #closed(socket, event) {
+    if (socket !== this.#socket) return;
+    this.#lose();
+    const hopeless = HOPELESS.has(event.code);
+    const detail = { code: event.code, reason: event.reason, pause_ms: this.#pause, hopeless };
+    this.#callbacks.onState("waiting", detail);
+    if (!hopeless) this.#timer = setTimeout(() => this.connect(), this.#pause);
+    this.#pause = Math.min(2 * this.#pause, LONGEST_PAUSE_MS);
+  }
+
+  #drop() {
+    const socket = this.#socket;
+    this.#socket = null;
+    socket?.close(1000);
+    this.#lose();
+  }
+
+  #lose() {
+    if (!this.busy) return;
+    this.#request = null;
+    this.#callbacks.onEnd({ type: "lost" });
+  }
+}
+
+function base64url(text) {
+  const bytes = new TextEncoder().encode(text);
+  const binary = Array.from(bytes, (byte) => String.fromCharCode(byte)).join("");
+  return btoa(binary).replaceAll("+", "-").replaceAll("/", "_").replaceAll("=", "");
+}

@@ -1,0 +1,122 @@
+/**
+ * Draws the image and what an exit sees of it.
+ *
+ * Decides colours and layers. Knows neither the server nor the controls: it is given a picture, an
+ * update and a view, and paints them on a canvas of the picture's size.
+ */
+
+const SEEN = 0.2; // score from which a joint is drawn
+const INK = [16, 20, 26]; // over settled pixels
+
+/**
+ * @param {HTMLCanvasElement} canvas
+ * @param {ImageBitmap} picture
+ * @param {object|null} update with `arrays`, or null for the picture alone
+ * @param {object} model of `ready`
+ * @param {{view: "map"|"settled"|"confidence", opacity: number}} look
+ */
+export function paint(canvas, picture, update, model, look) {
+  if (canvas.width !== picture.width || canvas.height !== picture.height) {
+    canvas.width = picture.width;
+    canvas.height = picture.height;
+  }
+  const context = canvas.getContext("2d");
+  context.globalAlpha = 1;
+  context.drawImage(picture, 0, 0);
+  if (update === null) return;
+  const { map, active, confidence } = update.arrays;
+  if (look.view === "settled" && active) {
+    lay(context, active, 1, (value) => (value ? [0, 0, 0, 0] : [...INK, 205]));
+  } else if (look.view === "confidence" && confidence) {
+    lay(context, confidence, Math.max(look.opacity, 0.35), (value) => [...heat(value / 255), 255]);
+  } else if (map) {
+    const colors = palette(model);
+    lay(context, map, look.opacity, (value) => colors[value]);
+  }
+  if (update.keypoints) drawSkeleton(context, update, model.skeleton ?? []);
+}
+
+/** The colours of class ids 0 to 255, as [red, green, blue, alpha]. */
+export function palette(model) {
+  const colors = Array.from({ length: 256 }, () => [0, 0, 0, 255]);
+  for (const { id, color } of model.classes ?? []) colors[id] = [...color, 255];
+  return colors;
+}
+
+/** Share of each class id in a map, as a Map from id to 0..1. */
+export function shares(map) {
+  const counts = new Uint32Array(256);
+  for (const value of map.data) counts[value] += 1;
+  const found = new Map();
+  counts.forEach((count, id) => count && found.set(id, count / map.data.length));
+  return found;
+}
+
+/** Share of pixels that differ between two maps of one shape, or null. */
+export function changedShare(before, after) {
+  if (!before || !after || before.data.length !== after.data.length) return null;
+  let changed = 0;
+  for (let i = 0; i < after.data.length; i += 1) changed += before.data[i] !== after.data[i];
+  return changed / after.data.length;
+}
+
+/** Lays an array over the canvas, each value in its colour, without smoothing. */
+function lay(context, array, opacity, colorOf) {
+  const [height, width] = array.shape;
+  const table = new Uint32Array(256);
+  const bytes = new Uint8ClampedArray(table.buffer);
+  for (let value = 0; value < 256; value += 1) bytes.set(colorOf(value), 4 * value);
+  const image = new ImageData(width, height);
+  const pixels = new Uint32Array(image.data.buffer);
+  for (let i = 0; i < pixels.length; i += 1) pixels[i] = table[array.data[i]];
+  const layer = new OffscreenCanvas(width, height);
+  layer.getContext("2d").putImageData(image, 0, 0);
+  context.globalAlpha = opacity;
+  context.imageSmoothingEnabled = false;
+  context.drawImage(layer, 0, 0, context.canvas.width, context.canvas.height);
+  context.globalAlpha = 1;
+}
+
+/** From dark violet over teal to light yellow: lightness rises evenly with the value. */
+function heat(value) {
+  const stops = [
+    [48, 18, 84],
+    [38, 84, 130],
+    [32, 144, 140],
+    [112, 200, 98],
+    [250, 232, 92],
+  ];
+  const place = value * (stops.length - 1);
+  const low = Math.min(Math.floor(place), stops.length - 2);
+  const part = place - low;
+  return stops[low].map((start, i) => Math.round(start + part * (stops[low + 1][i] - start)));
+}
+
+function drawSkeleton(context, update, skeleton) {
+  const { width, height } = context.canvas;
+  const thick = Math.max(2, Math.round(Math.max(width, height) / 110));
+  const points = update.keypoints.map(([x, y, score]) =>
+    score < SEEN ? null : { x: (x * width) / update.width, y: (y * height) / update.height },
+  );
+  context.lineCap = "round";
+  for (const [style, extra] of [["rgba(10, 14, 18, 0.7)", 2], ["#35c3e8", 0]]) {
+    context.strokeStyle = style;
+    context.lineWidth = thick + extra;
+    for (const [a, b] of skeleton) {
+      if (!points[a] || !points[b]) continue;
+      context.beginPath();
+      context.moveTo(points[a].x, points[a].y);
+      context.lineTo(points[b].x, points[b].y);
+      context.stroke();
+    }
+  }
+  for (const point of points.filter(Boolean)) {
+    context.beginPath();
+    context.arc(point.x, point.y, 0.9 * thick, 0, 2 * Math.PI);
+    context.fillStyle = "#ffd166";
+    context.fill();
+    context.lineWidth = 1;
+    context.strokeStyle = "rgba(10, 14, 18, 0.8)";
+    context.stroke();
+  }
+}

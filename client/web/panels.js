@@ -1,0 +1,144 @@
+/**
+ * Timeline, legend and server panel: numbers as elements of the page.
+ *
+ * Decides how figures are laid out and worded. Is told what to show, and shows it; text from the
+ * server is only ever set as text.
+ */
+
+import { words } from "./budget.js";
+import { palette, shares } from "./painter.js";
+
+const PARTS = [
+  ["queue", "Queue"],
+  ["decode", "Decode"],
+  ["compute", "Compute"],
+  ["encode", "Encode"],
+  ["rest", "Rest"],
+];
+
+/** @param {string} tag @param {object} properties @param {...(Node|string)} children */
+export function element(tag, properties = {}, ...children) {
+  const made = Object.assign(document.createElement(tag), properties);
+  made.append(...children);
+  return made;
+}
+
+export const percent = (share) => `${(100 * share).toFixed(share < 0.0995 ? 1 : 0)} %`;
+export const milliseconds = (ms) => `${ms < 10 ? ms.toFixed(1) : Math.round(ms)} ms`;
+
+/**
+ * The exits as rows on one scale of time; a row is a button that shows its exit again.
+ *
+ * @param {HTMLElement} list
+ * @param {object[]} updates of the request, each with `changed`
+ * @param {{total: number, shown: number, exits: number}} state
+ * @param {(index: number) => void} choose
+ */
+export function showTimeline(list, updates, state, choose) {
+  const rows = updates.map((update, index) => {
+    const before = updates[index - 1];
+    const began = before?.elapsed_ms ?? 0;
+    const compute = update.compute_ms - (before?.compute_ms ?? 0);
+    const bar = element("span", { className: "bar" });
+    const span = element("span", { className: "span" });
+    const work = element("span", { className: "work" });
+    place(span, began, update.elapsed_ms, state.total);
+    place(work, update.elapsed_ms - Math.min(compute, update.elapsed_ms - began),
+      update.elapsed_ms, state.total);
+    bar.append(span, work);
+    const facts = [`${percent(update.confidence)} confident`];
+    if (update.arrays.map) facts.push(`${percent(update.confident_share)} settled`);
+    if (update.changed !== null) facts.push(`${percent(update.changed)} changed`);
+    const button = element(
+      "button",
+      { type: "button", className: "exit-row", onclick: () => choose(index) },
+      element("span", { className: "exit-name" }, `Exit ${update.exit}`),
+      bar,
+      element("span", { className: "exit-time" }, milliseconds(update.elapsed_ms)),
+      element("span", { className: "exit-facts" }, facts.join(" · ")),
+    );
+    button.setAttribute("aria-pressed", String(index === state.shown));
+    return element("li", {}, button);
+  });
+  const focused = [...list.children].findIndex((row) => row.contains(document.activeElement));
+  list.replaceChildren(...rows);
+  if (focused >= 0) list.children[focused]?.firstElementChild.focus();
+}
+
+/** Where the whole time went: a bar of parts and the same in words. */
+export function showBreakdown(container, final) {
+  if (final === null) {
+    container.replaceChildren();
+    return;
+  }
+  const known = final.queue_ms + final.decode_ms + final.compute_ms + final.encode_ms;
+  const times = { ...final, rest_ms: Math.max(0, final.total_ms - known) };
+  const bar = element("div", { className: "parts" });
+  bar.setAttribute("aria-hidden", "true");
+  const list = element("dl", { className: "parts-list" });
+  for (const [name, label] of PARTS) {
+    const ms = times[`${name}_ms`];
+    const piece = element("span", { className: `part part-${name}` });
+    piece.style.flexGrow = String(Math.max(ms, 0.001));
+    bar.append(piece);
+    list.append(
+      element("div", {},
+        element("dt", {}, element("i", { className: `part-${name}` }), label),
+        element("dd", {}, milliseconds(ms))),
+    );
+  }
+  container.replaceChildren(bar, list);
+}
+
+/** Classes of the map, by the area that they take; or the joints that are seen. */
+export function showLegend(list, update, model) {
+  const rows = [];
+  if (update?.arrays.map) {
+    const colors = palette(model);
+    const names = new Map(model.classes.map(({ id, name }) => [id, name]));
+    const found = [...shares(update.arrays.map)].sort((a, b) => b[1] - a[1]);
+    for (const [id, share] of found) {
+      const swatch = element("i", { className: "swatch" });
+      swatch.style.backgroundColor = `rgb(${colors[id].slice(0, 3).join(" ")})`;
+      rows.push(row(swatch, names.get(id) ?? `class ${id}`, percent(share)));
+    }
+  } else if (update?.keypoints) {
+    update.keypoints.forEach(([, , score], joint) => {
+      const swatch = element("i", { className: score < 0.2 ? "swatch joint unseen" : "swatch joint" });
+      rows.push(row(swatch, model.keypoints[joint] ?? `joint ${joint}`, percent(score)));
+    });
+  } else {
+    for (const { name, color } of model?.classes ?? []) {
+      const swatch = element("i", { className: "swatch" });
+      swatch.style.backgroundColor = `rgb(${color.join(" ")})`;
+      rows.push(row(swatch, name, ""));
+    }
+  }
+  list.replaceChildren(...rows);
+}
+
+/** The server's load and budget. */
+export function showServer(container, state) {
+  const facts = [
+    ["Running", String(state.in_flight)],
+    ["Waiting", String(state.queued)],
+    ["Slow-down", `${state.slowdown.toFixed(2)} ×`],
+    ["Operator's budget", words(state.budget)],
+    ["B(t) in force", words(state.effective)],
+  ];
+  container.replaceChildren(
+    ...facts.map(([name, value]) =>
+      element("div", {}, element("dt", {}, name), element("dd", {}, value))),
+  );
+}
+
+function row(swatch, name, value) {
+  swatch.setAttribute("aria-hidden", "true");
+  return element("li", {}, swatch, element("span", { className: "legend-name" }, name),
+    element("span", { className: "legend-value" }, value));
+}
+
+function place(piece, from, to, total) {
+  piece.style.left = `${(100 * from) / total}%`;
+  piece.style.width = `${Math.max(0.5, (100 * (to - from)) / total)}%`;
+}

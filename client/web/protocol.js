@@ -1,0 +1,107 @@
+/**
+ * The protocol `anytime.v1` as far as a browser needs it: frames, arrays, deltas.
+ *
+ * Decides how bytes become headers and arrays, and checks every number before it is used. Knows no
+ * socket and no page. docs/PROTOCOL.md is the definition.
+ */
+
+export const PROTOCOL = "anytime.v1";
+
+/** Kinds of binary frames. */
+export const KIND = Object.freeze({ message: 0, infer: 1, update: 2 });
+
+/** Something that the protocol does not allow. */
+export class ProtocolError extends Error {}
+
+/**
+ * @param {object} header a message
+ * @param {ArrayBuffer} payload the image file
+ * @returns {Blob} a binary frame; a Blob, so that a large file is not copied
+ */
+export function inferFrame(header, payload) {
+  const json = new TextEncoder().encode(JSON.stringify(header));
+  const prefix = new DataView(new ArrayBuffer(8));
+  prefix.setUint32(0, KIND.infer);
+  prefix.setUint32(4, json.length);
+  return new Blob([prefix.buffer, json, payload]);
+}
+
+/**
+ * @param {ArrayBuffer|string} data a websocket message
+ * @returns {{header: object, payload: Uint8Array}}
+ */
+export function readFrame(data) {
+  if (typeof data === "string") return { header: JSON.parse(data), payload: new Uint8Array() };
+  if (data.byteLength < 8) throw new ProtocolError("a frame of less than 8 bytes");
+  const size = new DataView(data).getUint32(4);
+  if (8 + size > data.byteLength) throw new ProtocolError("a truncated frame");
+  const json = new TextDecoder().decode(new Uint8Array(data, 8, size));
+  return { header: JSON.parse(json), payload: new Uint8Array(data, 8 + size) };
+}
+
+/**
+ * The array that a delta makes of its base.
+ *
+ * @param {Uint8Array} base is left as it is
+ * @param {Uint8Array} delta counters, then values
+ * @returns {Uint8Array}
+ */
+export function applyDelta(base, delta) {
+  if (delta.length < 4) throw new ProtocolError("a delta of less than 4 bytes");
+  const view = new DataView(delta.buffer, delta.byteOffset, delta.byteLength);
+  const runs = view.getUint32(0);
+  let value = 4 + 8 * runs;
+  if (value > delta.length) throw new ProtocolError("a delta shorter than its counters");
+  const result = base.slice();
+  let position = 0;
+  for (let run = 0; run < runs; run += 1) {
+    const start = position + view.getUint32(4 + 4 * run);
+    const length = view.getUint32(4 + 4 * (runs + run));
+    position = start + length;
+    if (length === 0 || position > result.length || value + length > delta.length) {
+      throw new ProtocolError(`run ${run} of a delta does not fit`);
+    }
+    result.set(delta.subarray(value, value + length), start);
+    value += length;
+  }
+  if (value !== delta.length) throw new ProtocolError("a delta with values left over");
+  return result;
+}
+
+/**
+ * The arrays of an update by name, each with its shape.
+ *
+ * @param {object} update header
+ * @param {Uint8Array} payload
+ * @param {{exit: number, arrays: Object<string, {data: Uint8Array, shape: number[]}>}|null} before
+ *   the last update of the same request
+ */
+export function readArrays(update, payload, before) {
+  const arrays = {};
+  let position = 0;
+  for (const part of update.parts) {
+    const piece = payload.subarray(position, position + part.bytes);
+    position += part.bytes;
+    arrays[part.name] = { data: readPart(part, piece, before), shape: part.shape };
+  }
+  if (position !== payload.length) throw new ProtocolError("parts and payload differ in length");
+  return arrays;
+}
+
+function readPart(part, piece, before) {
+  const size = part.shape.reduce((product, side) => product * side, 1);
+  let array;
+  if (part.compression && part.compression !== "none") {
+    throw new ProtocolError(`${part.name}: compressed, which was not asked for`);
+  } else if (part.encoding === "raw") {
+    array = piece.slice();
+  } else if (part.encoding === "delta") {
+    const base = before?.exit === part.base ? before.arrays[part.name] : undefined;
+    if (base?.data.length !== size) throw new ProtocolError(`${part.name}: a delta without base`);
+    array = applyDelta(base.data, piece);
+  } else {
+    throw new ProtocolError(`${part.name}: ${part.encoding}, which was not asked for`);
+  }
+  if (array.length !== size) throw new ProtocolError(`${part.name}: not of the size announced`);
+  return array;
+}
