@@ -50,6 +50,7 @@ def serve(settings: Settings) -> None:
             threads=settings.threads,
             profile_size=settings.profile_height_width,
         ),
+        max_pixels=settings.max_pixels,
         hang_s=settings.hang_s,
     )
     application = create_app(settings, executor)

@@ -37,9 +37,11 @@ from anytime_server.executor import (
     ExecutorCallError,
     ExecutorCrashedError,
     ExecutorStartError,
+    Picture,
     ServedModel,
     StageDone,
     StageStopped,
+    View,
 )
 from anytime_server.images import Decoded, ImageError
 from anytime_server.jobs import (
@@ -333,7 +335,8 @@ class EngineLoop:
 
     async def _watch(self, run: Run) -> StageDone | StageStopped:
         """Runs a stage, stops it when it is not worth finishing, and ends others meanwhile."""
-        stage = asyncio.ensure_future(self._executor.run(run.job_id, run.stage))
+        view = self._view_of(run)
+        stage = asyncio.ensure_future(self._executor.run(run.job_id, run.stage, view))
         patience_s = self.clock() + _OVERRUN_S + _OVERRUN * run.predicted_s
         try:
             while not stage.done():
@@ -349,6 +352,12 @@ class EngineLoop:
             if not stage.done():  # the server is being stopped
                 self._executor.stop()
                 stage.cancel()
+
+    def _view_of(self, run: Run) -> View | None:
+        """How to show the exit at once, if it is certain that somebody will look at it."""
+        ticket = self._tickets[run.job_id]
+        certain = ticket.want.progress or run.stage == ticket.exits
+        return ticket.view if certain and not ticket.discarded else None
 
     def _end_others(self) -> None:
         """Ends requests whose time has come while another one computes.
@@ -372,12 +381,14 @@ class EngineLoop:
         now = self.clock()
         ticket.compute_s += reply.elapsed_s
         match reply:
-            case StageDone(result=result, elapsed_s=elapsed_s):
+            case StageDone(result=result, elapsed_s=elapsed_s, picture=picture):
                 outcomes = self.scheduler.complete(run.job_id, run.stage, elapsed_s, result, now)
                 ticket.gmacs += result.gmacs
                 if any(isinstance(outcome, ExitMade) for outcome in outcomes):
                     ticket.made = ExitMade(run.job_id, run.stage, result)
                     ticket.exit = run.stage
+                    if picture is not None:
+                        self._keep(ticket, picture)
                 self._metrics.stage_done(ticket, run, elapsed_s, self.scheduler)
             case StageStopped(elapsed_s=elapsed_s):
                 outcomes = self.scheduler.abandon(run.job_id, run.stage, elapsed_s, now)
@@ -401,16 +412,19 @@ class EngineLoop:
         """Shows a request's last exit to its client."""
         if ticket.wants_picture():
             await self._picture(ticket)
-            if self._tickets.get(ticket.id) is ticket and ticket.shown is not None:
-                ticket.sink(ticket.shown)
+        alive = self._tickets.get(ticket.id) is ticket and not ticket.discarded
+        if alive and ticket.shown is not None:
+            ticket.sink(ticket.shown)
 
     async def _picture(self, ticket: Ticket) -> None:
+        self._keep(ticket, await self._executor.show(ticket.id, ticket.view))
+
+    def _keep(self, ticket: Ticket, picture: Picture) -> None:
+        """Keeps the picture of a request's last exit."""
         if ticket.made is None:
             raise RuntimeError(f"request {ticket.id} has no exit to show")
-        made, compute_s, gmacs = ticket.made, ticket.compute_s, ticket.gmacs
-        picture = await self._executor.show(ticket.id, ticket.view)
         ticket.encode_s += picture.elapsed_s
-        ticket.shown = Shown(made, picture, compute_s, gmacs)
+        ticket.shown = Shown(ticket.made, picture, ticket.compute_s, ticket.gmacs)
 
     async def _finish(self, ending: Ending) -> None:
         """Ends a request, its best map shown."""

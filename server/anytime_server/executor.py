@@ -118,10 +118,11 @@ class Picture:
 
 @dataclass(frozen=True, slots=True)
 class StageDone:
-    """A stage has ended by itself after `elapsed_s`."""
+    """A stage has ended by itself after `elapsed_s`; with its picture, if one was asked for."""
 
     result: StageResult
     elapsed_s: float
+    picture: Picture | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,8 +147,15 @@ class Executor(Protocol):
         """Hands over the image of a job; returns at once."""
         ...
 
-    async def run(self, job_id: str, stage: int) -> StageDone | StageStopped:
+    async def run(
+        self, job_id: str, stage: int, view: View | None = None
+    ) -> StageDone | StageStopped:
         """Makes an exit.
+
+        Args:
+            job_id: of a job that has begun.
+            stage: the one after the last that was made, from 1.
+            view: how to show it at once; None if nobody is going to look.
 
         Raises:
             ExecutorCrashedError: see there.

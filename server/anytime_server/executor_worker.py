@@ -36,6 +36,7 @@ from anytime_protocol.models import ClassInfo, ExitInfo, ModelInfo
 from anytime_protocol.vocabulary import Task
 from anytime_server.costs import ModelProfile, SizeProfile, StageCost
 from anytime_server.executor import Image, Picture, ServedModel, StageDone, StageStopped, View
+from anytime_server.executor_memory import Shared
 from anytime_server.jobs import StageResult
 
 logger = logging.getLogger(__name__)
@@ -73,20 +74,28 @@ class WorkerSettings:
 
 @dataclass(frozen=True, slots=True)
 class Begin:
-    """An image; no answer."""
+    """An image of `shape` lies in the shared memory; no answer."""
 
     job_id: str
     model: str
-    image: Image
+    shape: tuple[int, int, int]
 
 
 @dataclass(frozen=True, slots=True)
 class RunStage:
-    """Make an exit; answered by `StageDone`, `StageStopped` or `Fault`."""
+    """Make an exit; answered by `StageDone`, `StageStopped` or `Fault`.
+
+    Attributes:
+        job_id: of a job that has begun.
+        stage: from 1.
+        number: of this run; the stop word names it to stop it.
+        view: how to show the exit at once, or None.
+    """
 
     job_id: str
     stage: int
     number: int
+    view: View | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,12 +149,12 @@ class _Work:
     last: ExitResult | None = None
 
 
-def main(pipe: Connection, stop_word: Sequence[int], settings: WorkerSettings) -> None:
+def main(pipe: Connection, shared: Shared, settings: WorkerSettings) -> None:
     """Runs the process to its end.
 
     Args:
         pipe: to the server; the first message is a tuple of `ServedModel`, or a `Fault`.
-        stop_word: shared; its one element is the number of the run that is to stop.
+        shared: memory that the server sees, too.
         settings: see there.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -158,7 +167,7 @@ def main(pipe: Connection, stop_word: Sequence[int], settings: WorkerSettings) -
         pipe.send(Fault(str(error)))
         return
     pipe.send(served)
-    Worker(loaded, stop_word).serve(pipe)
+    Worker(loaded, shared).serve(pipe)
 
 
 class Worker:
@@ -166,12 +175,12 @@ class Worker:
 
     Args:
         loaded: the models by name.
-        stop_word: see `main`.
+        shared: see `main`.
     """
 
-    def __init__(self, loaded: dict[str, _Loaded], stop_word: Sequence[int]) -> None:
+    def __init__(self, loaded: dict[str, _Loaded], shared: Shared) -> None:
         self._loaded = loaded
-        self._stop_word = stop_word
+        self._shared = shared
         self._work: dict[str, _Work] = {}
 
     def serve(self, pipe: Connection) -> None:
@@ -190,13 +199,14 @@ class Worker:
         try:
             match command:
                 case Begin():
-                    self._work[command.job_id] = _Work(self._loaded[command.model], command.image)
+                    image = self._shared.read_image(command.shape)
+                    self._work[command.job_id] = _Work(self._loaded[command.model], image)
                     return None
                 case Forget():
                     self._work.pop(command.job_id, None)
                     return None
                 case Show():
-                    return show(self._work[command.job_id], command.view)
+                    return self._show(self._work[command.job_id], command.view)
                 case RunStage():
                     return self._run(command)
         except Exception as error:
@@ -208,7 +218,7 @@ class Worker:
         work = self._work[command.job_id]
 
         def pause() -> None:
-            if self._stop_word[0] == command.number:
+            if self._shared.stop_word[0] == command.number:
                 raise _StoppedError
 
         began = time.perf_counter()
@@ -219,7 +229,11 @@ class Worker:
             work.run = None
             return StageStopped(time.perf_counter() - began)
         elapsed_s = time.perf_counter() - began
-        return StageDone(judge(result, work.loaded.card), elapsed_s)
+        picture = None if command.view is None else self._show(work, command.view)
+        return StageDone(judge(result, work.loaded.card), elapsed_s, picture)
+
+    def _show(self, work: _Work, view: View) -> Picture:
+        return self._shared.write_picture(show(work, view))
 
     def _advance(self, work: _Work, stage: int, pause: Callable[[], None]) -> ExitResult:
         """One stage; after a stopped one, whose run is dead, the stages before it once more."""

@@ -110,7 +110,9 @@ class FakeExecutor:
         self.names[job_id] = model
         self.exits[job_id] = 0
 
-    async def run(self, job_id: str, stage: int) -> StageDone | StageStopped:
+    async def run(
+        self, job_id: str, stage: int, view: View | None = None
+    ) -> StageDone | StageStopped:
         self.log.append(("run", job_id, stage))
         assert self.exits[job_id] == stage - 1, "a stage without the one before it"
         assert not self.running.is_set(), "two stages at a time"
@@ -123,11 +125,13 @@ class FakeExecutor:
                 raise ExecutorCrashedError("the executor died (exit code -9)")
             if job_id in self.fail_at:
                 raise ExecutorCallError("MemoryError: no memory")
-            return await self._compute(job_id, stage)
+            return await self._compute(job_id, stage, view)
         finally:
             self.running.clear()
 
-    async def _compute(self, job_id: str, stage: int) -> StageDone | StageStopped:
+    async def _compute(
+        self, job_id: str, stage: int, view: View | None
+    ) -> StageDone | StageStopped:
         elapsed_s = STAGE_S[stage - 1]
         await asyncio.sleep(0)
         if not self.gate.is_set():
@@ -143,7 +147,8 @@ class FakeExecutor:
         self._move(elapsed_s)
         self.exits[job_id] = stage
         share = 1.0 - stage / 5
-        return StageDone(StageResult(stage / 5, share, 1.0 - share, GMACS[stage - 1]), elapsed_s)
+        result = StageResult(stage / 5, share, 1.0 - share, GMACS[stage - 1])
+        return StageDone(result, elapsed_s, None if view is None else await self.show(job_id, view))
 
     def _move(self, elapsed_s: float) -> None:
         if self.clock is not None:

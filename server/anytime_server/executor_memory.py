@@ -1,0 +1,111 @@
+"""The memory that the server and its executor's process share: a stop word, images, pictures.
+
+Decides where arrays lie, so that what goes through the pipe stays small: a pipe takes 200 kB at a
+time, and each further piece costs two switches between the processes. There is one place for an
+image and one for a picture, since only one command is under way at a time; whoever reads copies at
+once. What does not fit goes through the pipe as it is.
+
+The memory is an unlinked file, which ends with the two processes, however they end.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from anytime_server.executor import Image, Picture
+
+_ARRAYS: Final = ("labels", "confidence", "active", "heatmaps")
+
+_SHOWN_BYTES: Final = 4
+"""Of a picture, for each px of the largest image: three maps and the heat-maps of 8 joints."""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """An array that lies in shared memory.
+
+    Attributes:
+        offset: bytes from the start.
+        shape: of the array.
+        dtype: of the array, as numpy names it.
+    """
+
+    offset: int
+    shape: tuple[int, ...]
+    dtype: str
+
+
+@dataclass(frozen=True, slots=True)
+class Shared:
+    """See the module; made by `allocate`, and handed to the process when it is started.
+
+    Attributes:
+        stop_word: its one element is the number of the run that is to stop.
+        image: bytes of an image.
+        picture: bytes of a picture's arrays.
+    """
+
+    stop_word: Any  # the shared arrays of multiprocessing have no public type
+    image: Any
+    picture: Any
+
+    @classmethod
+    def allocate(cls, max_pixels: int) -> Shared:
+        """Memory for images of up to `max_pixels`."""
+        context = multiprocessing.get_context("spawn")
+        return cls(
+            context.RawArray("q", 1),
+            context.RawArray("B", 3 * max_pixels),
+            context.RawArray("B", _SHOWN_BYTES * max_pixels),
+        )
+
+    def write_image(self, image: Image) -> tuple[int, int, int]:
+        """Puts an image in its place; returns its shape.
+
+        Raises:
+            ValueError: it is too large.
+        """
+        height, width, channels = image.shape
+        if image.size > len(self.image):
+            raise ValueError(f"the image has {image.size} bytes, at most {len(self.image)} fit")
+        view = np.frombuffer(self.image, np.uint8, image.size)
+        np.copyto(view.reshape(image.shape), image)
+        return height, width, channels
+
+    def read_image(self, shape: tuple[int, int, int]) -> Image:
+        """A copy of the image in its place."""
+        size = shape[0] * shape[1] * shape[2]
+        return np.frombuffer(self.image, np.uint8, size).reshape(shape).copy()
+
+    def write_picture(self, picture: Picture) -> Picture:
+        """Puts a picture's arrays in their place, as far as they fit; returns where they lie."""
+        moved: dict[str, object] = {}
+        offset = 0
+        for name in _ARRAYS:
+            array: NDArray[Any] | None = getattr(picture, name)
+            if array is None or offset + array.nbytes > len(self.picture):
+                continue
+            place = Place(offset, array.shape, array.dtype.str)
+            np.copyto(self._at(place), array)
+            moved[name] = place
+            offset += -(-array.nbytes // 8) * 8
+        return replace(picture, **moved)  # type: ignore[arg-type]  # undone by read_picture
+
+    def read_picture(self, picture: Picture) -> Picture:
+        """A copy of the picture with its arrays."""
+        moved: dict[str, object] = {}
+        for name in _ARRAYS:
+            place = getattr(picture, name)
+            if isinstance(place, Place):
+                moved[name] = self._at(place).copy()
+        return replace(picture, **moved)  # type: ignore[arg-type]
+
+    def _at(self, place: Place) -> NDArray[Any]:
+        count = int(np.prod(place.shape))
+        flat = np.frombuffer(self.picture, np.dtype(place.dtype), count, place.offset)
+        return flat.reshape(place.shape)
