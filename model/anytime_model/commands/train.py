@@ -12,6 +12,7 @@ from rich.console import Console
 
 from anytime_model.training.loop import Watcher
 from anytime_model.training.run import Overrides, recipe_named, run
+from anytime_model.training.stopping import StopRequest
 from anytime_model.training.watchers import BarWatcher, LogWatcher
 
 
@@ -24,6 +25,9 @@ def train(
     branch: Annotated[
         Path | None,
         typer.Option(help="Go on from this progress file, which stays as it is (to cool down)."),
+    ] = None,
+    init: Annotated[
+        Path | None, typer.Option(help="Weights of ours to start from, such as a backbone's.")
     ] = None,
     epochs: Annotated[int | None, typer.Option(help="Instead of the recipe's.")] = None,
     batch: Annotated[int | None, typer.Option(help="Samples a step, instead of ours.")] = None,
@@ -41,7 +45,7 @@ def train(
     watching: AbstractContextManager[Watcher] = (
         BarWatcher(console) if console.is_terminal else nullcontext(LogWatcher(console))
     )
-    with watching as watcher:
+    with StopRequest() as stop, watching as watcher:
         run(
             recipe_named(recipe, Overrides(epochs, batch, seed)),
             data,
@@ -49,6 +53,8 @@ def train(
             watcher,
             resume=resume,
             branch=branch,
+            init=init,
+            stop=stop,
             device=torch.device(device) if device else None,
             workers=workers,
         )

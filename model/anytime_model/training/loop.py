@@ -21,9 +21,11 @@ from anytime_model.data.loading import AugmentedSet, EpochOrder, epoch_batches, 
 from anytime_model.tasks import TASKS
 from anytime_model.training import progress as progress_file
 from anytime_model.training.curves import Curves
+from anytime_model.training.processes import ALONE, Place
 from anytime_model.training.progress import Progress
 from anytime_model.training.recipes import Recipe
 from anytime_model.training.steps import Stepper, StepReport
+from anytime_model.training.stopping import TrainingStoppedError
 
 PROGRESS = "progress.pt"
 CURVES = "curves.csv"
@@ -37,19 +39,6 @@ COLUMNS = (
     *(f"check_{k}" for k in (1, 2, 3, 4)),
     "seconds_per_step",
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """Where a training stands among the processes that share it."""
-
-    rank: int = 0
-    world: int = 1
-
-    @property
-    def leads(self) -> bool:
-        """Whether this process writes files and shows progress."""
-        return self.rank == 0
 
 
 class Watcher(Protocol):
@@ -95,6 +84,7 @@ class Training:
         place: this process among others.
         workers: processes that load and augment.
         rhythm: how often to save and check.
+        stop: asked after each step whether to stop.
     """
 
     def __init__(
@@ -106,9 +96,10 @@ class Training:
         watcher: Watcher,
         *,
         check: Check | None = None,
-        place: Place = Place(),
+        place: Place = ALONE,
         workers: int = 0,
         rhythm: Rhythm = Rhythm(),
+        stop: Callable[[], bool] = lambda: False,
     ) -> None:
         self.step = 0
         self.epoch = 0
@@ -122,6 +113,8 @@ class Training:
         self._place = place
         self._workers = workers
         self._rhythm = rhythm
+        self._stop = stop
+        self._saved_step = 0
         self._per_epoch = steps_per_epoch(len(data), recipe.batch)
         self._criteria = _criteria(recipe)
 
@@ -133,29 +126,35 @@ class Training:
         """
         found = progress_file.load(path, self._recipe.name)
         self.step, self.epoch, self.step_in_epoch = found.step, found.epoch, found.step_in_epoch
+        self._saved_step = found.step
         self._stepper.plain.load_state_dict(found.network)
         for optimiser, state in zip(self._stepper.optimisers, found.optimisers, strict=True):
             optimiser.load_state_dict(state)
         if self._stepper.average and found.average:
             self._stepper.average.load(found.average)
 
-    def run(self, stop_after_steps: int | None = None) -> None:
-        """Train to the recipe's last epoch, or for so many steps.
+    def run(self) -> None:
+        """Train to the recipe's last epoch.
 
-        However it ends (an interrupt, memory, a full disk), the last progress that could be
-        written is whole; on an interrupt the progress of the last whole step is written first.
+        Raises:
+            TrainingStoppedError: stopped, or out of memory. Progress can be gone on from.
+            CheckpointError: the disk is full. The progress before is kept.
         """
         curves = None
         if self._place.leads:
             self._folder.mkdir(parents=True, exist_ok=True)
             curves = Curves(self._folder / CURVES, COLUMNS, self.step)
-        last = None if stop_after_steps is None else self.step + stop_after_steps
         try:
-            while self.epoch < self._recipe.epochs and self.step != last:
-                self._epoch(curves, last)
-        except KeyboardInterrupt:
-            self.save()
-            raise
+            while self.epoch < self._recipe.epochs:
+                self._epoch(curves)
+        except (MemoryError, RuntimeError) as error:
+            if not _is_memory(error):
+                raise
+            raise TrainingStoppedError(
+                f"out of memory in step {self.step + 1}",
+                self._saved_step,
+                "Resume with a smaller --batch, or on a larger device.",
+            ) from error
 
     def save(self) -> None:
         """Write the progress file, on the leading process."""
@@ -174,13 +173,14 @@ class Training:
             ),
             self._folder / PROGRESS,
         )
+        self._saved_step = self.step
 
     def averaged(self) -> dict[str, Tensor]:
         """The weights to keep: the average where there is one."""
         average = self._stepper.average
         return average.tensors if average else self._stepper.plain.state_dict()
 
-    def _epoch(self, curves: Curves | None, last: int | None) -> None:
+    def _epoch(self, curves: Curves | None) -> None:
         recipe, place = self._recipe, self._place
         order = EpochOrder(
             len(self._data),
@@ -214,13 +214,17 @@ class Training:
             if now_s - saved_s > self._rhythm.save_s:
                 self.save()
                 saved_s = now_s
-            if self.step == last:
-                break
-        if self.step_in_epoch == self._per_epoch:
-            self.epoch += 1
-            self.step_in_epoch = 0
-            if place.leads and self._check and self._check_is_due():
-                self._score(curves)
+            if self._stop():
+                self.save()
+                raise TrainingStoppedError(
+                    f"stopped after step {self.step}",
+                    self._saved_step,
+                    "Go on with --resume.",
+                )
+        self.epoch += 1
+        self.step_in_epoch = 0
+        if place.leads and self._check and self._check_is_due():
+            self._score(curves)
         self.save()
 
     def _check_is_due(self) -> bool:
@@ -263,6 +267,6 @@ def _mean(reports: list[StepReport]) -> dict[str, float]:
     }
 
 
-def seed_everything(seed: int) -> None:
-    """Seed what initialises a network; everything else has seeds of its own."""
-    torch.manual_seed(seed)
+def _is_memory(error: Exception) -> bool:
+    """Whether an error is about memory; torch's allocator on the CPU has no type of its own."""
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "memory" in str(error)

@@ -6,7 +6,7 @@ nothing itself (`Watcher` does).
 
 from __future__ import annotations
 
-import os
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -14,13 +14,15 @@ import torch
 from torch import nn
 
 from anytime_model.anytime import AnytimeNetwork
+from anytime_model.checkpoint import load_checkpoint
 from anytime_model.config import NUM_EXITS
 from anytime_model.data.catalogue import open_layout
 from anytime_model.data.loading import AugmentedSet
 from anytime_model.data.sample import SampleSource
 from anytime_model.errors import CheckpointError, ConfigError
 from anytime_model.evaluation.check import quick_scores
-from anytime_model.training.loop import PROGRESS, Place, Rhythm, Training, Watcher, seed_everything
+from anytime_model.training import processes
+from anytime_model.training.loop import PROGRESS, Rhythm, Training, Watcher
 from anytime_model.training.losses import CrossEntropy, balanced_weights
 from anytime_model.training.pipelines import Pipelines
 from anytime_model.training.recipes import RECIPES, Recipe
@@ -66,7 +68,8 @@ def run(
     device: torch.device | None = None,
     workers: int = 1,
     rhythm: Rhythm = Rhythm(),  # noqa: B008  (frozen)
-    stop_after_steps: int | None = None,
+    init: Path | None = None,
+    stop: Callable[[], bool] = lambda: False,
 ) -> Training:
     """Train a recipe.
 
@@ -81,28 +84,31 @@ def run(
         device: where; the first GPU, else the CPU.
         workers: processes that load and augment.
         rhythm: how often to save and check.
-        stop_after_steps: stop early, as an interrupt would.
+        init: weights of ours to start from instead of random ones.
+        stop: asked after each step whether to stop.
 
     Raises:
         CheckpointError: progress that cannot be used, or a folder that already holds some.
         ConfigError: recipe and data do not fit together.
         DataError: the data set is not laid out as expected.
     """
-    place = _place()
-    device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    place = processes.join()
+    device = device or _device(place)
     source = open_layout(recipe.data, data, recipe.split)
-    _fit(recipe, source)
+    _fit(recipe, source, place.world)
     start = branch or (out / PROGRESS if resume else None)
     if start is None and (out / PROGRESS).exists():
         raise CheckpointError(
             out / PROGRESS, "holds a training already.", "Resume it, or give another folder."
         )
-    seed_everything(recipe.seed)
+    torch.manual_seed(recipe.seed)
     network = AnytimeNetwork(recipe.network).to(device)
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs
-    wrapped: nn.Module = network
-    if place.world > 1:
-        wrapped = nn.parallel.DistributedDataParallel(network, find_unused_parameters=True)
+    if source.task == "pose":
+        begin_near_zero(network)
+    if init:
+        warm_start(network, init)
+    wrapped = processes.share(network, place)
     weights = None
     if isinstance(recipe.loss, CrossEntropy) and recipe.loss.balance:
         weights = balanced_weights(source)
@@ -115,7 +121,7 @@ def run(
 
     training = Training(
         recipe,
-        Stepper(wrapped, network, recipe, device, weights),
+        Stepper(wrapped, network, recipe, device, class_weights=weights, place=place),
         AugmentedSet(source, Pipelines(recipe, source.skeleton), recipe.seed),
         out,
         watcher,
@@ -123,28 +129,67 @@ def run(
         place=place,
         workers=workers,
         rhythm=rhythm,
+        stop=stop,
     )
     if start:
         training.resume(start)
-    training.run(stop_after_steps)
+    training.run()
+    processes.leave(place)
     return training
 
 
-def _fit(recipe: Recipe, source: SampleSource) -> None:
+def begin_near_zero(network: AnytimeNetwork) -> None:
+    """Let heat-maps begin near zero, where nearly all of their targets are (as HRNet's do).
+
+    With heads of ordinary size the first hundred steps go into shrinking the features instead.
+    """
+    for head in network.exits:
+        if isinstance(head.predict, nn.Conv2d):
+            nn.init.normal_(head.predict.weight, std=0.001)
+
+
+def warm_start(network: AnytimeNetwork, weights: Path) -> tuple[str, ...]:
+    """Copy all weights of a file that fit by name and shape: a backbone, whatever its task.
+
+    Args:
+        network: is changed.
+        weights: one of our files (convert a published one first).
+
+    Returns:
+        Names of tensors that keep their random start.
+
+    Raises:
+        CheckpointError: the file cannot be used, or no layer of its backbone fits.
+    """
+    found = load_checkpoint(weights).network.state_dict()
+    own = network.state_dict()
+    fitting = {n: t for n, t in found.items() if n in own and own[n].shape == t.shape}
+    if not any(name.startswith("stages.1.") for name in fitting):
+        raise CheckpointError(
+            weights,
+            "has no layer that fits this network's stages.",
+            f"Give weights of the preset {network.config.preset}.",
+        )
+    network.load_state_dict(fitting, strict=False)
+    return tuple(name for name in own if name not in fitting)
+
+
+def _device(place: processes.Place) -> torch.device:
+    if torch.cuda.is_available():
+        return torch.device("cuda", place.local)
+    return torch.device("cpu")
+
+
+def _fit(recipe: Recipe, source: SampleSource, world: int) -> None:
     if recipe.network.outputs != len(source.outputs):
         raise ConfigError(
             f"{recipe.name} has {recipe.network.outputs} outputs, the data set "
             f"{len(source.outputs)}; correct the recipe's network."
         )
+    if recipe.batch % world:
+        raise ConfigError(
+            f"a batch of {recipe.batch} cannot be shared by {world} processes; "
+            "give a --batch that their number divides."
+        )
     if len(recipe.exit_weights) != NUM_EXITS:
         raise ConfigError(f"{recipe.name} needs {NUM_EXITS} exit weights.")
-
-
-def _place() -> Place:
-    """This process among those that torchrun started; joins them."""
-    world = int(os.environ.get("WORLD_SIZE", "1"))
-    if world == 1:
-        return Place()
-    if not torch.distributed.is_initialized():
-        torch.distributed.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
-    return Place(torch.distributed.get_rank(), world)

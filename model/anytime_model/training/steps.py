@@ -19,6 +19,7 @@ from anytime_model.data.loading import Batch, normalise
 from anytime_model.training import losses
 from anytime_model.training.ema import WeightAverage
 from anytime_model.training.muon import Muon
+from anytime_model.training.processes import ALONE, Place
 from anytime_model.training.recipes import Adam, Optimiser, Orthogonal, Recipe, Sgd
 
 
@@ -48,6 +49,7 @@ class Stepper:
         recipe: what to do.
         device: where.
         class_weights: (K,) for a balanced cross-entropy, or None.
+        place: this process among those that train together.
     """
 
     def __init__(
@@ -56,7 +58,9 @@ class Stepper:
         plain: AnytimeNetwork,
         recipe: Recipe,
         device: torch.device,
-        class_weights: Tensor | None,
+        *,
+        class_weights: Tensor | None = None,
+        place: Place = ALONE,
     ) -> None:
         self.network = network
         self.optimisers = build_optimisers(network, recipe.optimiser)
@@ -64,6 +68,7 @@ class Stepper:
         self.average = WeightAverage(plain, recipe.average) if recipe.average else None
         self._recipe = recipe
         self._device = device
+        self._place = place
         self._class_weights = None if class_weights is None else class_weights.to(device)
 
     def step(
@@ -90,7 +95,14 @@ class Stepper:
         with torch.autocast(self._device.type, torch.bfloat16, enabled=recipe.half):
             states: tuple[State, ...] = self.network(normalise(batch.images), criteria)
         maps = [state.logits for state in states if state.logits is not None]
-        terms = losses.per_exit(recipe.loss, maps, batch, self._class_weights, step)
+        terms = losses.per_exit(
+            recipe.loss,
+            maps,
+            batch,
+            step,
+            class_weights=self._class_weights,
+            mean_over_processes=self._place.mean,
+        )
         loss = terms @ terms.new_tensor(recipe.exit_weights)
         for optimiser in self.optimisers:
             optimiser.zero_grad(set_to_none=True)
