@@ -56,7 +56,7 @@ def temperatures(
             kept.append(full[0].flatten(1)[:, picked].T.contiguous())
         tick()
     truth = torch.cat(labels)
-    return tuple(_best_temperature(torch.cat(kept), truth) for kept in logits)
+    return tuple(best_temperature(torch.cat(kept), truth) for kept in logits)
 
 
 def fold_temperatures(network: AnytimeNetwork, values: tuple[float, ...]) -> None:
@@ -69,8 +69,15 @@ def fold_temperatures(network: AnytimeNetwork, values: tuple[float, ...]) -> Non
         predict.bias.data /= value
 
 
-def _best_temperature(logits: Tensor, labels: Tensor) -> float:
-    """Golden-section search over the logarithm; the loss has one minimum (it is convex in 1/T)."""
+def best_temperature(logits: Tensor, labels: Tensor) -> float:
+    """The temperature, 0.2 to 5, that makes labels most likely.
+
+    Golden-section search over its logarithm: the loss is convex in 1/T, so it has one minimum.
+
+    Args:
+        logits: (P, K).
+        labels: (P,) int64.
+    """
     golden = (5**0.5 - 1) / 2
 
     def loss(log_t: Tensor) -> float:
