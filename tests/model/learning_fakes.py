@@ -12,7 +12,8 @@ from PIL import Image
 from anytime_model.config import NetworkConfig
 from anytime_model.data.augment import SegmentationAugmentation
 from anytime_model.training.losses import CrossEntropy
-from anytime_model.training.recipes import RECIPES, Adaptivity, Recipe
+from anytime_model.training.recipe import Adaptivity, Recipe
+from anytime_model.training.recipes import RECIPES
 from anytime_model.training.schedules import Poly
 
 

@@ -22,7 +22,8 @@ from anytime_model.training import progress
 from anytime_model.training.finish import trained_network
 from anytime_model.training.loop import CURVES, PROGRESS, Rhythm, Training
 from anytime_model.training.losses import HeatmapError
-from anytime_model.training.recipes import RECIPES, Adam, Recipe, Sgd
+from anytime_model.training.recipe import Adam, Recipe, Sgd
+from anytime_model.training.recipes import RECIPES
 from anytime_model.training.run import Overrides, recipe_named, run, warm_start
 from anytime_model.training.statistics import refresh
 from anytime_model.training.stopping import StopRequest, TrainingStoppedError

@@ -26,7 +26,8 @@ from anytime_model.training.losses import (
     per_exit,
 )
 from anytime_model.training.muon import Muon, orthogonal
-from anytime_model.training.recipes import RECIPES, Adaptivity
+from anytime_model.training.recipe import Adaptivity
+from anytime_model.training.recipes import RECIPES
 from anytime_model.training.schedules import Poly, Schedule, Steps, WarmStableDecay
 from model.learning_fakes import tiny_recipe
 

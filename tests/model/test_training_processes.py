@@ -13,7 +13,7 @@ import torch
 from anytime_model.anytime import AnytimeNetwork
 from anytime_model.training import progress
 from anytime_model.training.loop import PROGRESS
-from anytime_model.training.recipes import Recipe, Sgd
+from anytime_model.training.recipe import Recipe, Sgd
 from anytime_model.training.run import run
 from anytime_model.training.schedules import Steps
 from model.learning_fakes import Silent, camvid_tree, tiny_recipe

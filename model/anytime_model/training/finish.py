@@ -29,7 +29,7 @@ from anytime_model.evaluation.thresholds import Choice, choose
 from anytime_model.manifest import Card, Masking
 from anytime_model.training import progress
 from anytime_model.training.pipelines import Pipelines
-from anytime_model.training.recipes import Recipe
+from anytime_model.training.recipe import Recipe
 from anytime_model.training.statistics import refresh
 
 STATISTICS_BATCHES = 50

@@ -23,7 +23,7 @@ from anytime_model.training import progress as progress_file
 from anytime_model.training.curves import Curves
 from anytime_model.training.processes import ALONE, Place
 from anytime_model.training.progress import Progress
-from anytime_model.training.recipes import Recipe
+from anytime_model.training.recipe import Recipe
 from anytime_model.training.steps import Stepper, StepReport
 from anytime_model.training.stopping import TrainingStoppedError
 

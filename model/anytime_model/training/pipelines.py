@@ -6,7 +6,7 @@ from anytime_model.data.augment import PoseAugmentation, SegmentationAugmentatio
 from anytime_model.data.loading import Pipeline
 from anytime_model.data.sample import Skeleton
 from anytime_model.errors import ConfigError
-from anytime_model.training.recipes import Augmentation, Recipe
+from anytime_model.training.recipe import Augmentation, Recipe
 
 
 class Pipelines:

@@ -1,132 +1,86 @@
-"""Recipes: everything that makes one training what it is, as frozen values.
+"""The recipes that exist: one for each published row, and those for the sets at hand.
 
-One for each published row that this project can be asked to repeat, and those for the sets at
-hand. A recipe names no path and no device.
+Published rows follow the paper's appendices C and D, and HRNet's own configuration where the paper
+refers to it. They start from ImageNet weights there: give such a backbone with `--init`.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import replace
 
 from anytime_model.config import NetworkConfig
 from anytime_model.data.augment import PoseAugmentation, SegmentationAugmentation
-from anytime_model.training.losses import CrossEntropy, HeatmapError, Loss
-from anytime_model.training.schedules import Poly, Schedule, Steps, WarmStableDecay
+from anytime_model.training.losses import CrossEntropy, HeatmapError
+from anytime_model.training.recipe import Adam, Adaptivity, Finish, Orthogonal, Recipe, Sgd
+from anytime_model.training.schedules import Poly, Steps, WarmStableDecay
+
+_THIRD = 1 / 3
 
 
-@dataclass(frozen=True, slots=True)
-class Sgd:
-    """Stochastic gradient descent with momentum."""
-
-    rate: float
-    momentum: float = 0.9
-    weight_decay: float = 0.0
-
-
-@dataclass(frozen=True, slots=True)
-class Adam:
-    """Adam; `decoupled` takes the weight decay out of the gradient (AdamW)."""
-
-    rate: float
-    weight_decay: float = 0.0
-    decoupled: bool = False
+def _rows(adpc: Recipe) -> Iterable[Recipe]:
+    """A table's rows from its last: early exits (EE), with redesigned heads (EE + RH), ADP-C."""
+    plain = replace(adpc, adaptivity=None)
+    original = replace(plain.network, exits="original")
+    yield replace(plain, name=f"{adpc.name}-ee", network=original)
+    yield replace(plain, name=f"{adpc.name}-ee-rh")
+    yield replace(adpc, name=f"{adpc.name}-adpc")
 
 
-@dataclass(frozen=True, slots=True)
-class Orthogonal:
-    """Muon for the convolutions, AdamW for everything else (`others`)."""
-
-    rate: float
-    others: Adam
-    momentum: float = 0.95
-    weight_decay: float = 0.0
-
-
-Optimiser = Sgd | Adam | Orthogonal
-
-
-@dataclass(frozen=True, slots=True)
-class Adaptivity:
-    """Confidence adaptivity during training.
-
-    Attributes:
-        thresholds: of the task's own criterion, after exits 1, 2 and 3.
-        from_epoch: the first epoch that is trained with masks; negative counts from the end.
-    """
-
-    thresholds: tuple[float, float, float]
-    from_epoch: int = 0
-
-    def starts(self, epochs: int) -> int:
-        """The first masked epoch of a training of so many."""
-        return self.from_epoch if self.from_epoch >= 0 else max(0, epochs + self.from_epoch)
+def _cityscapes(preset: str) -> Recipe:
+    """Appendix C; Table 1 and Figure 3."""
+    return Recipe(
+        name=f"cityscapes-{preset}",
+        data="cityscapes",
+        split="train",
+        check_split="val",
+        network=NetworkConfig(preset, outputs=19),
+        augmentation=SegmentationAugmentation((512, 1024), (0.5, 2.0)),
+        loss=CrossEntropy(),
+        optimiser=Sgd(0.01, weight_decay=5e-4),
+        schedule=Poly(0.9),
+        epochs=484,
+        batch=12,
+        adaptivity=Adaptivity((0.998, 0.998, 0.998)),
+    )
 
 
-Augmentation = SegmentationAugmentation | PoseAugmentation
+_MPII = Recipe(  # appendix C; Table 2
+    name="mpii-w32",
+    data="mpii",
+    split="train",
+    check_split="val",
+    network=NetworkConfig("w32", outputs=16, task="pose"),
+    augmentation=PoseAugmentation((256, 256), 0.25, 30.0, 0.6),
+    loss=HeatmapError(sigma=2.0),
+    optimiser=Adam(1e-3, weight_decay=1e-4),
+    schedule=Steps((170, 200)),
+    epochs=210,
+    batch=128,
+    adaptivity=Adaptivity((0.002, 0.002, 0.002), from_epoch=10),
+)
+
+_CONTEXT = Recipe(  # appendix D; Table 5
+    name="pascal-context-w48",
+    data="pascal-context",
+    split="train",
+    check_split="val",
+    network=NetworkConfig("w48", outputs=59),
+    augmentation=SegmentationAugmentation((480, 480), (0.5, 2.0)),
+    loss=CrossEntropy(),
+    optimiser=Sgd(0.004, weight_decay=1e-4),
+    schedule=Poly(0.9),
+    epochs=200,
+    batch=16,
+    adaptivity=Adaptivity((0.995, 0.995, 0.995)),
+)
 
 
-@dataclass(frozen=True, slots=True)
-class Finish:
-    """Another augmentation for the last epochs: larger pictures after a cheaper start.
-
-    Attributes:
-        epochs: how many.
-        augmentation: what pictures go through then.
-    """
-
-    epochs: int
-    augmentation: Augmentation
-
-
-@dataclass(frozen=True, slots=True)
-class Recipe:
-    """One training.
-
-    Attributes:
-        name: what `--recipe` calls it.
-        data: the layout that the data's folder must have; a key of `data.catalogue.LAYOUTS`.
-        split: what is trained on.
-        check_split: what is scored now and then, for the curves; never the test set.
-        network: the structure.
-        augmentation: what pictures go through.
-        loss: of one exit.
-        optimiser: and its peak rate.
-        schedule: factors of that rate.
-        epochs: passes over the split.
-        batch: samples a step, over all processes.
-        finish: what changes for the last epochs, or None.
-        exit_weights: w of equation 1.
-        adaptivity: masks in training, or None.
-        average: decay of the weights' average (EMA), or None.
-        clip: largest norm of the gradient, or None.
-        half: whether convolutions run in bfloat16 (autocast).
-        seed: of initialisation, order and augmentation.
-    """
-
-    name: str
-    data: str
-    split: str
-    check_split: str
-    network: NetworkConfig
-    augmentation: Augmentation
-    loss: Loss
-    optimiser: Optimiser
-    schedule: Schedule
-    epochs: int
-    batch: int
-    finish: Finish | None = None
-    exit_weights: tuple[float, float, float, float] = (1.0, 1.0, 1.0, 1.0)
-    adaptivity: Adaptivity | None = None
-    average: float | None = None
-    clip: float | None = None
-    half: bool = False
-    seed: int = 0
-
-    def augmentation_of(self, epoch: int) -> Augmentation:
-        """What pictures go through in an epoch."""
-        if self.finish and epoch >= self.epochs - self.finish.epochs:
-            return self.finish.augmentation
-        return self.augmentation
+def _context_rows() -> Iterable[Recipe]:
+    """Early exits alone are weighted by a third, or they would cost the last one too much."""
+    for row in _rows(_CONTEXT):
+        early = row.network.exits == "original"
+        yield replace(row, exit_weights=(_THIRD, _THIRD, _THIRD, 1.0)) if early else row
 
 
 _CAMVID = Recipe(
@@ -151,21 +105,31 @@ _CAMVID = Recipe(
 _LSPET = Recipe(
     name="lspet-w18",
     data="lspet",
-    split="trainval",
+    split="train",
     check_split="val",
     network=NetworkConfig("w18", outputs=14, task="pose"),
-    augmentation=PoseAugmentation((128, 128), 0.25, 30.0, 0.6, 0.06, colour=0.4, blur=0.1),
+    augmentation=PoseAugmentation((96, 96), 0.25, 30.0, 0.6, 0.06, colour=0.3, blur=0.1),
     loss=HeatmapError(sigma=1.5, localisation=0.002),
     optimiser=Orthogonal(0.02, Adam(2e-3, decoupled=True), weight_decay=0.05),
     schedule=WarmStableDecay(decay_epochs=2, warmup_steps=150),
     epochs=60,
     batch=16,
-    finish=Finish(2, PoseAugmentation((160, 160), 0.25, 30.0, 0.6, 0.06, colour=0.4, blur=0.1)),
+    finish=Finish(2, PoseAugmentation((128, 128), 0.25, 30.0, 0.6, 0.06, colour=0.3, blur=0.1)),
     average=0.99,
     clip=5.0,
     half=True,
 )
 
-RECIPES = {recipe.name: recipe for recipe in (_CAMVID, _LSPET)}
-
-_ = (Poly, Steps)
+RECIPES = {
+    recipe.name: recipe
+    for recipe in (
+        *_rows(_cityscapes("w48")),
+        *_rows(_cityscapes("w18")),
+        *_rows(_MPII),
+        *_context_rows(),
+        _CAMVID,
+        *_rows(_CAMVID),
+        _LSPET,
+        *_rows(_LSPET),
+    )
+}

@@ -25,7 +25,8 @@ from anytime_model.training import processes
 from anytime_model.training.loop import PROGRESS, Rhythm, Training, Watcher
 from anytime_model.training.losses import CrossEntropy, balanced_weights
 from anytime_model.training.pipelines import Pipelines
-from anytime_model.training.recipes import RECIPES, Recipe
+from anytime_model.training.recipe import Recipe
+from anytime_model.training.recipes import RECIPES
 from anytime_model.training.steps import Stepper
 
 CHECK_BATCH = 25

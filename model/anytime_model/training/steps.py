@@ -20,7 +20,7 @@ from anytime_model.training import losses
 from anytime_model.training.ema import WeightAverage
 from anytime_model.training.muon import Muon
 from anytime_model.training.processes import ALONE, Place
-from anytime_model.training.recipes import Adam, Optimiser, Orthogonal, Recipe, Sgd
+from anytime_model.training.recipe import Adam, Optimiser, Orthogonal, Recipe, Sgd
 
 
 @dataclass(frozen=True, slots=True)
