@@ -19,7 +19,12 @@ from numpy.typing import NDArray
 
 from anytime_model.anytime import STRIDE
 from anytime_model.checkpoint import Checkpoint
-from anytime_model.confidence import Criterion, Entropy, HeatmapMaximum, MaximumProbability
+from anytime_model.confidence import (
+    Criterion,
+    Entropy,
+    HeatmapMaximum,
+    MaximumProbability,
+)
 from anytime_model.config import NUM_EXITS
 from anytime_model.engines.base import (
     Decoded,
@@ -142,7 +147,11 @@ class NativeRun:
     """One image on its way through a native engine."""
 
     def __init__(
-        self, engine: NativeEngine, plan: Plan, handle: RunHandle, image_size: tuple[int, int]
+        self,
+        engine: NativeEngine,
+        plan: Plan,
+        handle: RunHandle,
+        image_size: tuple[int, int],
     ) -> None:
         self._engine = engine
         self._handle: RunHandle | None = handle
@@ -170,8 +179,9 @@ class NativeRun:
             else:
                 while handle.advance(SLICE_US):
                     pause()
-            self._settle(handle, criterion)
-            logits, confidence, active = handle.read()
+            logits = handle.read_map().transpose(2, 0, 1)
+            self._settle(handle, logits, criterion)
+            confidence, active = handle.read_settled()
         except BaseException:
             self._end()
             raise
@@ -179,7 +189,7 @@ class NativeRun:
         result = ExitResult(
             exit=self._exit,
             image_size=self._image_size,
-            logits=logits.transpose(2, 0, 1),
+            logits=logits,
             confidence=confidence,
             active=active,
             macs=handle.macs() - before,
@@ -188,7 +198,9 @@ class NativeRun:
             self._end()
         return result
 
-    def _settle(self, handle: RunHandle, criterion: Criterion | None) -> None:
+    def _settle(
+        self, handle: RunHandle, logits: NDArray[np.float32], criterion: Criterion | None
+    ) -> None:
         pose = self._engine.card.config.task == "pose"
         match criterion:
             case MaximumProbability(threshold) if not pose:
@@ -200,8 +212,8 @@ class NativeRun:
             case _:
                 handle.settle(Measure.MAXIMUM if pose else Measure.PROBABILITY)
                 if criterion is not None:
-                    logits = torch.from_numpy(handle.read()[0].transpose(2, 0, 1).copy())
-                    handle.mask(criterion(logits.unsqueeze(0))[0, 0].numpy())
+                    active = criterion(torch.from_numpy(logits).unsqueeze(0))
+                    handle.mask(active[0, 0].numpy())
 
     def _end(self) -> None:
         self._handle = None

@@ -11,7 +11,14 @@ from ctypes import c_int32
 from anytime_model.engines.native_program import Operation, Program
 from anytime_model.errors import ImageError
 from anytime_model.kernels.handles import ModelHandle, PlanHandle, RunHandle
-from anytime_model.kernels.library import TERMS, Library, Op, OutOfMemoryError, Slot
+from anytime_model.kernels.library import (
+    TERMS,
+    Library,
+    Op,
+    OutOfMemoryError,
+    Place,
+    Slot,
+)
 
 MOST_SIDE = 32768
 """Of a padded image, px: what the kernels' packed coordinates can hold."""
@@ -67,7 +74,7 @@ class Plans:
         for norm in program.norms:
             self._model.add_norm(norm.bias, norm.shift, norm.window)
         self._buffers = program.buffers
-        self._slots = [Slot(b.level, b.channels, b.floats, b.per_run) for b in program.buffers]
+        self._slots = [Slot(b.level, b.channels, b.floats, b.place) for b in program.buffers]
         self._ops = [_op(operation) for operation in program.operations]
         self._ends = program.ends
         self._element_bytes = 2 if isa.endswith("bf16") else 4
@@ -110,6 +117,7 @@ class Plans:
             * b.channels
             * (4 if b.floats else self._element_bytes)
             for b in self._buffers
+            if b.place != Place.LOCAL
         )
 
     def _make_room(self, wanted: int, size: tuple[int, int]) -> None:
@@ -144,6 +152,7 @@ def _op(operation: Operation) -> Op:
         operation.first,
         operation.residual,
         operation.pool,
+        operation.together,
         len(sources),
         (c_int32 * TERMS)(*sources, *[-1] * (TERMS - len(sources))),
     )

@@ -12,8 +12,9 @@ the coarser resolution; both are linear, so only rounding differs. Features of a
 concatenated at full size: each branch meets its own columns of the head's first weights.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -23,8 +24,15 @@ from torch import Tensor, nn
 from anytime_model.anytime import AnytimeNetwork
 from anytime_model.blocks import BasicBlock, Bottleneck, ConvNorm
 from anytime_model.exits import LinearExit, OriginalExit, RedesignedExit
-from anytime_model.hrnet import DownFusion, FirstStage, Fusion, FusionModule, Stage, UpFusion
-from anytime_model.kernels.library import Floats, Kind, Where
+from anytime_model.hrnet import (
+    DownFusion,
+    FirstStage,
+    Fusion,
+    FusionModule,
+    Stage,
+    UpFusion,
+)
+from anytime_model.kernels.library import Floats, Kind, Place, Where
 from anytime_model.kernels.reference import rbf_weights
 from anytime_model.masking import MaskedConv2d
 
@@ -62,14 +70,14 @@ class Buffer:
 
     Attributes:
         floats: float32 whatever the engine computes in.
-        per_run: kept between stages.
+        place: with the size's plan, with the image's run, or only within steps done together.
     """
 
     slot: int
     level: int
     channels: int
     floats: bool = False
-    per_run: bool = False
+    place: Place = Place.SCRATCH
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +95,7 @@ class Operation:
     first: int = 0
     residual: int = -1
     pool: bool = False
+    together: bool = False
 
 
 @dataclass(slots=True)
@@ -118,9 +127,9 @@ def lower(network: AnytimeNetwork, *, image_channels: int = 3) -> Program:
 class _Lowering:
     def __init__(self, network: AnytimeNetwork, image_channels: int) -> None:
         self.program = Program()
-        self.free: dict[tuple[int, int, bool], list[Buffer]] = {}
-        image = self.buffer(IMAGE_LEVEL, image_channels, per_run=True)
-        self.map = self.buffer(MAP_LEVEL, network.config.outputs, floats=True, per_run=True)
+        self.free: dict[tuple[int, int, bool, Place], list[Buffer]] = {}
+        image = self.buffer(IMAGE_LEVEL, image_channels, place=Place.RUN)
+        self.map = self.buffer(MAP_LEVEL, network.config.outputs, floats=True, place=Place.RUN)
         features = [image]
         for stage, exit_ in zip(network.stages, network.exits, strict=True):
             match stage:
@@ -136,19 +145,37 @@ class _Lowering:
     # Buffers and weights
 
     def buffer(
-        self, level: int, channels: int, *, floats: bool = False, per_run: bool = False
+        self,
+        level: int,
+        channels: int,
+        *,
+        floats: bool = False,
+        place: Place = Place.SCRATCH,
     ) -> Buffer:
-        unused = self.free.get((level, channels, floats))
-        if unused and not per_run:
+        unused = self.free.get((level, channels, floats, place))
+        if unused:
             return unused.pop()
-        made = Buffer(len(self.program.buffers), level, channels, floats, per_run)
+        made = Buffer(len(self.program.buffers), level, channels, floats, place)
         self.program.buffers.append(made)
         return made
 
     def release(self, *buffers: Buffer) -> None:
         for one in buffers:
-            if not one.per_run:
-                self.free.setdefault((one.level, one.channels, one.floats), []).append(one)
+            if one.place is not Place.RUN:
+                key = (one.level, one.channels, one.floats, one.place)
+                self.free.setdefault(key, []).append(one)
+
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """What is emitted inside is done together: all of it at a few sites, then at the next."""
+        first = len(self.program.operations)
+        yield
+        operations = self.program.operations
+        last = len(operations) - 1
+        if operations[last].kind is Kind.FILL:  # it needs all sites of what it fills
+            last -= 1
+        for i in range(first, last):
+            operations[i] = replace(operations[i], together=True)
 
     def weights(self, weights: Tensor, stride: int = 1) -> int:
         self.program.convs.append(ConvWeights(_array(weights), stride))
@@ -209,22 +236,22 @@ class _Lowering:
         for layer in stage.stem:
             before, x = x, self.layer(_conv_norm(layer), x)
             self.release(before)
-        last = len(stage.blocks) - 1
-        for i, block in enumerate(stage.blocks):
-            before, x = x, self.bottleneck(_bottleneck(block), x, per_run=i == last)
-            self.release(before)
-        return x
-
-    def bottleneck(self, block: Bottleneck, x: Buffer, *, per_run: bool) -> Buffer:
-        plain = isinstance(block.shortcut, nn.Identity)
-        shortcut = x if plain else self.layer(_conv_norm(block.shortcut), x)
-        narrow = self.layer(block.conv1, x)
-        middle = self.layer(block.conv2, narrow)
-        wide = Bottleneck.EXPANSION * narrow.channels
-        out = self.buffer(x.level, wide, per_run=per_run)
-        self.layer(block.conv3, middle, out=out, residual=shortcut, relu=True)
-        self.release(narrow, middle, *([] if plain else [shortcut]))
-        return out
+        blocks = [_bottleneck(block) for block in stage.blocks]
+        narrow = self.layer(blocks[0].conv1, x)
+        wide = self.buffer(x.level, blocks[0].conv3.conv.out_channels, place=Place.RUN)
+        for i, block in enumerate(blocks):
+            middle = self.layer(block.conv2, narrow)
+            self.release(narrow)
+            # All 1x1: the wide features, which outgrow the caches, pass through them once.
+            with self.together():
+                if isinstance(block.shortcut, ConvNorm):
+                    self.layer(block.shortcut, x, out=wide)
+                    self.release(x)
+                self.layer(block.conv3, middle, out=wide, residual=wide, relu=True)
+                if i + 1 < len(blocks):
+                    narrow = self.layer(blocks[i + 1].conv1, wide)
+            self.release(middle)
+        return wide
 
     def stage(self, stage: Stage, features: Sequence[Buffer]) -> list[Buffer]:
         branches = [
@@ -236,11 +263,12 @@ class _Lowering:
         for i, module in enumerate(stage.fusion_modules):
             if not isinstance(module, FusionModule):
                 raise TypeError(f"{type(module).__name__} is no fusion module")
-            branches = self.fusion_module(module, branches, per_run=i == last)
+            place = Place.RUN if i == last else Place.SCRATCH
+            branches = self.fusion_module(module, branches, place)
         return branches
 
     def fusion_module(
-        self, module: FusionModule, features: Sequence[Buffer], *, per_run: bool
+        self, module: FusionModule, features: Sequence[Buffer], place: Place
     ) -> list[Buffer]:
         branches = []
         for chain, start in zip(module.branches, features, strict=True):
@@ -251,11 +279,11 @@ class _Lowering:
                 self.release(middle, x)
                 x = y
             branches.append(x)
-        fused = [self.fusion(_fusion(f), branches, per_run=per_run) for f in module.fusions]
+        fused = [self.fusion(_fusion(f), branches, place) for f in module.fusions]
         self.release(*branches)
         return fused
 
-    def fusion(self, fusion: Fusion, branches: Sequence[Buffer], *, per_run: bool) -> Buffer:
+    def fusion(self, fusion: Fusion, branches: Sequence[Buffer], place: Place) -> Buffer:
         terms = []
         own = branches[fusion.target]
         for source, x in zip(fusion.sources, branches, strict=True):
@@ -273,7 +301,7 @@ class _Lowering:
                     terms.append(y)
                 case _:
                     raise TypeError(f"{type(source).__name__} is no part of a fusion")
-        out = self.buffer(own.level, own.channels, per_run=per_run)
+        out = self.buffer(own.level, own.channels, place=place)
         self.sum(terms, out, where=Where.NEEDED, relu=True)
         self.release(*(term for term in terms if term is not own))
         return out
@@ -285,68 +313,63 @@ class _Lowering:
             case LinearExit():
                 self.layer(_conv(exit_.predict), features[0], out=self.map, fill=False)
             case OriginalExit():
-                width = exit_.mix.conv.out_channels
-                mixed = self.buffer(MAP_LEVEL, width)
-                self.over_branches(exit_.mix, features, mixed, relu=True)
-                self.layer(_conv(exit_.predict), mixed, out=self.map, fill=False)
-                self.release(mixed)
+                self.original(exit_, features)
             case RedesignedExit():
                 self.redesigned(exit_, features)
             case _:
                 raise TypeError(f"an exit of type {type(exit_).__name__} has no lowering")
 
-    def over_branches(
-        self, layer: ConvNorm | nn.Conv2d, features: Sequence[Buffer], out: Buffer, *, relu: bool
-    ) -> None:
-        """A 1x1 convolution of the upsampled and concatenated features, at active positions."""
+    def original(self, exit_: OriginalExit, features: Sequence[Buffer]) -> None:
         finest, *coarser = features
-        if not coarser:
-            self.layer(layer, finest, out=out, fill=False)
-            return
-        weights, bias, shift, conv = _folded(layer)
+        weights, bias, shift, conv = _folded(exit_.mix)
         columns = torch.split(weights, [x.channels for x in features], dim=1)
         terms = []
         for x, part in zip(coarser, columns[1:], strict=True):
-            term = self.buffer(x.level, out.channels, floats=out.floats)
+            term = self.buffer(x.level, len(weights))
             index = self.weights(part)
             self.emit(Kind.CONV, term, Where.NEEDED, sources=(x.slot,), conv=index)
             terms.append(term)
-        upsampled = self.buffer(out.level, out.channels, floats=out.floats)
-        self.sum(terms, upsampled, where=Where.ACTIVE, relu=False)
+        mixed = self.buffer(MAP_LEVEL, len(weights), place=Place.LOCAL)
         index = self.weights(columns[0])
         norm = self.norm(bias, shift, conv)
-        self.emit(
-            Kind.CONV,
-            out,
-            sources=(finest.slot,),
-            conv=index,
-            norm=norm,
-            relu=relu,
-            residual=upsampled.slot,
-        )
-        self.release(upsampled, *terms)
+        with self.together():
+            if terms:
+                self.sum(terms, mixed, where=Where.ACTIVE, relu=False)
+            self.emit(
+                Kind.CONV,
+                mixed,
+                sources=(finest.slot,),
+                conv=index,
+                norm=norm,
+                relu=exit_.mix.relu,
+                residual=mixed.slot if terms else -1,
+            )
+            self.layer(_conv(exit_.predict), mixed, out=self.map, fill=False)
+        self.release(mixed, *terms)
 
     def redesigned(self, exit_: RedesignedExit, features: Sequence[Buffer]) -> None:
-        x = self.pooled(features)
-        for i, layer in enumerate(exit_.encoder):
-            if i > 0:
-                before, x = x, self.pooled([x])
-                self.release(before)
-            before, x = x, self.layer(_conv_norm(layer), x)
-            self.release(before)
+        for layer in exit_.encoder:
+            before = features
+            features = [self.pooled(_conv_norm(layer), features)]
+            self.release(*before)
+        (x,) = features
         for layer in exit_.decoder:
             before, x = x, self.doubled(_conv_norm(layer), x, None)
             self.release(before)
         self.doubled(_conv(exit_.predict), x, self.map)
         self.release(x)
 
-    def pooled(self, features: Sequence[Buffer]) -> Buffer:
-        """Means of 2x2 of the features, upsampled to the finest and side by side."""
-        out = self.buffer(features[0].level + 1, sum(x.channels for x in features))
+    def pooled(self, layer: ConvNorm, features: Sequence[Buffer]) -> Buffer:
+        """A 1x1 convolution of 2x2 means of the features, upsampled to the finest, concatenated."""
+        level, channels = features[0].level + 1, sum(x.channels for x in features)
+        means = self.buffer(level, channels, place=Place.LOCAL)
         first = 0
-        for x in features:
-            self.emit(Kind.MIX, out, sources=(x.slot,), first=first, pool=True)
-            first += x.channels
+        with self.together():
+            for x in features:
+                self.emit(Kind.MIX, means, sources=(x.slot,), first=first, pool=True)
+                first += x.channels
+            out = self.layer(layer, means)
+        self.release(means)
         return out
 
     def doubled(self, layer: ConvNorm | nn.Conv2d, x: Buffer, out: Buffer | None) -> Buffer:
@@ -372,7 +395,10 @@ def _folded(layer: ConvNorm | nn.Conv2d) -> tuple[Tensor, Tensor, Tensor, nn.Con
     conv = layer.conv if isinstance(layer, ConvNorm) else layer
     weights = conv.weight.double()
     bias = torch.zeros(weights.shape[0]) if conv.bias is None else conv.bias
-    bias, shift = bias.double().to(weights.device), torch.zeros_like(weights[:, 0, 0, 0])
+    bias, shift = (
+        bias.double().to(weights.device),
+        torch.zeros_like(weights[:, 0, 0, 0]),
+    )
     if isinstance(layer, ConvNorm):
         norm = layer.norm
         if norm.running_mean is None or norm.running_var is None:

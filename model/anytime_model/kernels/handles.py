@@ -134,13 +134,18 @@ class RunHandle(_Handle):
             raise ValueError(f"the mask is {active.shape}, the map {self._shape[:2]}")
         self.library.call("run_mask", self.handle, octets(np.ascontiguousarray(active, np.bool_)))
 
-    def read(self) -> tuple[Floats, Floats, NDArray[np.bool_]]:
-        """Copies of the map (h, w, K), its confidence (h, w) and its mask (h, w)."""
+    def read_map(self) -> Floats:
+        """A copy of the map, (h, w, K)."""
         map_ = np.empty(self._shape, np.float32)
+        self.library.call("run_read", self.handle, floats(map_), None, None)
+        return map_
+
+    def read_settled(self) -> tuple[Floats, NDArray[np.bool_]]:
+        """Copies of the map's confidence (h, w) and of the mask (h, w)."""
         confidence = np.empty(self._shape[:2], np.float32)
         active = np.empty(self._shape[:2], np.bool_)
-        self.library.call("run_read", self.handle, floats(map_), floats(confidence), octets(active))
-        return map_, confidence, active
+        self.library.call("run_read", self.handle, None, floats(confidence), octets(active))
+        return confidence, active
 
     def operation(self) -> int:
         """Index of the operation that the run goes on with, for profiles."""

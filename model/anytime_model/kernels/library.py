@@ -55,6 +55,14 @@ class Where(IntEnum):
     NEEDED = 1
 
 
+class Place(IntEnum):
+    """Where a slot lives: with the plan, with the run, or only within operations done together."""
+
+    SCRATCH = 0
+    RUN = 1
+    LOCAL = 2
+
+
 class Measure(IntEnum):
     """What is measured of a map at each position."""
 
@@ -66,7 +74,7 @@ class Measure(IntEnum):
 class Slot(ctypes.Structure):
     """A buffer of a plan; see AnytimeSlot in api.h."""
 
-    _fields_: ClassVar = [(name, c_int32) for name in ("level", "channels", "floats", "per_run")]
+    _fields_: ClassVar = [(name, c_int32) for name in ("level", "channels", "floats", "place")]
 
 
 class Op(ctypes.Structure):
@@ -77,7 +85,7 @@ class Op(ctypes.Structure):
             (name, c_int32)
             for name in (
                 *("kind", "where", "conv", "norm", "relu", "keep"),
-                *("out", "first", "residual", "pool", "inputs"),
+                *("out", "first", "residual", "pool", "together", "inputs"),
             )
         ),
         ("sources", c_int32 * TERMS),

@@ -81,8 +81,7 @@ int32_t anytime_isa_works(int32_t i) {
 
 int32_t anytime_threads(int32_t count) {
   return guarded([&]() -> int32_t {
-    constexpr int kMostThreads = 256;
-    if (count < 0 || count > kMostThreads) throw Refusal("threads must be from 1 to 256");
+    if (count < 0 || count > anytime::Pool::kMost) throw Refusal("threads must be from 1 to 256");
     if (count > 0) anytime::Pool::shared().resize(count);
     return anytime::Pool::shared().threads();
   });
@@ -206,7 +205,7 @@ int32_t anytime_decode(int32_t isa, const float* map, int32_t height, int32_t wi
     const anytime::DecodeCall call{map, height, width, channels, out_height, out_width, labels};
     const auto decode = kernels_of(isa).decode;
     constexpr int kRows = 8;
-    anytime::Pool::shared().each((out_height + kRows - 1) / kRows, [&](int task) {
+    anytime::Pool::shared().each((out_height + kRows - 1) / kRows, [&](int task, int) {
       const int first = task * kRows;
       decode(call, first, std::min(first + kRows, out_height));
     });

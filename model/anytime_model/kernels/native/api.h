@@ -34,13 +34,17 @@ typedef enum { ANYTIME_CONV = 0, ANYTIME_FILL = 1, ANYTIME_MIX = 2 } AnytimeKind
  * will read. A fill does what is needed and not active. Without a mask, ACTIVE is everything. */
 typedef enum { ANYTIME_ACTIVE = 0, ANYTIME_NEEDED = 1 } AnytimeWhere;
 
+/* Where a slot lives. SCRATCH: with the plan. RUN: with the run, between stages too. LOCAL: only
+ * while operations are done together, for the few sites that they are at. */
+typedef enum { ANYTIME_SCRATCH = 0, ANYTIME_RUN = 1, ANYTIME_LOCAL = 2 } AnytimePlace;
+
 typedef enum { ANYTIME_OK = 0, ANYTIME_FAILED = -1, ANYTIME_NO_MEMORY = -2 } AnytimeStatus;
 
 typedef struct {
   int32_t level;
   int32_t channels;
-  int32_t floats;  /* 1: float32 whatever the model computes in */
-  int32_t per_run; /* 1: belongs to the run and survives between stages; 0: scratch */
+  int32_t floats; /* 1: float32 whatever the model computes in */
+  int32_t place;
 } AnytimeSlot;
 
 typedef struct {
@@ -52,8 +56,9 @@ typedef struct {
   int32_t keep;     /* a fill follows and needs the values before ReLU */
   int32_t out;      /* slot */
   int32_t first;    /* channel of the slot that a mix starts to write at */
-  int32_t residual; /* slot or -1, not the same as out */
+  int32_t residual; /* slot or -1; may be the same as out */
   int32_t pool;     /* a mix puts out means of 2x2 */
+  int32_t together; /* done with the next operation, a few sites at a time */
   int32_t inputs;
   int32_t in[ANYTIME_TERMS]; /* slots */
 } AnytimeOp;

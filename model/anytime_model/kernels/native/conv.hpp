@@ -155,7 +155,7 @@ ANYTIME_INLINE void dots(const ConvCall& c, const Group& g, const int32_t* from,
 // stored, which costs less than another set of tiles.
 template <int P, class Tile>
 ANYTIME_INLINE void in_tiles(const ConvCall& c, int first, int last, Tile do_tile) {
-  const int32_t* from = c.conv->stride == 2 ? c.sites.twice : c.sites.at;
+  const int32_t* from = c.from;
   const int32_t* at = c.sites.at;
   int i = first;
   for (; i + P <= last; i += P) do_tile(from + i, at + i, c.sites.keep + i, P);

@@ -32,12 +32,13 @@ Plan::Plan(std::shared_ptr<const Model> model, int height, int width,
   if (slots_.size() < 2 || slots_.size() > kMostSlots || ops_.size() > kMostOps)
     throw Refusal("a plan has 2 to 4096 slots and at most 65536 operations");
   for (const AnytimeSlot& slot : slots_)
-    if (slot.level < 0 || slot.level >= kLevels || slot.channels < 1 ||
+    if (slot.place < ANYTIME_SCRATCH || slot.place > ANYTIME_LOCAL || slot.level < 0 || slot.level >= kLevels || slot.channels < 1 ||
         slot.channels > kMostChannels || slot_bytes(slot) > (int64_t(1) << 40))
       throw Refusal("a slot's level or channels are out of range");
   const AnytimeSlot &image = slots_[kImageSlot], &map = slots_[kMapSlot];
   if (image.level != 0 || image.channels < 3 || image.channels > 4 || image.floats ||
-      map.level != kMapLevel || !map.floats || !map.per_run || !image.per_run ||
+      map.level != kMapLevel || !map.floats || map.place != ANYTIME_RUN ||
+      image.place != ANYTIME_RUN ||
       map.channels > kMostOutputs)
     throw Refusal("slot 0 must be the image and slot 1 the map, both the run's");
   int end = 0;
@@ -45,15 +46,27 @@ Plan::Plan(std::shared_ptr<const Model> model, int height, int width,
     if (ends[s] < end || ends[s] > int(ops_.size())) throw Refusal("stages must end in order");
     ends_[s] = end = ends[s];
   }
-  int64_t kept = 0;
+  for (int i = 0; i < int(ops_.size()); i++) check(ops_[i], i);
+  int first = 0;
   for (int i = 0; i < int(ops_.size()); i++) {
-    check(ops_[i], i);
-    const AnytimeSlot& out = slots_[ops_[i].out];
-    if (ops_[i].keep) kept = std::max(kept, pyramid_.level[out.level].stored() * out.channels);
+    if (ops_[i].together) continue;
+    check_together(first, i + 1);
+    first = i + 1;
+  }
+  if (first != int(ops_.size())) throw Refusal("the last operation has none to be done with");
+  int64_t kept = 0;
+  for (const AnytimeOp& op : ops_) {
+    const AnytimeSlot& out = slots_[op.out];
+    if (op.keep) kept = std::max(kept, pyramid_.level[out.level].stored() * out.channels);
   }
   kept_ = Buffer(kept * int64_t(sizeof(float)));
   for (const AnytimeSlot& slot : slots_)
-    scratch_.push_back(slot.per_run ? Buffer() : Buffer(slot_bytes(slot)));
+    scratch_.push_back(slot.place == ANYTIME_SCRATCH ? Buffer(slot_bytes(slot)) : Buffer());
+  for (const AnytimeSlot& slot : slots_) {
+    local_offsets_.push_back(local_bytes_);
+    if (slot.place == ANYTIME_LOCAL)
+      local_bytes_ += int64_t(slot.channels) * kTogetherSites * int64_t(sizeof(float));
+  }
 }
 
 void Plan::check(const AnytimeOp& op, int i) const {
@@ -63,6 +76,7 @@ void Plan::check(const AnytimeOp& op, int i) const {
   };
   const AnytimeSlot& out = slot(op.out);
   require(out.level >= 1, i, "it would write the image");
+  require(op.inputs >= 0 && op.inputs <= ANYTIME_TERMS, i, "too many inputs");
   require(op.where == ANYTIME_ACTIVE || op.where == ANYTIME_NEEDED, i, "unknown place");
   require(op.conv >= -1 && op.conv < int(model_->convs.size()), i, "no such convolution");
   require(op.norm >= -1 && op.norm < int(model_->norms.size()), i, "no such norm");
@@ -73,7 +87,7 @@ void Plan::check(const AnytimeOp& op, int i) const {
   if (op.residual != -1) {
     const AnytimeSlot& r = slot(op.residual);
     require(r.level == out.level && r.channels == out.channels && r.floats == out.floats &&
-                op.residual != op.out,
+                (r.place == ANYTIME_LOCAL) == (out.place == ANYTIME_LOCAL),
             i, "residual unlike the output");
   }
   switch (op.kind) {
@@ -90,7 +104,8 @@ void Plan::check(const AnytimeOp& op, int i) const {
     }
     case ANYTIME_FILL:
       require(op.norm >= 0 && model_->norms[op.norm]->used, i, "a fill without a window");
-      require(out.level >= kMapLevel && !out.floats, i, "a fill of this output");
+      require(out.level >= kMapLevel && !out.floats && out.place != ANYTIME_LOCAL, i,
+              "a fill of this output");
       break;
     case ANYTIME_MIX: {
       require(op.inputs >= 1 && op.inputs <= ANYTIME_TERMS && op.residual == -1, i,
@@ -114,6 +129,39 @@ void Plan::check(const AnytimeOp& op, int i) const {
   }
 }
 
+// Operations [first, last) are done together: for a few sites one after the other, then for the
+// next few. So they must be at the same sites, and what one writes may be read by another only at
+// the very site. A local slot is known nowhere else.
+void Plan::check_together(int first, int last) const {
+  const auto pointwise = [&](const AnytimeOp& op) {
+    return op.kind == ANYTIME_CONV && model_->convs[op.conv]->packed.kernel == 1 &&
+           model_->convs[op.conv]->packed.stride == 1;
+  };
+  for (int i = first; i < last; i++) {
+    const AnytimeOp& op = ops_[i];
+    const AnytimeSlot& out = slots_[op.out];
+    require(last - first == 1 ||
+                (op.kind != ANYTIME_FILL && op.where == ops_[first].where &&
+                 out.level == slots_[ops_[first].out].level),
+            i, "together with operations at other sites");
+    require(out.place != ANYTIME_LOCAL || !op.keep, i, "a local value is kept");
+    const auto written = [&](int slot, int begin, int end) {
+      for (int j = begin; j < end; j++)
+        if (ops_[j].out == slot) return true;
+      return false;
+    };
+    for (int t = 0; t < op.inputs; t++) {
+      require(pointwise(op) || !written(op.in[t], first, last), i,
+              "it reads around what is written together with it");
+      require(slots_[op.in[t]].place != ANYTIME_LOCAL || written(op.in[t], first, i), i,
+              "it reads a local slot that nothing has written");
+    }
+    if (op.residual >= 0)
+      require(slots_[op.residual].place != ANYTIME_LOCAL || written(op.residual, first, i), i,
+              "it adds a local slot that nothing has written");
+  }
+}
+
 int64_t Plan::slot_bytes(const AnytimeSlot& slot) const {
   const int64_t element = slot.floats ? int64_t(sizeof(float)) : kernels().element_size;
   return pyramid_.level[slot.level].stored() * slot.channels * element;
@@ -128,7 +176,7 @@ int64_t Plan::scratch_bytes() const {
 int64_t Plan::run_bytes() const {
   int64_t total = MaskLists::bytes_for(pyramid_) + pyramid_.level[kMapLevel].pixels() * 9;
   for (const AnytimeSlot& slot : slots_)
-    if (slot.per_run) total += slot_bytes(slot);
+    if (slot.place == ANYTIME_RUN) total += slot_bytes(slot);
   return total;
 }
 

@@ -21,6 +21,9 @@ struct Refusal : std::runtime_error {
 
 constexpr int kImageSlot = 0;
 constexpr int kMapSlot = 1;
+// How many sites operations that are done together are done at: the values between them stay in a
+// core's cache, and tiles of 4, 6, 8 and 12 pixels fit.
+constexpr int kTogetherSites = 48;
 constexpr int kMostSide = 32768;  // of a padded image, px: coordinates are packed in 16 bits
 
 class Plan {
@@ -34,6 +37,7 @@ class Plan {
  private:
   friend class Run;
   void check(const AnytimeOp&, int index) const;
+  void check_together(int first, int last) const;
   int64_t slot_bytes(const AnytimeSlot&) const;
   const Kernels& kernels() const { return *model_->kernels; }
 
@@ -44,6 +48,8 @@ class Plan {
   int ends_[ANYTIME_STAGES];
   std::vector<Buffer> scratch_;  // one for each slot; empty where it belongs to the run
   Buffer kept_;                  // values before ReLU, between a convolution and its fill
+  std::vector<int64_t> local_offsets_;  // of local slots, in each worker's buffer
+  int64_t local_bytes_ = 0;
   FullLists full_;
 };
 
@@ -61,19 +67,25 @@ class Run {
   int64_t macs() const { return macs_; }
 
  private:
-  void* buffer(int slot) const;
+  void* buffer(int slot, int worker = 0) const;
+  const int32_t* at(int slot, const int32_t* global) const;
   const LevelLists& lists(int level) const;
   Sites sites(const AnytimeOp&) const;
-  int piece(const AnytimeOp&) const;
-  void step(const AnytimeOp&, int first, int last);
+  int end_of_group(int op) const;
+  int64_t cost(const AnytimeOp&) const;
+  void step(int op, int end, int first, int last);
+  void together(int op, int end, int first, int last);
   void conv(const AnytimeOp&, int first, int last);
   void fill(const AnytimeOp&, int first, int last);
   void mix(const AnytimeOp&, int first, int last);
+  ConvCall conv_call(const AnytimeOp&, const Sites&, int worker) const;
+  MixCall mix_call(const AnytimeOp&, const Sites&, int worker) const;
   template <class Body>
   void share(int first, int last, int tile, const Body&) const;
 
   std::shared_ptr<const Plan> plan_;
   std::vector<Buffer> own_;
+  std::vector<Buffer> local_;  // one for each worker
   MaskLists mask_lists_;
   std::vector<uint8_t> active_;
   std::vector<float> confidence_, measure_;

@@ -52,26 +52,28 @@ void Pool::resize(int threads) {
   if (threads == this->threads()) return;
   stop();
   workers_.reserve(threads - 1);
-  for (int i = 1; i < threads; i++) workers_.emplace_back([this] { work(); });
+  threads_ = threads;
+  for (int i = 1; i < threads; i++) workers_.emplace_back([this, i] { work(i); });
 }
 
-void Pool::take() {
-  for (int task; (task = next_.fetch_add(1)) < count_;) function_(body_, task);
+void Pool::take(int worker) {
+  for (int task; (task = next_.fetch_add(1)) < count_;) function_(body_, task, worker);
 }
 
-void Pool::run(int count, Function function, const void* body) {
+void Pool::run(int count, int most, Function function, const void* body) {
   if (count <= 1) {
-    for (int task = 0; task < count; task++) function(body, task);
+    for (int task = 0; task < count; task++) function(body, task, 0);
     return;
   }
   std::lock_guard guard(one_job_);
   count_ = count;
+  most_ = most;
   function_ = function;
   body_ = body;
   next_ = 0;
   job_ += 1;  // open
   job_.notify_all();
-  take();
+  take(0);
   job_ += 1;  // closed: a worker that comes now turns back
   for (int spins = 0; inside_ != 0; spins++) {
     if (spins < kSpins) relax();
@@ -79,7 +81,7 @@ void Pool::run(int count, Function function, const void* body) {
   }
 }
 
-void Pool::work() {
+void Pool::work(int worker) {
   uint32_t seen = job_;
   while (!stopping_) {
     for (int spins = 0; spins < kSpins && job_ == seen; spins++) relax();
@@ -88,7 +90,7 @@ void Pool::work() {
     inside_ += 1;
     // Only now may the job be looked at: while it is open after `inside_` was raised, the caller
     // cannot finish without waiting for us.
-    if (job_ % 2 == 1) take();
+    if (job_ % 2 == 1 && worker < most_) take(worker);
     inside_ -= 1;
   }
 }

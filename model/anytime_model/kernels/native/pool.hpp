@@ -19,13 +19,19 @@ class Pool {
  public:
   static Pool& shared();
 
-  int threads() const { return int(workers_.size()) + 1; }
+  static constexpr int kMost = 256;
+
+  int threads() const { return threads_; }
   void resize(int threads);
 
-  // Call body(task) for every task in [0, count), in any order, from several threads.
+  // Call body(task, worker) for every task in [0, count), in any order, from several threads;
+  // workers are numbered from 0, below `most`, and do one task at a time.
   template <class Body>
-  void each(int count, const Body& body) {
-    run(count, [](const void* b, int task) { (*static_cast<const Body*>(b))(task); }, &body);
+  void each(int count, const Body& body, int most = kMost) {
+    const auto call = [](const void* b, int task, int worker) {
+      (*static_cast<const Body*>(b))(task, worker);
+    };
+    run(count, most, call, &body);
   }
 
   ~Pool();
@@ -33,19 +39,20 @@ class Pool {
   Pool(const Pool&) = delete;
 
  private:
-  using Function = void (*)(const void*, int);
-  void run(int count, Function, const void* body);
-  void work();
-  void take();
+  using Function = void (*)(const void*, int, int);
+  void run(int count, int most, Function, const void* body);
+  void work(int worker);
+  void take(int worker);
   void stop();
 
   std::mutex one_job_;
+  std::atomic<int> threads_{1};
   std::vector<std::thread> workers_;
   std::atomic<uint32_t> job_{0};      // counts up; odd while a job is open
   std::atomic<bool> stopping_{false};
   std::atomic<int> inside_{0};        // workers that look at the job's description
   std::atomic<int> next_{0};
-  int count_ = 0;
+  int count_ = 0, most_ = 0;
   Function function_ = nullptr;
   const void* body_ = nullptr;
 };

@@ -19,19 +19,37 @@ constexpr int64_t kCachedWeights = 256 << 10;
 
 using Clock = std::chrono::steady_clock;
 
+struct Count {  // 0, 1, 2, ...
+  int32_t at[kTogetherSites];
+  constexpr Count() : at{} {
+    for (int i = 0; i < kTogetherSites; i++) at[i] = i;
+  }
+};
+constexpr Count kCount;
+
 }  // namespace
 
 Run::Run(std::shared_ptr<const Plan> plan) : plan_(std::move(plan)), mask_lists_(plan_->pyramid_) {
   for (const AnytimeSlot& slot : plan_->slots_)
-    own_.push_back(slot.per_run ? Buffer(plan_->slot_bytes(slot)) : Buffer());
+    own_.push_back(slot.place == ANYTIME_RUN ? Buffer(plan_->slot_bytes(slot)) : Buffer());
   const size_t pixels = size_t(plan_->pyramid_.level[kMapLevel].pixels());
   active_.resize(pixels);
   confidence_.resize(pixels);
   measure_.resize(pixels);
 }
 
-void* Run::buffer(int slot) const {
-  return plan_->slots_[slot].per_run ? own_[slot].get() : plan_->scratch_[slot].get();
+void* Run::buffer(int slot, int worker) const {
+  switch (plan_->slots_[slot].place) {
+    case ANYTIME_RUN: return own_[slot].get();
+    case ANYTIME_LOCAL:
+      return static_cast<char*>(local_[worker].get()) + plan_->local_offsets_[slot];
+    default: return plan_->scratch_[slot].get();
+  }
+}
+
+// Where the values of the sites at hand are in a slot: side by side in a local one.
+const int32_t* Run::at(int slot, const int32_t* global) const {
+  return plan_->slots_[slot].place == ANYTIME_LOCAL ? kCount.at : global;
 }
 
 const LevelLists& Run::lists(int level) const {
@@ -50,7 +68,7 @@ void Run::share(int first, int last, int least, const Body& body) const {
   const int wanted = (last - first) / (pool.threads() * kTasksPerThread) + 1;
   const int size = (std::max(wanted, least) + 23) / 24 * 24;
   const int tasks = (last - first + size - 1) / size;
-  pool.each(tasks, [&](int task) {
+  pool.each(tasks, [&](int task, int) {
     const int begin = first + task * size;
     body(begin, std::min(begin + size, last));
   });
@@ -77,54 +95,93 @@ void Run::start(const uint8_t* bytes, const float* floats, int height, int width
 bool Run::advance(int64_t slice_us) {
   if (stage_ >= ANYTIME_STAGES) throw Refusal("the last map has been made, or there is no image");
   const auto deadline = Clock::now() + std::chrono::microseconds(slice_us);
+  const int64_t most = kPieceMacs * plan_->kernels().lanes * plan_->kernels().depth;
   while (op_ < plan_->ends_[stage_]) {
-    const AnytimeOp& op = plan_->ops_[op_];
-    const int count = sites(op).count;
-    const int last = std::min(first_ + piece(op), count);
-    if (first_ < last) step(op, first_, last);
+    const int end = end_of_group(op_), count = sites(plan_->ops_[op_]).count;
+    int64_t each = 0;
+    for (int i = op_; i < end; i++) each += cost(plan_->ops_[i]);
+    const int size = int(std::max<int64_t>(kLeastTask, most / each));
+    const int last = std::min(first_ + size, count);
+    if (first_ < last) step(op_, end, first_, last);
     first_ = last;
-    if (last == count) op_++, first_ = 0;
+    if (last == count) op_ = end, first_ = 0;
     if (slice_us > 0 && op_ < plan_->ends_[stage_] && Clock::now() >= deadline) return true;
   }
   stage_++;
   return false;
 }
 
-int Run::piece(const AnytimeOp& op) const {
-  const Kernels& kernels = plan_->kernels();
-  const int64_t most = kPieceMacs * kernels.lanes * kernels.depth;
-  const int64_t cost = op.kind == ANYTIME_CONV ? plan_->model_->convs[op.conv]->macs
-                                               : 64 * plan_->slots_[op.out].channels;
-  return int(std::max<int64_t>(kLeastTask, most / cost));
+int Run::end_of_group(int op) const {
+  while (plan_->ops_[op].together) op++;
+  return op + 1;
 }
 
-void Run::step(const AnytimeOp& op, int first, int last) {
-  switch (op.kind) {
-    case ANYTIME_CONV: return conv(op, first, last);
-    case ANYTIME_FILL: return fill(op, first, last);
-    case ANYTIME_MIX: return mix(op, first, last);
+// Of an operation at one site, in multiply-adds; a mix's are slower.
+int64_t Run::cost(const AnytimeOp& op) const {
+  return op.kind == ANYTIME_CONV ? plan_->model_->convs[op.conv]->macs
+                                 : 64 * plan_->slots_[op.out].channels;
+}
+
+void Run::step(int op, int end, int first, int last) {
+  for (int i = op; i < end; i++)
+    if (plan_->ops_[i].kind == ANYTIME_CONV) macs_ += cost(plan_->ops_[i]) * (last - first);
+  if (end - op > 1) return together(op, end, first, last);
+  switch (plan_->ops_[op].kind) {
+    case ANYTIME_CONV: return conv(plan_->ops_[op], first, last);
+    case ANYTIME_FILL: return fill(plan_->ops_[op], first, last);
+    case ANYTIME_MIX: return mix(plan_->ops_[op], first, last);
   }
 }
 
-void Run::conv(const AnytimeOp& op, int first, int last) {
+void Run::together(int op, int end, int first, int last) {
+  Pool& pool = Pool::shared();
+  const int workers = pool.threads();
+  while (int(local_.size()) < workers) local_.emplace_back(plan_->local_bytes_);
+  const Sites all = sites(plan_->ops_[op]);
+  const Kernels& kernels = plan_->kernels();
+  const int tasks = (last - first + kTogetherSites - 1) / kTogetherSites;
+  pool.each(tasks, [&](int task, int worker) {
+    const int begin = first + task * kTogetherSites;
+    const int count = std::min(kTogetherSites, last - begin);
+    const Sites here = all.from(begin);
+    for (int i = op; i < end; i++) {
+      const AnytimeOp& one = plan_->ops_[i];
+      const bool floats = plan_->slots_[one.out].floats;
+      if (one.kind == ANYTIME_MIX) {
+        (floats ? kernels.mix_floats : kernels.mix)(mix_call(one, here, worker), 0, count);
+        continue;
+      }
+      const ConvCall call = conv_call(one, here, worker);
+      for (int g = 0; g < call.conv->group_count; g++)
+        (floats ? kernels.conv_to_float : kernels.conv)(call, g, 0, count);
+    }
+  }, workers);
+}
+
+ConvCall Run::conv_call(const AnytimeOp& op, const Sites& sites, int worker) const {
   const Conv& conv = *plan_->model_->convs[op.conv];
-  const AnytimeSlot& out = plan_->slots_[op.out];
-  const ConvCall call{
-      &conv.packed,
-      buffer(op.in[0]),
-      plan_->pyramid_.level[plan_->slots_[op.in[0]].level].pitch(),
-      sites(op),
-      buffer(op.out),
-      op.residual < 0 ? nullptr : buffer(op.residual),
-      op.keep ? static_cast<float*>(plan_->kept_.get()) : nullptr,
-      op.norm < 0 ? nullptr
-                  : static_cast<const float*>(plan_->model_->norms[op.norm]->bias.get()),
-      op.relu != 0,
-  };
-  const auto kernel = out.floats ? plan_->kernels().conv_to_float : plan_->kernels().conv;
-  const int groups = conv.packed.group_count;
-  macs_ += conv.macs * (last - first);
-  if (conv.bytes() <= kCachedWeights || groups == 1) {
+  ConvCall call{};
+  call.conv = &conv.packed;
+  call.in = buffer(op.in[0], worker);
+  call.in_pitch = plan_->pyramid_.level[plan_->slots_[op.in[0]].level].pitch();
+  call.from = conv.packed.stride == 2 ? sites.twice : at(op.in[0], sites.at);
+  call.sites = sites;
+  call.sites.at = at(op.out, sites.at);
+  call.out = buffer(op.out, worker);
+  if (op.residual >= 0) call.residual = buffer(op.residual, worker);
+  if (op.keep) call.kept = static_cast<float*>(plan_->kept_.get());
+  if (op.norm >= 0)
+    call.bias = static_cast<const float*>(plan_->model_->norms[op.norm]->bias.get());
+  call.relu = op.relu != 0;
+  return call;
+}
+
+void Run::conv(const AnytimeOp& op, int first, int last) {
+  const ConvCall call = conv_call(op, sites(op), 0);
+  const auto kernel = plan_->slots_[op.out].floats ? plan_->kernels().conv_to_float
+                                                   : plan_->kernels().conv;
+  const int groups = call.conv->group_count;
+  if (plan_->model_->convs[op.conv]->bytes() <= kCachedWeights || groups == 1) {
     share(first, last, kLeastTask, [&](int begin, int end) {
       for (int g = 0; g < groups; g++) kernel(call, g, begin, end);
     });
@@ -135,7 +192,7 @@ void Run::conv(const AnytimeOp& op, int first, int last) {
   const int wanted = (last - first) * groups / (pool.threads() * kTasksPerThread) + 1;
   const int size = std::min((std::max(wanted, kLeastTask) + 23) / 24 * 24, last - first);
   const int chunks = (last - first + size - 1) / size;
-  pool.each(chunks * groups, [&](int task) {
+  pool.each(chunks * groups, [&](int task, int) {
     const int begin = first + task % chunks * size;
     kernel(call, task / chunks, begin, std::min(begin + size, last));
   });
@@ -160,25 +217,33 @@ void Run::fill(const AnytimeOp& op, int first, int last) {
   share(first, last, kLeastTask, [&](int a, int b) { plan_->kernels().fill(call, a, b); });
 }
 
-void Run::mix(const AnytimeOp& op, int first, int last) {
+MixCall Run::mix_call(const AnytimeOp& op, const Sites& sites, int worker) const {
   const AnytimeSlot& out = plan_->slots_[op.out];
   MixCall call{};
-  call.sites = sites(op);
+  call.sites = sites;
+  call.sites.at = at(op.out, sites.at);
   call.channels = plan_->slots_[op.in[0]].channels;
   call.terms = op.inputs;
   call.pool = op.pool != 0;
   for (int t = 0; t < op.inputs; t++) {
     const int level = plan_->slots_[op.in[t]].level;
-    call.term[t] = {buffer(op.in[t]), plan_->pyramid_.level[level], level - out.level + (op.pool != 0)};
+    call.term[t] = {buffer(op.in[t]), plan_->pyramid_.level[level],
+                    level - out.level + (op.pool != 0)};
   }
-  call.out = buffer(op.out);
+  call.out = buffer(op.out, worker);
   call.out_channels = out.channels;
   call.first = op.first;
-  call.kept = op.keep ? static_cast<float*>(plan_->kept_.get()) : nullptr;
+  if (op.keep) call.kept = static_cast<float*>(plan_->kept_.get());
   if (op.norm >= 0)
     call.bias = static_cast<const float*>(plan_->model_->norms[op.norm]->bias.get());
   call.relu = op.relu != 0;
-  const auto kernel = out.floats ? plan_->kernels().mix_floats : plan_->kernels().mix;
+  return call;
+}
+
+void Run::mix(const AnytimeOp& op, int first, int last) {
+  const MixCall call = mix_call(op, sites(op), 0);
+  const auto kernel =
+      plan_->slots_[op.out].floats ? plan_->kernels().mix_floats : plan_->kernels().mix;
   share(first, last, kLeastTask, [&](int a, int b) { kernel(call, a, b); });
 }
 

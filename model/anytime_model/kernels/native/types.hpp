@@ -47,6 +47,17 @@ struct Sites {
   const uint8_t* keep = nullptr;    // 1 where an interpolation will ask for the value before ReLU
   const uint64_t* around = nullptr; // for sites to fill: bit 7 (dy+3) + dx+3 set where active
   int count = 0;
+
+  Sites from(int first) const {
+    Sites rest = *this;
+    rest.at += first;
+    if (twice != nullptr) rest.twice += first;
+    rest.yx += first;
+    rest.keep += first;
+    if (around != nullptr) rest.around += first;
+    rest.count -= first;
+    return rest;
+  }
 };
 
 // Output channels computed together. `vectors` > 0: so many registers of channels side by side;
@@ -72,6 +83,7 @@ struct ConvCall {
   const PackedConv* conv;
   const void* in;
   int in_pitch;
+  const int32_t* from;   // indices of the inputs; those of the outputs are in `sites`
   Sites sites;
   void* out;             // out_channels wide
   const void* residual;  // nullptr, or laid out as out
