@@ -89,7 +89,7 @@ def _flag(name: str, field: FieldInfo) -> inspect.Parameter:
     default = (
         "" if field.default in {None, PydanticUndefined, ""} else f" [default: {field.default}]"
     )
-    text = f"{field.description}{default} [env: ANYTIME_{name.upper()}]"
+    text = f"{field.description} ({default}ANYTIME_{name.upper()})"
     flag = f"--{name.replace('_', '-')}"
     option = typer.Option(f"{flag}/--no-{flag[2:]}" if kind is bool else flag, help=text)
     return inspect.Parameter(

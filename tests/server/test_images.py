@@ -1,0 +1,162 @@
+"""Images from strangers: formats, sizes, kinds of pixels, and damage."""
+
+import io
+import struct
+import zlib
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from anytime_protocol.vocabulary import ErrorCode
+from anytime_server.images import (
+    Header,
+    ImageError,
+    check_media_type,
+    decode,
+    probe,
+    take_over_size_check,
+)
+from server.server_fakes import picture_file
+
+MOST = 2**22
+
+
+@pytest.fixture(autouse=True)
+def _own_limit(monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", Image.MAX_IMAGE_PIXELS)
+    take_over_size_check()
+
+
+def save(image, kind="PNG", **options):
+    file = io.BytesIO()
+    image.save(file, kind, **options)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("kind", "media_type"), [("JPEG", "image/jpeg"), ("PNG", "image/png"), ("WEBP", "image/webp")]
+)
+def test_a_header_tells_type_and_size(kind, media_type):
+    header = probe(picture_file(kind, (30, 50)), MOST)
+    assert header == Header(media_type, 30, 50)
+    assert header.pixels == 1500
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
+def test_pixels_come_out_as_rgb(kind):
+    image = Image.new("RGB", (40, 20), (200, 100, 50))
+    found = decode(save(image, kind), MOST)
+    assert found.image.shape == (20, 40, 3)
+    assert found.image.dtype == np.uint8
+    assert np.abs(found.image.astype(int) - (200, 100, 50)).max() <= 6
+    assert found.elapsed_s > 0
+
+
+@pytest.mark.parametrize(
+    ("image", "kind", "expected"),
+    [
+        (Image.new("L", (4, 3), 77), "PNG", (77, 77, 77)),
+        (Image.new("1", (4, 3), 1), "PNG", (255, 255, 255)),
+        (Image.new("LA", (4, 3), (60, 10)), "PNG", (60, 60, 60)),
+        (Image.new("RGBA", (4, 3), (10, 20, 30, 0)), "PNG", (10, 20, 30)),
+        (Image.new("RGB", (4, 3), (10, 200, 30)).quantize(4), "PNG", (10, 200, 30)),
+        (Image.fromarray(np.full((3, 4), 0x1234, np.uint16)), "PNG", (0x12,) * 3),
+        (Image.new("CMYK", (4, 3), (0, 0, 0, 0)), "JPEG", (255, 255, 255)),
+        (Image.new("L", (4, 3), 90), "JPEG", (90, 90, 90)),
+    ],
+)
+def test_every_kind_of_pixel_becomes_8_bit_rgb(image, kind, expected):
+    found = decode(save(image, kind), MOST).image
+    assert found.shape == (3, 4, 3)
+    assert np.abs(found.astype(int) - expected).max() <= 2
+
+
+def test_16_bit_rgb_keeps_its_high_bytes():
+    def chunk(kind, data):
+        crc = struct.pack(">I", zlib.crc32(kind + data))
+        return struct.pack(">I", len(data)) + kind + data + crc
+
+    row = b"\0" + struct.pack(">3H", 0x1122, 0x8899, 0xFFEE) * 2
+    file = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", struct.pack(">IIBBBBB", 2, 1, 16, 2, 0, 0, 0))
+    file += chunk(b"IDAT", zlib.compress(row)) + chunk(b"IEND", b"")
+    assert decode(file, MOST).image.tolist() == [[[0x11, 0x88, 0xFF]] * 2]
+
+
+@pytest.mark.parametrize("kind", ["WEBP", "PNG"])
+def test_the_first_frame_of_an_animation_counts(kind):
+    frames = [Image.new("RGB", (8, 8), color) for color in ((250, 0, 0), (0, 0, 250))]
+    file = save(frames[0], kind, save_all=True, append_images=frames[1:], lossless=True)
+    red, _, blue = decode(file, MOST).image[4, 4]
+    assert red > 200
+    assert blue < 50
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_an_exif_rotation_is_honoured(orientation):
+    pixels = np.zeros((16, 32, 3), np.uint8)
+    pixels[:8, :16] = 255
+    image = Image.fromarray(pixels)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    found = decode(save(image, "JPEG", exif=exif, quality=95), MOST).image
+    turned = orientation >= 5
+    assert found.shape == ((32, 16, 3) if turned else (16, 32, 3))
+    corners = [(0, 0), (0, -1), (-1, -1), (-1, 0)]
+    bright = {1: 0, 2: 1, 3: 2, 4: 3, 5: 0, 6: 1, 7: 2, 8: 3}[orientation]
+    assert [bool(found[corner].mean() > 128) for corner in corners].index(True) == bright
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
+@pytest.mark.parametrize("kept", [0.3, 0.9])
+def test_a_truncated_image_is_bad(kind, kept):
+    file = picture_file(kind, (60, 80))
+    with pytest.raises(ImageError) as caught:
+        decode(file[: int(len(file) * kept)], MOST)
+    assert caught.value.code is ErrorCode.BAD_IMAGE
+
+
+@pytest.mark.parametrize(
+    "file",
+    [b"", b"not an image", b"GIF89a" + bytes(100), b"\xff\xd8", b"\x89PNG\r\n\x1a\n", b"RIFF"],
+)
+def test_what_is_no_image_is_bad(file):
+    for read in (probe, decode):
+        with pytest.raises(ImageError) as caught:
+            read(file, MOST)
+        assert caught.value.code is ErrorCode.BAD_IMAGE
+
+
+def test_too_many_pixels_are_told_with_both_numbers():
+    with pytest.raises(ImageError, match="1500 px, at most 1499") as caught:
+        probe(picture_file("PNG", (30, 50)), 1499)
+    assert caught.value.code is ErrorCode.TOO_MANY_PIXELS
+    with pytest.raises(ImageError):
+        decode(picture_file("PNG", (30, 50)), 1499)
+
+
+def test_media_types_are_read_without_parameters_and_case():
+    assert check_media_type("Image/JPEG; charset=x") == "image/jpeg"
+    for wrong in ("image/gif", "", "text/html", "image/jpegg", "image/" + "x" * 1000):
+        with pytest.raises(ImageError) as caught:
+            check_media_type(wrong)
+        assert caught.value.code is ErrorCode.UNSUPPORTED_MEDIA_TYPE
+        assert len(str(caught.value)) < 300
+
+
+def outcome(file):
+    """What becomes of a file: "an image", or the code of the error."""
+    try:
+        image = decode(file, MOST).image
+    except ImageError as error:
+        return error.code
+    return "an image" if image.ndim == 3 else "something else"
+
+
+@given(st.binary(max_size=400), st.sampled_from(["JPEG", "PNG", "WEBP"]), st.integers(0, 300))
+def test_no_damage_makes_anything_but_an_image_or_an_image_error(noise, kind, place):
+    file = bytearray(picture_file(kind, (12, 9)))
+    file[place : place + len(noise)] = noise
+    assert outcome(bytes(file)) in {"an image", ErrorCode.BAD_IMAGE, ErrorCode.TOO_MANY_PIXELS}
