@@ -60,12 +60,12 @@ _MPII = Recipe(  # appendix C; Table 2
     adaptivity=Adaptivity((0.002, 0.002, 0.002), from_epoch=10),
 )
 
-_CONTEXT = Recipe(  # appendix D; Table 5
+_CONTEXT = Recipe(  # appendix D; Table 5, whose counts have exits of 64 channels
     name="pascal-context-w48",
     data="pascal-context",
     split="train",
     check_split="val",
-    network=NetworkConfig("w48", outputs=59),
+    network=NetworkConfig("w48", outputs=59, head_width=64),
     augmentation=SegmentationAugmentation((480, 480), (0.5, 2.0)),
     loss=CrossEntropy(),
     optimiser=Sgd(0.004, weight_decay=1e-4),
@@ -95,8 +95,8 @@ _CAMVID = Recipe(
     schedule=WarmStableDecay(decay_epochs=6, warmup_steps=150),
     epochs=150,
     batch=8,
-    finish=Finish(6, SegmentationAugmentation((288, 384), (0.7, 2.1), colour=0.5, blur=0.1)),
-    adaptivity=Adaptivity((0.98, 0.98, 0.98), from_epoch=-2),
+    finish=Finish(6, SegmentationAugmentation((256, 352), (0.7, 2.1), colour=0.5, blur=0.1)),
+    adaptivity=Adaptivity((0.98, 0.98, 0.98), from_epoch=-1),
     average=0.99,
     clip=5.0,
     half=True,
