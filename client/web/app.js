@@ -36,6 +36,7 @@ const state = {
   painted: null, // the update on the canvas, perhaps of the request before
   camera: null,
   stopped: false, // cancel was pressed: do not repeat
+  unheard: false, // a slider moved, and the server has not said that it took note
 };
 
 const connection = new Connection({
@@ -47,6 +48,7 @@ const connection = new Connection({
   },
   onUpdate: takeUpdate,
   onApplied: (applied) => {
+    state.unheard = false;
     $("applied").textContent =
       applied.effect === "applied"
         ? `Change ${applied.rev} in force after exit ${applied.at_exit}.`
@@ -111,7 +113,8 @@ function takeEnd(end) {
   }
   show();
   showControls();
-  if (end.type === "final" && repeats() && !state.stopped) requestAnimationFrame(() => run());
+  const again = repeats() || state.unheard;
+  if (end.type === "final" && again && !state.stopped) requestAnimationFrame(() => run());
 }
 
 // ---- asking ---------------------------------------------------------------------------------
@@ -125,6 +128,7 @@ async function run() {
   state.final = null;
   state.predicted = 0;
   state.stopped = false;
+  state.unheard = false;
   $("applied").textContent = "";
   connection.ask(
     { model: $("model").value, media_type: state.picture.mediaType, budget: budget(), want: WANT },
@@ -285,6 +289,7 @@ $("model").addEventListener("change", () => {
 for (const name of ["deadline", "exit", "confidence"]) {
   $(name).addEventListener("input", () => {
     showBudget();
+    state.unheard = connection.busy;
     connection.setBudget(budget());
   });
   $(name).addEventListener("change", () => {

@@ -49,6 +49,7 @@ export function showTimeline(list, updates, state, choose) {
     const facts = [`${percent(update.confidence)} confident`];
     if (update.arrays.map) facts.push(`${percent(update.confident_share)} settled`);
     if (update.changed !== null) facts.push(`${percent(update.changed)} changed`);
+    if (update.skipped > 0) facts.push(`${update.skipped} before it not sent`);
     const button = element(
       "button",
       { type: "button", className: "exit-row", onclick: () => choose(index) },

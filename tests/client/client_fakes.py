@@ -271,9 +271,16 @@ def free_port() -> int:
 
 
 @contextmanager
-def real_server(weights: Path, *flags: str, port: int | None = None) -> Iterator[str]:
-    """`anytime-server serve` as a process of its own; yields its URL once it is ready."""
-    port = port or free_port()
+def real_server(
+    weights: Path,
+    *flags: str,
+    process_to: list[subprocess.Popen[bytes]] | None = None,
+) -> Iterator[str]:
+    """`anytime-server serve` as a process of its own; yields its URL once it is ready.
+
+    `process_to` gets the process, for tests that kill it.
+    """
+    port = free_port()
     program = Path(sys.executable).with_name("anytime-server")
     log = weights / f"server-{port}.log"
     command = [
@@ -292,6 +299,8 @@ def real_server(weights: Path, *flags: str, port: int | None = None) -> Iterator
     url = f"http://127.0.0.1:{port}"
     try:
         _wait_until_ready(process, url, log)
+        if process_to is not None:
+            process_to.append(process)
         yield url
     finally:
         process.terminate()
@@ -308,3 +317,56 @@ def _wait_until_ready(process: subprocess.Popen[bytes], url: str, log: Path) -> 
                 return
         time.sleep(0.1)
     raise AssertionError(f"the server was not ready:\n{log.read_text()}")
+
+
+class Cable:
+    """A TCP connection to a server that can be cut and mended, as a network does it."""
+
+    def __init__(self, url: str) -> None:
+        self._target = ("127.0.0.1", int(url.rsplit(":", 1)[1]))
+        self._port = free_port()
+        self._ends: list[socket.socket] = []
+        self._listener: socket.socket | None = None
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self._port}"
+
+    def mend(self) -> None:
+        """Lets connections through."""
+        self._listener = socket.create_server(("127.0.0.1", self._port), reuse_port=True)
+        threading.Thread(target=self._accept, args=[self._listener], daemon=True).start()
+
+    def cut(self) -> None:
+        """Breaks all connections and refuses new ones."""
+        assert self._listener is not None
+        for end in (self._listener, *self._ends):
+            with suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+            end.close()
+        self._ends.clear()
+
+    def _accept(self, listener: socket.socket) -> None:
+        with suppress(OSError):
+            while True:
+                near, _ = listener.accept()
+                far = socket.create_connection(self._target)
+                self._ends += [near, far]
+                for ends in ((near, far), (far, near)):
+                    threading.Thread(target=self._carry, args=ends, daemon=True).start()
+
+    def _carry(self, source: socket.socket, sink: socket.socket) -> None:
+        with suppress(OSError):
+            while data := source.recv(65536):
+                sink.sendall(data)
+            sink.shutdown(socket.SHUT_WR)
+
+
+@contextmanager
+def cable(url: str) -> Iterator[Cable]:
+    laid = Cable(url)
+    laid.mend()
+    try:
+        yield laid
+    finally:
+        laid.cut()

@@ -1,0 +1,214 @@
+"""Every way of the client, against the real server in a process of its own."""
+
+import asyncio
+import io
+import json
+import os
+import subprocess
+import sys
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from anytime_client import (
+    AsyncClient,
+    Budget,
+    Client,
+    Compression,
+    ConnectionLostError,
+    Encoding,
+    Reason,
+    RequestError,
+    Transport,
+    Want,
+)
+from anytime_protocol.vocabulary import ErrorCode
+from client.client_fakes import cable, real_server
+from model.model_fakes import random_pixels, save_tiny
+
+TOKEN = "a-token-for-tests"
+WAYS = [Transport.WEBSOCKET, Transport.HTTP]
+PROGRAM = Path(sys.executable).with_name("anytime")
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("weights")
+    save_tiny(folder)
+    save_tiny(folder, task="pose", name="pose")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def url(weights):
+    with real_server(weights, "--token", TOKEN, "--max-pixels", "9500000") as address:
+        yield address
+
+
+@pytest.fixture(params=WAYS)
+def client(request, url):
+    with Client(url, TOKEN, transport=request.param) as opened:
+        yield opened
+
+
+@pytest.fixture(scope="module")
+def image():
+    out = io.BytesIO()
+    Image.fromarray(random_pixels(120, 160)).resize((640, 480)).save(out, "JPEG")
+    return out.getvalue()
+
+
+@pytest.fixture(scope="module")
+def large():
+    """So large that the server is still at work when the client's next word arrives."""
+    out = io.BytesIO()
+    Image.fromarray(random_pixels(128, 128)).resize((3072, 3072)).save(out, "JPEG")
+    return out.getvalue()
+
+
+def test_predict_gives_a_map_of_the_images_size(client, image):
+    result = client.predict(image, deadline_ms=20_000)
+    assert (result.exit, result.reason, result.map.shape) == (4, Reason.COMPLETE, (480, 640))
+    timing = result.timing
+    parts = timing.queue_ms + timing.decode_ms + timing.compute_ms + timing.encode_ms
+    assert 0 < timing.compute_ms <= parts <= timing.total_ms * 1.05 + 1
+
+
+def test_exits_come_in_order_and_settle(client, image):
+    want = Want(Encoding.DELTA, confidence=True, active=True)
+    updates = list(client.stream(image, want=want))
+    assert [update.exit for update in updates] == sorted({update.exit for update in updates})
+    assert updates[-1].exit == 4
+    shares = [update.confident_share for update in updates]
+    assert shares == sorted(shares)
+    for before, after in pairwise(updates):
+        settled = ~before.active & ~after.active
+        np.testing.assert_array_equal(before.map[settled], after.map[settled])
+
+
+@pytest.mark.parametrize("encoding", list(Encoding))
+def test_every_encoding_gives_the_same_map(client, image, encoding):
+    expected = client.predict(image, want=Want(Encoding.RAW)).map
+    np.testing.assert_array_equal(client.predict(image, want=Want(encoding)).map, expected)
+    *_, last = client.stream(image, want=Want(encoding, confidence=True))
+    np.testing.assert_array_equal(last.map, expected)
+
+
+def test_compressed_deltas_and_small_maps_work(client, image):
+    want = Want(Encoding.DELTA, Compression.ZLIB, scale=0.25)
+    *_, last = client.stream(image, want=want)
+    assert last.map.shape == (120, 160)
+    np.testing.assert_array_equal(last.map, client.predict(image, want=Want(scale=0.25)).map)
+
+
+def test_a_pose_model_gives_joints_and_heatmaps(client, image):
+    update = client.predict(image, model="pose", want=Want(heatmaps=True)).best
+    assert update.keypoints.shape == (5, 3)
+    assert update.heatmaps.shape[0] == 5
+
+
+def test_limits_are_obeyed(client, image):
+    assert client.predict(image, max_exit=2).reason is Reason.BUDGET
+    satisfied = client.predict(image, budget=Budget(min_confidence=0.0))
+    assert (satisfied.exit, satisfied.reason) == (1, Reason.SATISFIED)
+
+
+def test_a_budget_is_changed_while_the_server_computes(client, large):
+    with client.stream(large) as stream:
+        for update in stream:
+            if update.exit == 1:
+                stream.set_budget(Budget(max_exit=1))
+    assert stream.result.exit < 4
+    assert stream.result.reason is Reason.BUDGET
+
+
+def test_cancel_stops_the_server(client, large):
+    stream = client.stream(large)
+    for _ in stream:
+        stream.cancel()
+    assert stream.result.reason is Reason.CANCELLED
+    assert stream.result.exit < 4
+
+
+def test_a_satisfied_caller_stops_the_server(client, large):
+    stream = client.stream(large, satisfied=lambda update: True)
+    assert [update.exit for update in stream] == [1]
+    assert stream.result.reason is Reason.SATISFIED
+
+
+def test_a_loop_that_is_left_frees_the_server(client, large, image):
+    for _ in client.stream(large):
+        break
+    assert client.predict(image).exit == 4
+    assert client.server_budget().in_flight == 0
+
+
+def test_refusals_say_why(client):
+    with pytest.raises(RequestError) as caught:
+        client.predict(b"\xff\xd8\xff no image")
+    assert caught.value.code is ErrorCode.BAD_IMAGE
+
+
+def test_a_wrong_token_is_refused(url, image):
+    for way in WAYS:
+        with Client(url, "wrong", transport=way) as client, pytest.raises(RequestError) as caught:
+            client.predict(image)
+        assert caught.value.code is ErrorCode.UNAUTHORIZED
+
+
+def test_the_operators_budget_is_set_and_read(url, image):
+    with Client(url, TOKEN) as client:
+        client.set_server_budget(Budget(max_exit=2))
+        try:
+            assert client.server_budget().budget == Budget(max_exit=2)
+            assert client.predict(image).exit == 2
+        finally:
+            client.set_server_budget(Budget())
+        assert client.predict(image).exit == 4
+
+
+@pytest.mark.parametrize("way", WAYS)
+async def test_the_asynchronous_client_does_the_same(url, image, way):
+    async with AsyncClient(url, TOKEN, transport=way) as client:
+        results = await asyncio.gather(*(client.predict(image) for _ in range(3)))
+        assert [result.exit for result in results] == [4, 4, 4]
+        async with client.stream(image) as stream:
+            exits = [update.exit async for update in stream]
+        assert exits[-1] == 4
+        assert (await client.server_budget()).budget == Budget()
+
+
+def test_a_cut_connection_fails_what_runs_and_is_made_anew(url, image, large):
+    with cable(url) as line, Client(line.url, TOKEN, reconnect_s=30) as client:
+        assert client.predict(image).exit == 4
+        stream = client.stream(large)
+        line.cut()
+        with pytest.raises(ConnectionLostError, match="broke off") as caught:
+            list(stream)
+        assert caught.value.code == 1006
+        line.mend()
+        assert client.predict(image).exit == 4
+
+
+def test_a_server_that_dies_is_an_error(weights, large):
+    processes = []
+    flags = ("--max-pixels", "9500000")
+    with real_server(weights, *flags, process_to=processes) as address, Client(address) as client:
+        stream = client.stream(large)
+        processes[0].kill()
+        with pytest.raises(ConnectionLostError) as caught:
+            list(stream)
+        assert caught.value.code == 1006
+
+
+def test_the_command_line_works_against_the_server(url, image):
+    environment = os.environ | {"ANYTIME_URL": url, "ANYTIME_TOKEN": TOKEN}
+    command = [PROGRAM, "stream", "-", "--json"]
+    done = subprocess.run(
+        command, input=image, capture_output=True, timeout=60, check=False, env=environment
+    )
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout.splitlines()[-1])["reason"] == "complete"

@@ -1,0 +1,338 @@
+"""The page in a real Chromium, against the real server."""
+
+import io
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from anytime_client import Budget, Client
+from anytime_protocol import delta
+from client.client_fakes import cable, real_server
+from model.model_fakes import random_pixels, save_tiny
+
+sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+pytestmark = [
+    pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed"),
+    pytest.mark.slow,
+]
+
+FLAGS = [
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--no-first-run",
+    "--use-fake-device-for-media-stream",
+    "--use-fake-ui-for-media-stream",
+]
+TOKEN = "let-me-in"
+REMEMBER = f"sessionStorage.setItem('anytime-token', '{TOKEN}')"
+ARTIFACTS = Path(__file__).parents[2] / "artifacts" / "page"
+expect = sync_api.expect
+expect.set_options(timeout=20_000)
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("weights")
+    save_tiny(folder)
+    save_tiny(folder, task="pose", name="pose")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def url(weights):
+    with real_server(weights, "--token", TOKEN, "--max-pixels", "9500000") as address:
+        yield address
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with sync_api.sync_playwright() as playwright:
+        opened = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        yield opened
+        opened.close()
+
+
+@pytest.fixture
+def page(browser):
+    """A fresh page; an error in its scripts fails the test."""
+    context = browser.new_context(viewport={"width": 1280, "height": 900})
+    context.add_init_script(REMEMBER)
+    opened = context.new_page()
+    faults = []
+    opened.on("pageerror", lambda error: faults.append(str(error)))
+    yield opened
+    context.close()
+    assert faults == []
+
+
+@pytest.fixture(scope="module")
+def large(tmp_path_factory):
+    """So large that there is time to press a button before it is done."""
+    path = tmp_path_factory.mktemp("images") / "large.jpg"
+    Image.fromarray(random_pixels(128, 128)).resize((3072, 3072)).save(path, "JPEG")
+    return path
+
+
+def shot(page, name):
+    ARTIFACTS.mkdir(parents=True, exist_ok=True)
+    page.screenshot(path=ARTIFACTS / f"{name}.png", full_page=True)
+
+
+def open_page(page, url):
+    page.goto(url)
+    expect(page.locator("#status")).to_contain_text("all exits done")
+
+
+def colours(page):
+    """The canvas as PNG bytes: equal if and only if the same is shown."""
+    return page.evaluate("document.getElementById('canvas').toDataURL()")
+
+
+def test_the_first_sample_sharpens_by_itself(page, url):
+    open_page(page, url)
+    rows = page.locator("#timeline .exit-row")
+    assert rows.count() >= 2  # a server may skip updates that a slow browser has not taken yet
+    expect(rows.first).to_contain_text("confident")
+    expect(rows.last).to_contain_text("Exit 4")
+    expect(page.locator("#breakdown")).to_contain_text("Queue")
+    expect(page.locator("#breakdown")).to_contain_text("Encode")
+    expect(page.locator("#legend li").first).to_contain_text("label")
+    expect(page.locator("#announcer")).to_contain_text("Exit 4 of 4")
+    expect(page.locator("#server")).to_contain_text("B(t) in force")
+    shot(page, "street")
+
+
+def test_each_exit_can_be_looked_at_again(page, url):
+    open_page(page, url)
+    last = colours(page)
+    page.locator("#timeline .exit-row").first.click()
+    assert colours(page) != last
+    expect(page.locator("#canvas")).to_have_attribute("aria-label", _matches("exit 1 of 4"))
+    page.locator("#timeline .exit-row").last.click()
+    assert colours(page) == last
+
+
+def test_views_differ(page, url):
+    open_page(page, url)
+    seen = {colours(page)}
+    for view in ("Active pixels", "Confidence"):
+        page.get_by_text(view, exact=True).click()
+        seen.add(colours(page))
+        shot(page, view.lower().replace(" ", "-"))
+    assert len(seen) == 3
+
+
+def test_an_uploaded_file_is_sent_and_shown(page, url, tmp_path):
+    path = tmp_path / "upload.bmp"  # a kind that only the browser can read
+    Image.fromarray(random_pixels(90, 120)).save(path)
+    open_page(page, url)
+    page.set_input_files("#file", path)
+    expect(page.locator("#canvas")).to_have_attribute("width", "120")
+    expect(page.locator("#canvas")).to_have_attribute(
+        "aria-label", _matches("upload.bmp with the map")
+    )
+    expect(page.locator("#status")).to_contain_text("all exits done")
+
+
+def test_a_dropped_file_is_sent_and_what_is_no_image_is_refused(page, url):
+    out = io.BytesIO()
+    Image.fromarray(random_pixels(60, 80)).save(out, "PNG")
+    open_page(page, url)
+    _drop(page, "dropped.png", "image/png", list(out.getvalue()))
+    expect(page.locator("#canvas")).to_have_attribute("aria-label", _matches("the map of exit 4"))
+    expect(page.locator("#canvas")).to_have_attribute("width", "80")
+    expect(page.locator("#status")).to_contain_text("all exits done")
+    _drop(page, "notes.txt", "text/plain", [1, 2, 3])
+    expect(page.locator("#status")).to_have_text(
+        "notes.txt is not an image that this browser can show."
+    )
+
+
+def test_a_slider_changes_the_budget_while_the_server_computes(page, url, large):
+    open_page(page, url)
+    page.set_input_files("#file", large)
+    expect(page.locator("#cancel")).to_be_enabled()
+    page.evaluate(
+        """() => {
+          const slider = document.getElementById("exit");
+          slider.value = "1";
+          slider.dispatchEvent(new Event("input", { bubbles: true }));
+        }"""
+    )
+    expect(page.locator("#applied")).to_contain_text("Change 1 in force")
+    expect(page.locator("#status")).to_contain_text("stopped by the budget")
+    shot(page, "budget")
+
+
+def test_moving_a_slider_when_idle_asks_again(page, url):
+    open_page(page, url)
+    page.locator("#exit").focus()
+    for exit_ in (3, 2):
+        page.keyboard.press("ArrowLeft")
+        expect(page.locator("#status")).to_contain_text(f"Exit {exit_} of 4")
+        expect(page.locator("#status")).to_contain_text("stopped by the budget")
+        expect(page.locator("#exit")).to_have_attribute("aria-valuetext", str(exit_))
+
+
+def test_cancel_stops_the_request(page, url, large):
+    open_page(page, url)
+    page.set_input_files("#file", large)
+    page.locator("#cancel:enabled").click()
+    expect(page.locator("#status")).to_contain_text("cancelled")
+    expect(page.locator("#cancel")).to_be_disabled()
+
+
+def test_enough_keeps_the_map(page, url, large):
+    open_page(page, url)
+    page.set_input_files("#file", large)
+    page.locator("#enough:enabled").click()
+    expect(page.locator("#status")).to_contain_text("good enough")
+    assert page.locator("#timeline .exit-row").count() >= 1
+
+
+def test_the_pose_sample_shows_joints(page, url):
+    open_page(page, url)
+    page.locator("#samples button").last.click()
+    expect(page.locator("#model")).to_have_value("pose")
+    expect(page.locator("#canvas")).to_have_attribute(
+        "aria-label", _matches("the joints of exit 4")
+    )
+    expect(page.locator("#legend li")).to_have_count(5)
+    shot(page, "pose")
+
+
+def test_the_camera_streams_until_it_is_stopped(page, url):
+    open_page(page, url)
+    page.locator("#camera").click()
+    expect(page.locator("#canvas")).to_have_attribute("aria-label", _matches("Camera with the map"))
+    first = colours(page)
+    expect(page.locator("#camera")).to_have_text("Stop the camera")
+    page.wait_for_function(
+        "before => document.getElementById('canvas').toDataURL() !== before", arg=first
+    )
+    page.locator("#camera").click()
+    expect(page.locator("#camera")).to_have_text("Use the camera")
+
+
+def test_the_operators_budget_is_shown(page, url):
+    open_page(page, url)
+    with Client(url, TOKEN) as client:
+        client.set_server_budget(Budget(max_exit=2))
+        try:
+            expect(page.locator("#server")).to_contain_text("exit 2 at most")
+            page.locator("#run").click()
+            expect(page.locator("#status")).to_contain_text("Exit 2 of 4")
+        finally:
+            client.set_server_budget(Budget())
+
+
+def test_a_cut_connection_is_shown_and_made_anew(page, url):
+    with cable(url) as line:
+        open_page(page, line.url)
+        line.cut()
+        expect(page.locator("#connection-text")).to_contain_text("No connection")
+        expect(page.locator("#run")).to_be_disabled()
+        shot(page, "no-connection")
+        line.mend()
+        page.locator("#reconnect").click()
+        expect(page.locator("#connection-text")).to_have_text("Connected")
+        page.locator("#run").click()
+        expect(page.locator("#status")).to_contain_text("all exits done")
+
+
+def test_a_lost_connection_ends_the_request_that_runs(page, url, large):
+    with cable(url) as line:
+        open_page(page, line.url)
+        page.set_input_files("#file", large)
+        expect(page.locator("#cancel")).to_be_enabled()
+        line.cut()
+        expect(page.locator("#announcer")).to_have_text(
+            "The connection was lost while the request ran."
+        )
+        expect(page.locator("#cancel")).to_be_disabled()
+
+
+def test_a_token_opens_the_page(browser, url):
+    context = browser.new_context()
+    page = context.new_page()
+    page.goto(url)
+    expect(page.locator("#access")).to_have_attribute("open", "")
+    page.locator("#token").fill(TOKEN)
+    page.get_by_text("Use it").click()
+    expect(page.locator("#status")).to_contain_text("all exits done")
+    context.close()
+
+
+def test_all_of_it_works_from_the_keyboard(page, url):
+    open_page(page, url)
+    reached = set()
+    for _ in range(60):
+        page.keyboard.press("Tab")
+        reached.add(page.evaluate("document.activeElement.id || document.activeElement.className"))
+    assert {"run", "repeat", "opacity", "file", "camera", "model", "deadline", "exit"} <= reached
+    assert "exit-row" in reached
+    unnamed = page.evaluate(
+        """() => [...document.querySelectorAll("button, input, select, img, canvas")]
+          .filter((one) => !(one.labels?.length || one.ariaLabel || one.textContent.trim()
+            || one.alt || one.title))
+          .map((one) => one.outerHTML)"""
+    )
+    # Samples are named by their images.
+    assert [html for html in unnamed if "<img" not in html] == []
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_nothing_is_wider_than_a_phone(browser, url, scheme):
+    context = browser.new_context(
+        viewport={"width": 390, "height": 844}, color_scheme=scheme, has_touch=True
+    )
+    context.add_init_script(REMEMBER)
+    page = context.new_page()
+    open_page(page, url)
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    shot(page, f"phone-{scheme}")
+    context.close()
+
+
+@pytest.mark.parametrize(
+    ("base", "new"),
+    [
+        (b"\0\0\0\3\3\3\0\0\3\3\3\3", b"\0\0\3\3\3\3\0\0\0\0\3\3"),
+        (bytes(1000), bytes(range(250)) * 4),
+        (b"abc", b"abc"),
+    ],
+)
+def test_the_pages_deltas_are_the_protocols(page, url, base, new):
+    page.goto(url)
+    script = """async ([base, delta]) => {
+      const { applyDelta } = await import("/protocol.js");
+      return [...applyDelta(Uint8Array.from(base), Uint8Array.from(delta))];
+    }"""
+    change = delta.encode(base, new)
+    assert bytes(page.evaluate(script, [list(base), list(change)])) == new
+    with pytest.raises(sync_api.Error, match="delta"):
+        page.evaluate(script, [list(base), list(change + b"x")])
+
+
+def _drop(page, name, kind, data):
+    transfer = page.evaluate_handle(
+        """([name, type, data]) => {
+          const transfer = new DataTransfer();
+          transfer.items.add(new File([Uint8Array.from(data)], name, { type }));
+          return transfer;
+        }""",
+        [name, kind, data],
+    )
+    for event in ("dragenter", "dragover", "drop"):
+        page.dispatch_event("#stage", event, {"dataTransfer": transfer})
+
+
+def _matches(text):
+    return re.compile(re.escape(text))
