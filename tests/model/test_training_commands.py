@@ -42,8 +42,10 @@ def test_train_finish_and_evaluate_make_weights_with_a_measured_card(
     assert command(*training) == 2
     assert "holds a training already" in capsys.readouterr().err
     assert command(*training, "--resume") == 0
+    described = ("--licence", "research", "--curves", tmp_path / "curves.png")
     finish = ("finish", "--recipe", "camvid-w18", *at, "--progress", out / "progress.pt")
-    assert command(*finish, "--out", shipped, "--name", "tiny", "--licence", "research") == 0
+    assert command(*finish, "--out", shipped, "--name", "tiny", *described) == 0
+    assert (tmp_path / "curves.png").stat().st_size > 1000
     assert "thresholds on held-out data" in capsys.readouterr().out
     card = read_manifest(shipped)["tiny"]
     assert card.licence == "research"

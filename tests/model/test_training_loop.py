@@ -145,6 +145,8 @@ def test_a_branch_cools_down_a_copy_and_leaves_the_original(tmp_path: Path, data
     before = stem.read_bytes()
     train(replace(recipe, epochs=2), data, tmp_path / "short", branch=stem)
     assert stem.read_bytes() == before
+    with (tmp_path / "short" / CURVES).open(encoding="utf-8") as file:
+        assert [int(row["step"]) for row in csv.DictReader(file) if row["loss"]] == [2, 4, 7, 9]
     assert progress.load(tmp_path / "short" / PROGRESS, recipe.name).epoch == 2
 
 

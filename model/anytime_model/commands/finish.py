@@ -10,8 +10,10 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from anytime_model.training.curves import draw
 from anytime_model.training.finish import Finished
 from anytime_model.training.finish import finish as finish_training
+from anytime_model.training.loop import CURVES
 from anytime_model.training.run import recipe_named
 
 
@@ -28,6 +30,9 @@ def finish(
     allowed_loss: Annotated[
         float, typer.Option(help="What masks may cost the last exit, 0 to 1.")
     ] = 0.003,
+    curves: Annotated[
+        Path | None, typer.Option(help="Draw the training's curves into this file.")
+    ] = None,
     half: Annotated[bool, typer.Option(help="Run in bfloat16 meanwhile.")] = False,
     threads: Annotated[int | None, typer.Option(help="CPU threads; all cores by default.")] = None,
 ) -> None:
@@ -46,6 +51,8 @@ def finish(
         allowed_loss=allowed_loss,
         half=half,
     )
+    if curves:
+        draw(progress.parent / CURVES, curves, done.card.task.metric)
     console = Console(width=100)
     console.print(f"{out / done.card.file}: SHA-256 {done.card.sha256}", soft_wrap=True)
     console.print("temperatures: " + ", ".join(f"{t:.3f}" for t in done.temperatures))

@@ -1,4 +1,4 @@
-"""Curves of a training: rows of a CSV file, and TensorBoard's events where it is installed.
+"""Curves of a training: rows of a CSV file that any plotting program reads.
 
 It appends rows. After a resume it first drops the rows that the resumed training will make again,
 so that a curve never runs twice over the same steps.
@@ -10,6 +10,8 @@ import csv
 from collections.abc import Mapping
 from pathlib import Path
 
+from matplotlib.figure import Figure
+
 
 class Curves:
     """A CSV file with a column for each of a fixed set of names, the first being `step`.
@@ -18,15 +20,18 @@ class Curves:
         path: the file; made if need be.
         columns: names after `step`.
         step: rows of later steps than this are dropped.
+        start: another file whose rows come first, for a training that branches off another.
     """
 
-    def __init__(self, path: Path, columns: tuple[str, ...], step: int) -> None:
+    def __init__(
+        self, path: Path, columns: tuple[str, ...], step: int, start: Path | None = None
+    ) -> None:
         self._path = path
         self._columns = ("step", *columns)
         kept: list[dict[str, str]] = []
-        if path.exists():
-            with path.open(newline="", encoding="utf-8") as file:
-                kept = [row for row in csv.DictReader(file) if int(row["step"]) <= step]
+        for source in (start, path):
+            if source is not None and source.exists():
+                kept = [row for row in read(source) if int(row["step"]) <= step]
         with path.open("w", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, self._columns, restval="", extrasaction="ignore")
             writer.writeheader()
@@ -37,3 +42,41 @@ class Curves:
         row = {name: f"{value:.6g}" for name, value in values.items()}
         with self._path.open("a", newline="", encoding="utf-8") as file:
             csv.DictWriter(file, self._columns, restval="").writerow({"step": step, **row})
+
+
+def read(path: Path) -> list[dict[str, str]]:
+    """All rows of a curves file."""
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def draw(path: Path, picture: Path, metric: str) -> None:
+    """Draw a curves file: each exit's loss and its score on the check split, over epochs.
+
+    Args:
+        path: the CSV file.
+        picture: where to; its suffix says the format.
+        metric: what the scores are.
+    """
+    rows = read(path)
+    figure = Figure(figsize=(9, 3.6), layout="constrained")
+    panels = figure.subplots(1, 2)
+    per_epoch = max((int(r["step"]) / int(r["epoch"]) for r in rows if r["check_1"]), default=1.0)
+    for axes, column, title, factor in (
+        (panels[0], "loss", "training loss", 1),
+        (panels[1], "check", f"{metric} on held-out data (%), unmasked, scale 1", 100),
+    ):
+        for k in range(1, 5):
+            points = [
+                (int(row["step"]) / per_epoch, factor * float(row[f"{column}_{k}"]))
+                for row in rows
+                if row[f"{column}_{k}"]
+            ]
+            axes.plot(
+                *zip(*points, strict=True), marker="." if factor > 1 else "", label=f"exit {k}"
+            )
+        axes.set_xlabel("epoch")
+        axes.set_title(title, fontsize=10)
+        axes.grid(alpha=0.3)
+        axes.legend()
+    figure.savefig(picture, dpi=150)

@@ -115,6 +115,7 @@ class Training:
         self._rhythm = rhythm
         self._stop = stop
         self._saved_step = 0
+        self._earlier_curves: Path | None = None
         self._per_epoch = steps_per_epoch(len(data), recipe.batch)
         self._criteria = _criteria(recipe)
 
@@ -127,6 +128,7 @@ class Training:
         found = progress_file.load(path, self._recipe.name)
         self.step, self.epoch, self.step_in_epoch = found.step, found.epoch, found.step_in_epoch
         self._saved_step = found.step
+        self._earlier_curves = path.parent / CURVES
         self._stepper.plain.load_state_dict(found.network)
         for optimiser, state in zip(self._stepper.optimisers, found.optimisers, strict=True):
             optimiser.load_state_dict(state)
@@ -143,7 +145,7 @@ class Training:
         curves = None
         if self._place.leads:
             self._folder.mkdir(parents=True, exist_ok=True)
-            curves = Curves(self._folder / CURVES, COLUMNS, self.step)
+            curves = Curves(self._folder / CURVES, COLUMNS, self.step, self._earlier_curves)
         try:
             while self.epoch < self._recipe.epochs:
                 self._epoch(curves)
