@@ -72,9 +72,8 @@ def draw(path: Path, picture: Path, metric: str) -> None:
                 for row in rows
                 if row[f"{column}_{k}"]
             ]
-            axes.plot(
-                *zip(*points, strict=True), marker="." if factor > 1 else "", label=f"exit {k}"
-            )
+            steps, values = zip(*points, strict=True) if points else ((), ())
+            axes.plot(steps, values, marker="." if factor > 1 else "", label=f"exit {k}")
         axes.set_xlabel("epoch")
         axes.set_title(title, fontsize=10)
         axes.grid(alpha=0.3)
