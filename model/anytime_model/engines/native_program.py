@@ -348,11 +348,11 @@ class _Lowering:
         self.release(mixed, *terms)
 
     def redesigned(self, exit_: RedesignedExit, features: Sequence[Buffer]) -> None:
-        for layer in exit_.encoder:
-            before = features
-            features = [self.pooled(_conv_norm(layer), features)]
-            self.release(*before)
-        (x,) = features
+        first, *others = (_conv_norm(layer) for layer in exit_.encoder)
+        x = self.pooled(first, features)
+        for layer in others:
+            before, x = x, self.pooled(layer, [x])
+            self.release(before)
         for layer in exit_.decoder:
             before, x = x, self.doubled(_conv_norm(layer), x, None)
             self.release(before)

@@ -124,7 +124,7 @@ class OpenVinoEngine:
             with warnings.catch_warnings():
                 # The converter traces with torch.jit, which torch deprecates.
                 warnings.simplefilter("ignore", DeprecationWarning)
-                warnings.simplefilter("ignore", torch.jit.TracerWarning)
+                warnings.filterwarnings("ignore", category=UserWarning, module="torch.*")
                 model = self._openvino.convert_model(part, example_input=features)
             model.reshape({i: list(x.shape) for i, x in enumerate(features)})
             graphs.append(core.compile_model(model, "CPU", self._options))

@@ -7,7 +7,7 @@ it when it goes; ctypes lets other threads run during every call.
 import ctypes
 import os
 from collections.abc import Sequence
-from ctypes import POINTER, c_char_p, c_float, c_int32, c_int64, c_uint8, c_void_p
+from ctypes import POINTER, c_char_p, c_double, c_float, c_int32, c_int64, c_uint8, c_void_p
 from dataclasses import dataclass
 from enum import IntEnum
 from functools import cache
@@ -100,6 +100,7 @@ _SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
     "isa": (c_char_p, [c_int32]),
     "isa_works": (c_int32, [c_int32]),
     "threads": (c_int32, [c_int32]),
+    "peak": (c_double, [c_int32]),
     "model_new": (_HANDLE, [c_int32]),
     "model_free": (None, [_HANDLE]),
     "model_conv": (c_int32, [_HANDLE, _FLOATS, c_int32, c_int32, c_int32, c_int32]),
@@ -174,6 +175,14 @@ class Library:
             )
         return self._index[isa]
 
+    def peak_macs_per_s(self, isa: str) -> float:
+        """Multiply-adds a second that an instruction set can do at best on all threads, measured.
+
+        Raises:
+            KernelError: this CPU or this build does not have it.
+        """
+        return float(self.call("peak", self.isa_index(isa)))
+
     def threads(self, count: int = 0) -> int:
         """Set how many threads all runs of this process share (0: only ask), and return it."""
         return int(self.call("threads", count))
@@ -182,7 +191,7 @@ class Library:
 _CHECKED = frozenset(
     name
     for name, (result, _) in _SIGNATURES.items()
-    if result in {c_int32, c_int64} and name not in {"abi", "isa_works"}
+    if result in {c_int32, c_int64, c_double} and name not in {"abi", "isa_works"}
 )
 
 

@@ -1,6 +1,9 @@
 // The C interface: exceptions become error codes and messages, handles share ownership.
 #include "api.h"
 
+#include <algorithm>
+#include <atomic>
+#include <chrono>
 #include <cstring>
 #include <exception>
 #include <memory>
@@ -84,6 +87,20 @@ int32_t anytime_threads(int32_t count) {
     if (count < 0 || count > anytime::Pool::kMost) throw Refusal("threads must be from 1 to 256");
     if (count > 0) anytime::Pool::shared().resize(count);
     return anytime::Pool::shared().threads();
+  });
+}
+
+double anytime_peak(int32_t isa) {
+  return guarded([&]() -> double {
+    const anytime::Kernels& kernels = kernels_of(isa);
+    constexpr int64_t kRounds = 1 << 18;
+    constexpr int kTasks = 32;
+    const auto start = std::chrono::steady_clock::now();
+    std::atomic<float> sink{0};  // so that the work has an outcome
+    anytime::Pool::shared().each(kTasks, [&](int, int) { sink = kernels.busy(kRounds); });
+    const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - start;
+    return double(kTasks * kRounds * anytime::kBusySums) * kernels.lanes * kernels.depth /
+           seconds.count();
   });
 }
 

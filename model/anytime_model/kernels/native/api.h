@@ -72,6 +72,10 @@ int32_t anytime_isa_works(int32_t i);
 /* How many threads all runs of this process share. 0 leaves it as it is. Returns the number. */
 int32_t anytime_threads(int32_t count);
 
+/* Multiply-adds a second that this instruction set can do at best on all threads, measured for a few
+ * milliseconds; negative on failure. */
+double anytime_peak(int32_t isa);
+
 /* ---- weights ---- */
 AnytimeModel* anytime_model_new(int32_t isa);
 void anytime_model_free(AnytimeModel*);

@@ -206,6 +206,27 @@ void conv(const ConvCall& c, int group, int first, int last) {
   }
 }
 
+// What the arithmetic units can do at best, to compare the loops above with.
+template <class A>
+float busy(int64_t rounds) {
+  using E = typename A::Element;
+  alignas(64) E small[Simd::lanes * A::depth] = {};
+  small[0] = from_float<E>(float(rounds));  // so that nothing is known when this is compiled
+  const auto x = A::weight(small);
+  Simd::V sum[kBusySums];
+  ANYTIME_UNROLL
+  for (int i = 0; i < kBusySums; i++) sum[i] = Simd::all(float(i));
+  for (; rounds > 0; rounds--) {
+    ANYTIME_UNROLL
+    for (int i = 0; i < kBusySums; i++) sum[i] = A::multiply_add(x, x, sum[i]);
+  }
+  float total[Simd::lanes];
+  ANYTIME_UNROLL
+  for (int i = 1; i < kBusySums; i++) sum[0] = Simd::add(sum[0], sum[i]);
+  Simd::store(total, sum[0]);
+  return total[0];
+}
+
 // Bring a group's weights from (out, in, ky, kx) into the order in which the loops above read them.
 template <class A>
 void pack(const float* oihw, int in_channels, int kernel, const Group& g, void* packed) {

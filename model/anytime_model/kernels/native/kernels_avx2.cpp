@@ -17,6 +17,7 @@ const Kernels kAvx2 = {
     fill<float>,       mix<float, float>,
     mix<float, float>, image<float>,
     confidence,        decode,
+    busy<Float>,
 };
 
 }  // namespace anytime

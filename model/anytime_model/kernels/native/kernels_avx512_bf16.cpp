@@ -18,6 +18,7 @@ const Kernels kAvx512Bf16 = {
     fill<bf16>,        mix<bf16, bf16>,
     mix<float, float>, image<bf16>,
     confidence,        decode,
+    busy<Brain>,
 };
 
 }  // namespace anytime

@@ -17,6 +17,7 @@ const Kernels kPortable = {
     fill<float>,       mix<float, float>,
     mix<float, float>, image<float>,
     confidence,        decode,
+    busy<Float>,
 };
 
 }  // namespace anytime

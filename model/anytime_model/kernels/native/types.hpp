@@ -28,6 +28,7 @@ using bf16 = uint16_t;  // the upper half of a float
 constexpr int kRadius = 3;                           // of the interpolation's window
 constexpr int kSide = 2 * kRadius + 1;               // 7
 constexpr int kWindow = kSide * kSide;               // 49 taps, row by row
+constexpr int kBusySums = 10;                        // see Kernels::busy
 constexpr int kMostTerms = 4;                        // branches that a mix may sum
 constexpr int kMostOutputs = 256;                    // classes or joints
 
@@ -172,6 +173,7 @@ struct Kernels {
   void (*image)(const ImageCall&, int first, int last);
   void (*confidence)(const ConfidenceCall&, int first, int last);
   void (*decode)(const DecodeCall&, int first, int last);
+  float (*busy)(int64_t rounds);  // kBusySums independent multiply-adds a round, and nothing else
 };
 
 extern const Kernels kPortable;

@@ -1,0 +1,360 @@
+"""Our engine against the runtimes that a user could pick instead, on this machine, in one run.
+
+    python bench/engine.py --preset w18 --size 512x1024 --dtype f32
+
+Every contender takes the same image with the same number of threads in one process. Each round runs
+all of them in a new order; what is reported is the median over rounds of the ratio within a round,
+with its quartiles, so that a machine that speeds up or slows down between rounds matters little.
+The peers run the network with a single exit, which is less work than ours with its four.
+"""
+
+import argparse
+import json
+import os
+import platform
+import random
+import statistics
+import sys
+import tempfile
+import time
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+THREADS = str(len(os.sched_getaffinity(0)))
+os.environ.setdefault("OMP_NUM_THREADS", THREADS)
+os.environ.setdefault("ANYTIME_THREADS", THREADS)
+
+import numpy as np  # noqa: E402  after the threads are set
+import torch  # noqa: E402
+from torch import Tensor, nn  # noqa: E402
+from torch.nn.utils.fusion import fuse_conv_bn_eval  # noqa: E402
+
+from anytime_model.anytime import AnytimeNetwork  # noqa: E402
+from anytime_model.blocks import ConvNorm  # noqa: E402
+from anytime_model.checkpoint import Checkpoint, load_checkpoint  # noqa: E402
+from anytime_model.config import NetworkConfig  # noqa: E402
+from anytime_model.engines.base import ExitResult  # noqa: E402
+from anytime_model.engines.native import NativeEngine  # noqa: E402
+from anytime_model.manifest import Card, Label  # noqa: E402
+
+PAPER_MASKED = (0.193, 0.384, 0.630)
+"""Share of positions that the paper's W48 had masked in stages 2, 3 and 4."""
+
+CLASSES = 19
+SETTLE_S = 0.02
+
+
+@dataclass(frozen=True)
+class Painted:
+    """A criterion that leaves active what was painted."""
+
+    mask: Tensor
+
+    def __call__(self, logits: Tensor) -> Tensor:  # noqa: ARG002  it does not look
+        """The mask, whatever the map."""
+        return self.mask
+
+
+@dataclass(frozen=True)
+class Contender:
+    """Something that is timed: `run` does one image and may say when it made each exit."""
+
+    name: str
+    run: Callable[[], list[float]]
+
+
+class OneExit(nn.Module):
+    """The network as one would deploy it without exits: all stages, the last head."""
+
+    def __init__(self, network: AnytimeNetwork) -> None:
+        super().__init__()
+        self.stages, self.exit = network.stages, network.exits[-1]
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Image to map."""
+        features: Any = (image,)
+        for stage in self.stages:
+            features = stage(features, None, lambda: None)
+        result: Tensor = self.exit(features, None)
+        return result
+
+
+def coherent_mask(share: float, height: int, width: int, seed: int) -> Tensor:
+    """A blobby random mask (1, 1, h, w) with the given share masked."""
+    generator = torch.Generator().manual_seed(seed)
+    noise = torch.rand((1, 1, height // 10 + 2, width // 10 + 2), generator=generator)
+    field = nn.functional.interpolate(noise, size=(height, width), mode="bicubic")
+    threshold = field.flatten().kthvalue(max(1, round(share * field.numel()))).values
+    return field > threshold
+
+
+def ours(name: str, engine: NativeEngine, image: Any, criteria: tuple[Any, ...]) -> Contender:
+    """Our engine with these criteria: the times at which each exit's result was there, s."""
+
+    def run() -> list[float]:
+        start = time.perf_counter()
+        begun = engine.begin(image)
+        times = []
+        for criterion in criteria:
+            begun.advance(criterion)
+            times.append(time.perf_counter() - start)
+        return times
+
+    return Contender(name, run)
+
+
+def timed(name: str, call: Callable[[], object]) -> Contender:
+    """A contender that has nothing to show before its end."""
+
+    def run() -> list[float]:
+        start = time.perf_counter()
+        call()
+        return [time.perf_counter() - start]
+
+    return Contender(name, run)
+
+
+def torch_peer(network: AnytimeNetwork, image: Tensor, dtype: str, *, compiled: bool) -> Contender:
+    """PyTorch as fast as it goes: channels_last, normalisation folded, optionally compiled."""
+    module: Any = OneExit(_folded(network)).eval().to(memory_format=torch.channels_last)
+    batch = image.contiguous(memory_format=torch.channels_last)
+    if compiled:
+        module = torch.compile(module)
+
+    def call() -> None:
+        with (
+            torch.inference_mode(),
+            torch.autocast("cpu", torch.bfloat16, enabled=dtype == "bf16"),
+        ):
+            module(batch)
+
+    return timed("torch compiled" if compiled else "torch eager", call)
+
+
+def _folded(network: AnytimeNetwork) -> AnytimeNetwork:
+    copy = AnytimeNetwork(network.config).eval()
+    copy.load_state_dict(network.state_dict())
+    for layer in copy.modules():
+        if isinstance(layer, ConvNorm):
+            layer.conv = fuse_conv_bn_eval(layer.conv, layer.norm)
+            layer.norm = nn.Identity()  # type: ignore[assignment]
+    return copy.requires_grad_(requires_grad=False)
+
+
+def onnx_file(network: AnytimeNetwork, image: Tensor, folder: Path) -> Path:
+    """The one-exit network as ONNX."""
+    path = folder / "one_exit.onnx"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.onnx.export(OneExit(network).eval(), (image,), str(path), dynamo=False)
+    return path
+
+
+def openvino_peers(path: Path, image: Any, dtype: str) -> list[Contender]:
+    """OpenVINO at our precision, and at its own choice."""
+    import openvino  # noqa: PLC0415
+
+    core = openvino.Core()
+    peers = []
+    for name, options in (
+        (f"openvino {dtype}", {"INFERENCE_PRECISION_HINT": dtype}),
+        ("openvino default", {}),
+    ):
+        graph = core.compile_model(
+            str(path), "CPU", {"INFERENCE_NUM_THREADS": THREADS, "NUM_STREAMS": "1", **options}
+        )
+        request = graph.create_infer_request()
+        peers.append(timed(name, lambda request=request: request.infer([image])))  # type: ignore[misc]
+    return peers
+
+
+def onnxruntime_peer(path: Path, image: Any) -> Contender:
+    """ONNX Runtime, float32."""
+    import onnxruntime  # noqa: PLC0415
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = int(THREADS)
+    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    name = session.get_inputs()[0].name
+    return timed("onnxruntime f32", lambda: session.run(None, {name: image}))
+
+
+def race(contenders: list[Contender], rounds: int) -> dict[str, list[list[float]]]:
+    """Times of every contender in every round; the first round warms up and is not counted."""
+    order = list(contenders)
+    times: dict[str, list[list[float]]] = {contender.name: [] for contender in contenders}
+    for round_ in range(rounds + 1):
+        random.Random(round_).shuffle(order)
+        for contender in order:
+            time.sleep(SETTLE_S)  # threads of the one before stop spinning
+            taken = contender.run()
+            if round_ > 0:
+                times[contender.name].append(taken)
+    return times
+
+
+def quartiles(values: list[float]) -> tuple[float, float, float]:
+    """Lower quartile, median, upper quartile."""
+    if len(values) < 2:
+        return values[0], values[0], values[0]
+    low, middle, high = statistics.quantiles(values, n=4, method="inclusive")
+    return low, middle, high
+
+
+def machine() -> dict[str, Any]:
+    """What it ran on."""
+    model = platform.processor()
+    for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+        if line.startswith("model name"):
+            model = line.split(":", 1)[1].strip()
+            break
+    return {"cpu": model, "threads": int(THREADS), "torch": torch.__version__}
+
+
+def parse(arguments: list[str] | None) -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--preset", default="w18", choices=["tiny", "w18", "w32", "w48"])
+    parser.add_argument("--size", default="512x1024", help="HEIGHTxWIDTH, px")
+    parser.add_argument("--dtype", default="f32", choices=["f32", "bf16"])
+    parser.add_argument("--masks", default="paper", choices=["paper", "real"])
+    parser.add_argument("--weights", type=Path, help="for --masks real: a file with its manifest")
+    parser.add_argument("--image", type=Path, help="for --masks real: a picture")
+    parser.add_argument("--isa", help="instruction set of our engine; the fastest by default")
+    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--compile", action="store_true", help="also time torch.compile")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    options = parser.parse_args(arguments)
+    if options.masks == "real" and not (options.weights and options.image):
+        parser.error("--masks real needs --weights and --image")
+    return options
+
+
+def subject(options: argparse.Namespace) -> tuple[Checkpoint, Any, tuple[Any, ...]]:
+    """Checkpoint, image and criteria to race with."""
+    height, width = (int(side) for side in options.size.split("x"))
+    if options.masks == "real":
+        from PIL import Image  # noqa: PLC0415
+
+        checkpoint = load_checkpoint(options.weights)
+        picture = Image.open(options.image).convert("RGB").resize((width, height))
+        return checkpoint, np.array(picture), checkpoint.card.criteria()
+    torch.manual_seed(0)
+    config = NetworkConfig(options.preset, CLASSES)
+    labels = tuple(Label(f"class {i}", "#808080") for i in range(CLASSES))
+    card = Card("random", "random.safetensors", "0" * 64, config, labels)
+    image = np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    padded = (height + -height % 32, width + -width % 32)
+    masks = [
+        Painted(coherent_mask(share, padded[0] // 4, padded[1] // 4, seed=1))
+        for share in PAPER_MASKED
+    ]
+    return Checkpoint(AnytimeNetwork(config).eval(), card), image, (*masks, None)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Race, and print what came out."""
+    options = parse(arguments)
+    torch.set_num_threads(int(THREADS))
+    checkpoint, image, criteria = subject(options)
+    engine = NativeEngine(checkpoint, dtype=options.dtype, isa=options.isa)
+    batch = torch.from_numpy(image).permute(2, 0, 1)[None].float() / 128 - 1
+    tensor = batch.contiguous().numpy()
+    network = checkpoint.network
+    contenders = [
+        ours("ours masked", engine, image, criteria),
+        ours("ours dense", engine, image, (None,) * 4),
+        torch_peer(network, batch, options.dtype, compiled=False),
+    ]
+    if options.compile:
+        contenders.append(torch_peer(network, batch, options.dtype, compiled=True))
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            path = onnx_file(network, batch, Path(folder))
+            contenders += openvino_peers(path, tensor, options.dtype)
+            contenders.append(onnxruntime_peer(path, tensor))
+        except ImportError as e:
+            sys.stderr.write(f"left out: {e}\n")
+        times = race(contenders, options.rounds)
+    peak = max(engine.library.peak_macs_per_s(engine.isa) for _ in range(9))
+    results = _results(engine, image, criteria)
+    report = _report(options, engine, times, results, peak)
+    sys.stdout.write((json.dumps(report, indent=2) if options.json else _table(report)) + "\n")
+    return 0
+
+
+def _results(engine: NativeEngine, image: Any, criteria: tuple[Any, ...]) -> list[ExitResult]:
+    begun = engine.begin(image)
+    return [begun.advance(criterion) for criterion in criteria]
+
+
+def _report(
+    options: argparse.Namespace,
+    engine: NativeEngine,
+    times: dict[str, list[list[float]]],
+    results: list[ExitResult],
+    peak: float,
+) -> dict[str, Any]:
+    totals = {name: [taken[-1] for taken in rounds] for name, rounds in times.items()}
+    masked, dense = totals["ours masked"], totals["ours dense"]
+    macs = sum(result.macs for result in results)
+    return {
+        "machine": machine(),
+        "engine": engine.name,
+        "preset": engine.card.config.preset,
+        "size": options.size,
+        "masks": options.masks,
+        "active_share": [round(result.active_share, 3) for result in results[:-1]],
+        "rounds": options.rounds,
+        "ms": {name: [1e3 * t for t in quartiles(values)] for name, values in totals.items()},
+        "over_ours_masked": {
+            name: quartiles([other / own for other, own in zip(values, masked, strict=True)])
+            for name, values in totals.items()
+            if name != "ours masked"
+        },
+        "over_ours_dense": {
+            name: quartiles([other / own for other, own in zip(values, dense, strict=True)])
+            for name, values in totals.items()
+            if not name.startswith("ours")
+        },
+        "exit_ms": {
+            name: [1e3 * statistics.median(exits) for exits in zip(*times[name], strict=True)]
+            for name in ("ours masked", "ours dense")
+        },
+        "exit_1_share_of_dense": statistics.median(t[0] / t[-1] for t in times["ours dense"]),
+        "gmacs_masked": macs / 1e9,
+        "peak_gmacs_per_s": peak / 1e9,
+        "share_of_peak_masked": macs / statistics.median(masked) / peak,
+    }
+
+
+def _table(report: dict[str, Any]) -> str:
+    lines = [
+        f"{report['preset']} {report['size']} {report['engine']}, masks: {report['masks']}, "
+        f"active {', '.join(f'{share:.1%}' for share in report['active_share'])}",
+        f"{report['machine']['cpu']}, {report['machine']['threads']} threads, "
+        f"{report['rounds']} rounds",
+        "",
+        f"{'':18}{'ms (quartiles)':>24}{'over ours masked':>24}{'over ours dense':>24}",
+    ]
+    for name, (low, middle, high) in report["ms"].items():
+        line = f"{name:18}{f'{middle:.1f} ({low:.1f}-{high:.1f})':>24}"
+        for key in ("over_ours_masked", "over_ours_dense"):
+            ratio = report[key].get(name)
+            line += f"{f'{ratio[1]:.2f} ({ratio[0]:.2f}-{ratio[2]:.2f})' if ratio else '':>24}"
+        lines.append(line)
+    for name, exits in report["exit_ms"].items():
+        lines.append(f"{name}: exits after {', '.join(f'{ms:.1f}' for ms in exits)} ms")
+    lines.append(f"exit 1 takes {report['exit_1_share_of_dense']:.1%} of the dense run")
+    lines.append(
+        f"masked: {report['gmacs_masked']:.1f} G multiply-adds, "
+        f"{report['share_of_peak_masked']:.0%} of this machine's measured peak"
+    )
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
