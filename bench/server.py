@@ -103,6 +103,7 @@ class Asker:
         self.connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
         self.path = f"/v1/models/{model}/predict"
         self.image = image
+        self.problems = []
 
     def __call__(self, deadline_ms=None, max_exit=None):
         headers = {"Content-Type": "image/jpeg", "Accept": "image/png"}
@@ -112,12 +113,14 @@ class Asker:
         began = time.perf_counter()
         self.connection.request("POST", self.path + query, self.image, headers)
         response = self.connection.getresponse()
-        response.read()
+        body = response.read()
         elapsed_ms = (time.perf_counter() - began) * 1e3
+        if response.status != 200:
+            self.problems.append(json.loads(body)["detail"])
         return response.status, response.headers, elapsed_ms
 
 
-def bare(engine, card, pixels):
+def time_bare(engine, card, pixels):
     """Milliseconds of the network alone, all exits, as the server runs it."""
     began = time.perf_counter()
     run = engine.begin(pixels)
@@ -129,11 +132,11 @@ def bare(engine, card, pixels):
 def measure_overhead(ask, engine, card, image, rounds):
     pixels = np.asarray(Image.open(io.BytesIO(image)).convert("RGB"))
     for _ in range(3):
-        bare(engine, card, pixels)
+        time_bare(engine, card, pixels)
         ask()
     bares, totals, ratios, parts = [], [], [], []
     for _ in range(rounds):
-        before = bare(engine, card, pixels)
+        before = time_bare(engine, card, pixels)
         _, headers, total = ask()
         bares.append(before)
         totals.append(total)
@@ -274,6 +277,7 @@ def measure_deadlines(ask, rounds):
         "inside": inside / rounds,
         "deepest": deepest / rounds,
         "none": sum(status != 200 for _, status, _, _ in answers) / rounds,
+        "problems": ask.problems[:3],
         "exit_ms": [round(medians[k], 1) for k in sorted(medians)],
     }
 

@@ -7,8 +7,8 @@ happens. It decides nothing about order, depth or time, knows neither torch nor 
 its clock as an argument.
 
 * While a stage runs, the scheduler is asked whether it is still worth finishing: at once when a
-  client or operator says something, when its time is up, and every `_LOOK_S` besides for limits
-  that change with time.
+  client or operator says something, when its time is up, and every `_LOOK_S` besides where limits
+  have been changed or change with time.
 * A map is made into a picture when its client wants each exit, when the request ends, and before
   another request gets the executor; so a request that ends while another one computes has its
   picture already.
@@ -70,7 +70,7 @@ Clock = Callable[[], float]
 Load = Callable[[], Awaitable[Decoded]]
 
 _LOOK_S: Final = 0.005
-"""Between two looks at a running stage; 200 looks a second cost about 1 % of a core."""
+"""Between two looks at a stage whose limits move; 200 looks a second cost some 5 % of a core."""
 
 _OVERRUN: Final = 20.0
 _OVERRUN_S: Final = 60.0
@@ -121,6 +121,7 @@ class EngineLoop:
         self._empty.set()
         self._running: Run | None = None
         self._budget_set_s = clock()
+        self._limits_move = False
 
     # What adapters say.
 
@@ -193,6 +194,9 @@ class EngineLoop:
     def update_budget(self, job_id: str, budget: Budget, rev: int) -> BudgetAnswer:
         """Replaces a request's budget; see `Scheduler.update_budget`."""
         answer = self.scheduler.update_budget(job_id, budget, rev, self.clock())
+        ticket = self._tickets.get(job_id)
+        if ticket is not None:
+            ticket.limits_move = True
         self._look()
         return answer
 
@@ -200,6 +204,7 @@ class EngineLoop:
         """Replaces the operator's budget."""
         self._budget_set_s = self.clock()
         self.scheduler.set_server_budget(budget, self._budget_set_s, _time_of_day_s())
+        self._limits_move = True
         self._look()
 
     def server_limits(self) -> Budget:
@@ -269,9 +274,9 @@ class EngineLoop:
                 finally:
                     self._running = None
             case Wait(until_s=until_s):
-                await self._sleep_until(until_s)
+                await self._sleep(math.inf if until_s is None else until_s - self.clock())
             case Idle():
-                await self._sleep_until(None)
+                await self._sleep(math.inf)
 
     async def _stage(self, run: Run) -> None:
         """Carries out one `Run`, and reports it to the scheduler exactly once."""
@@ -314,10 +319,11 @@ class EngineLoop:
         """
         if ticket.image is None:
             raise RuntimeError(f"request {ticket.id} was not submitted")
+        ticket.image.add_done_callback(self._wake_up)
         while not ticket.image.done():
             if self.scheduler.should_stop(ticket.id, self.clock()) is not None:
                 return False
-            await self._woken(_LOOK_S, ticket.image)
+            await self._sleep(_LOOK_S)
         try:
             decoded = ticket.image.result()
         except ImageError:
@@ -328,15 +334,17 @@ class EngineLoop:
         ticket.decode_s = decoded.elapsed_s
         ticket.queue_s -= min(decoded.elapsed_s, self.clock() - ticket.ready_s)
         self._metrics.decoded(decoded.elapsed_s)
-        self.scheduler.decoded(ticket.id, decoded.elapsed_s)
+        # Images are decoded while others compute; elapsed time would mostly tell of those.
+        self.scheduler.decoded(ticket.id, decoded.cpu_s)
         self._executor.begin(ticket.id, ticket.job.model, decoded.image)
         ticket.begun, ticket.image = True, None
         return True
 
     async def _watch(self, run: Run) -> StageDone | StageStopped:
         """Runs a stage, stops it when it is not worth finishing, and ends others meanwhile."""
-        view = self._view_of(run)
-        stage = asyncio.ensure_future(self._executor.run(run.job_id, run.stage, view))
+        ticket = self._tickets[run.job_id]
+        stage = asyncio.ensure_future(self._executor.run(run.job_id, run.stage, self._view_of(run)))
+        stage.add_done_callback(self._wake_up)
         patience_s = self.clock() + _OVERRUN_S + _OVERRUN * run.predicted_s
         try:
             while not stage.done():
@@ -344,9 +352,12 @@ class EngineLoop:
                 stop = self.scheduler.should_stop(run.job_id, now)
                 if stop is not None or now > patience_s:
                     self._executor.stop()
-                self._end_others()
-                left_s = run.stop_at_s - now
-                await self._woken(left_s if 0.0 < left_s < _LOOK_S else _LOOK_S, stage)
+                others_s = self._end_others()
+                changing = stop is not None or ticket.limits_move or self._limits_move
+                moments = [patience_s, others_s, now + _LOOK_S if changing else math.inf]
+                if run.stop_at_s > now:
+                    moments.append(run.stop_at_s)
+                await self._sleep(min(moments) - now)
             return stage.result()
         finally:
             if not stage.done():  # the server is being stopped
@@ -359,10 +370,13 @@ class EngineLoop:
         certain = ticket.want.progress or run.stage == ticket.exits
         return ticket.view if certain and not ticket.discarded else None
 
-    def _end_others(self) -> None:
+    def _end_others(self) -> float:
         """Ends requests whose time has come while another one computes.
 
         One that still needs a picture has to wait for the executor.
+
+        Returns:
+            When to look again.
         """
         decision = self.scheduler.decide(self.clock())
         while isinstance(decision, Finish):
@@ -375,6 +389,8 @@ class EngineLoop:
                 self._endings.append(ending)
             else:
                 self._tell_end(ending)
+        until_s = decision.until_s if isinstance(decision, Wait) else None
+        return math.inf if until_s is None else until_s
 
     def _report(self, ticket: Ticket, run: Run, reply: StageDone | StageStopped) -> list[Outcome]:
         """Tells the scheduler how a stage ended."""
@@ -496,25 +512,21 @@ class EngineLoop:
             self._executor.stop()
         self._wake.set()
 
-    async def _sleep_until(self, until_s: float | None) -> None:
-        wait_s = math.inf if until_s is None else max(until_s - self.clock(), 0.0)
-        await self._woken(wait_s, None)
-
-    async def _woken(self, wait_s: float, future: asyncio.Future[Any] | None) -> None:
-        """Returns when something has changed, after `wait_s`, or when `future` is done."""
-        waker = asyncio.ensure_future(self._wake.wait())
-        waiting: set[asyncio.Future[Any]] = {waker}
-        if future is not None:
-            waiting.add(future)
+    async def _sleep(self, wait_s: float) -> None:
+        """Returns when something has changed, or after `wait_s`."""
+        timer = None
+        if wait_s < math.inf:
+            timer = asyncio.get_running_loop().call_later(max(wait_s, 0.0), self._wake.set)
         try:
-            await asyncio.wait(
-                waiting,
-                timeout=None if wait_s == math.inf else wait_s,
-                return_when=asyncio.FIRST_COMPLETED,
-            )
+            await self._wake.wait()
         finally:
-            waker.cancel()
+            if timer is not None:
+                timer.cancel()
         self._wake.clear()
+
+    def _wake_up(self, _: asyncio.Future[Any]) -> None:
+        """Something that was under way is done."""
+        self._wake.set()
 
 
 def _time_of_day_s() -> float:

@@ -67,6 +67,7 @@ class Ticket:
         sink: is told what happens.
         deadline_ms: the hard deadline that it came with; None without one.
         discarded: nobody listens any more, so nothing needs to be shown.
+        limits_move: its limits have been changed, or change with time.
         image: the decoding, under way from admission until the executor has the image.
         begun: the executor has its image.
         exit: exits made.
@@ -91,6 +92,7 @@ class Ticket:
     sink: Sink
     deadline_ms: float | None = None
     discarded: bool = False
+    limits_move: bool = False
     image: asyncio.Task[Decoded] | None = None
     begun: bool = False
     exit: int = 0
@@ -110,6 +112,7 @@ class Ticket:
 
     def __post_init__(self) -> None:
         self.view = View.of(self.want)
+        self.limits_move = bool(self.job.budget.schedule)
 
     @property
     def id(self) -> str:

@@ -222,7 +222,7 @@ def ticket(
 
 
 async def load() -> Decoded:
-    return Decoded(np.zeros((*SIZE, 3), np.uint8), 1e-4)
+    return Decoded(np.zeros((*SIZE, 3), np.uint8), 1e-4, 1e-4)
 
 
 def picture_file(kind: str = "JPEG", size: tuple[int, int] = SIZE, mode: str = "RGB") -> bytes:

@@ -53,6 +53,7 @@ def test_pixels_come_out_as_rgb(kind):
     assert found.image.dtype == np.uint8
     assert np.abs(found.image.astype(int) - (200, 100, 50)).max() <= 6
     assert found.elapsed_s > 0
+    assert found.cpu_s > 0
 
 
 @pytest.mark.parametrize(
