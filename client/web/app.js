@@ -206,6 +206,7 @@ function showExits() {
     show();
   });
   $("timeline-empty").hidden = state.updates.length > 0;
+  $("timeline-key").hidden = state.updates.length === 0;
   $("outcome").textContent = state.final
     ? `${milliseconds(state.final.total_ms)}, ${ENDS[state.final.reason] ?? state.final.reason}`
     : "";

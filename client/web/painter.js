@@ -2,9 +2,10 @@
  * Draws the image and what an exit sees of it.
  *
  * Decides colours and layers. Knows neither the server nor the controls: it is given a picture, an
- * update and a view, and paints them on a canvas of the picture's size.
+ * update and a view, and paints them on a canvas of the picture's size or a multiple of it.
  */
 
+const CRISP = 640; // px of the longer side, so that lines over a small image are fine
 const SEEN = 0.2; // score from which a joint is drawn
 const INK = [16, 20, 26]; // over settled pixels
 
@@ -16,13 +17,15 @@ const INK = [16, 20, 26]; // over settled pixels
  * @param {{view: "map"|"settled"|"confidence", opacity: number}} look
  */
 export function paint(canvas, picture, update, model, look) {
-  if (canvas.width !== picture.width || canvas.height !== picture.height) {
-    canvas.width = picture.width;
-    canvas.height = picture.height;
+  const zoom = Math.max(1, Math.ceil(CRISP / Math.max(picture.width, picture.height)));
+  if (canvas.width !== zoom * picture.width || canvas.height !== zoom * picture.height) {
+    canvas.width = zoom * picture.width;
+    canvas.height = zoom * picture.height;
   }
   const context = canvas.getContext("2d");
   context.globalAlpha = 1;
-  context.drawImage(picture, 0, 0);
+  context.imageSmoothingEnabled = true;
+  context.drawImage(picture, 0, 0, canvas.width, canvas.height);
   if (update === null) return;
   const { map, active, confidence } = update.arrays;
   if (look.view === "settled" && active) {

@@ -134,7 +134,7 @@ def test_an_uploaded_file_is_sent_and_shown(page, url, tmp_path):
     Image.fromarray(random_pixels(90, 120)).save(path)
     open_page(page, url)
     page.set_input_files("#file", path)
-    expect(page.locator("#canvas")).to_have_attribute("width", "120")
+    expect(page.locator("#canvas")).to_have_attribute("width", "720")  # 6 x 120: crisp lines
     expect(page.locator("#canvas")).to_have_attribute(
         "aria-label", _matches("upload.bmp with the map")
     )
@@ -147,7 +147,7 @@ def test_a_dropped_file_is_sent_and_what_is_no_image_is_refused(page, url):
     open_page(page, url)
     _drop(page, "dropped.png", "image/png", list(out.getvalue()))
     expect(page.locator("#canvas")).to_have_attribute("aria-label", _matches("the map of exit 4"))
-    expect(page.locator("#canvas")).to_have_attribute("width", "80")
+    expect(page.locator("#canvas")).to_have_attribute("width", "640")
     expect(page.locator("#status")).to_contain_text("all exits done")
     _drop(page, "notes.txt", "text/plain", [1, 2, 3])
     expect(page.locator("#status")).to_have_text(

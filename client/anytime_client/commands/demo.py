@@ -70,7 +70,9 @@ def demo(
     save_sheet(out / "exits.png", picture, updates)
     if updates and console.is_terminal:
         console.print(terminal.picture(open_picture(render(updates[-1], picture, Form.OVERLAY))))
-    options.remark(f"maps:   {out}/exit1.png to exit{len(updates)}.png, all in {out}/exits.png")
+    if updates:
+        names = f"exit{updates[0].exit}.png to exit{updates[-1].exit}.png"
+        options.remark(f"maps:   {names} and exits.png in {out}")
     options.remark(f"page:   {address.base}/")
     if process is not None:
         options.remark(
