@@ -1,0 +1,49 @@
+"""Names and types of the metrics, and the log's two forms."""
+
+import json
+import logging
+
+from prometheus_client.parser import text_string_to_metric_families
+
+from anytime_protocol.vocabulary import ErrorCode
+from anytime_server.logs import JsonFormatter
+from anytime_server.metrics import Metrics
+
+
+def families():
+    metrics = Metrics()
+    metrics.rejected("street", ErrorCode.OVERLOADED)
+    return {f.name: f for f in text_string_to_metric_families(metrics.expose().decode())}
+
+
+def test_names_follow_the_conventions_of_prometheus():
+    for name, family in families().items():
+        if name.startswith("anytime_"):
+            assert family.documentation
+            if family.type == "histogram":
+                assert name.endswith(("_seconds", "_ratio")), name
+            assert not name.endswith("_ms")
+
+
+def test_histograms_resolve_a_millisecond():
+    lag = families()["anytime_event_loop_lag_seconds"]
+    assert "0.001" in {s.labels.get("le") for s in lag.samples}
+
+
+def test_two_servers_do_not_share_counters():
+    first, second = Metrics(), Metrics()
+    first.crashed()
+    assert b"anytime_executor_crashes_total 1.0" in first.expose()
+    assert b"anytime_executor_crashes_total 0.0" in second.expose()
+
+
+def test_a_log_line_can_be_json():
+    record = logging.LogRecord("a", logging.INFO, "f", 1, "three %s", ("words",), None)
+    entry = json.loads(JsonFormatter().format(record))
+    assert entry["message"] == "three words"
+    assert entry["level"] == "info"
+    try:
+        raise ValueError("why")
+    except ValueError as error:
+        record.exc_info = (type(error), error, error.__traceback__)
+    assert "why" in json.loads(JsonFormatter().format(record))["exception"]
