@@ -20,8 +20,8 @@ from anytime_server import logs
 from anytime_server.app import create_app
 from anytime_server.costs import ModelProfile, SizeProfile, StageCost
 from anytime_server.errors import ServerError, SettingsError
+from anytime_server.executor_messages import WorkerSettings
 from anytime_server.executor_process import ProcessExecutor
-from anytime_server.executor_worker import WorkerSettings
 from anytime_server.policy import (
     EarliestDeadline,
     Fifo,

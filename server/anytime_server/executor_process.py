@@ -38,7 +38,7 @@ from anytime_server.executor import (
     View,
 )
 from anytime_server.executor_memory import Shared
-from anytime_server.executor_worker import (
+from anytime_server.executor_messages import (
     Begin,
     Command,
     Fault,
@@ -47,7 +47,6 @@ from anytime_server.executor_worker import (
     RunStage,
     Show,
     WorkerSettings,
-    main,
 )
 
 logger = logging.getLogger(__name__)
@@ -56,6 +55,13 @@ _GONE_S: Final = 2.0
 """How long a child has to end by itself when its pipe is closed."""
 
 Target = Callable[[Connection, Shared, WorkerSettings], None]
+
+
+def work(pipe: Connection, shared: Shared, settings: WorkerSettings) -> None:
+    """What the child runs; it alone imports the networks."""
+    from anytime_server import executor_worker  # noqa: PLC0415
+
+    executor_worker.main(pipe, shared, settings)
 
 
 @dataclass(slots=True)
@@ -92,7 +98,7 @@ class ProcessExecutor:
         settings: WorkerSettings,
         max_pixels: int,
         hang_s: float = 10.0,
-        target: Target = main,
+        target: Target = work,
     ) -> None:
         self._settings = settings
         self._max_pixels = max_pixels

@@ -19,7 +19,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import TypeAlias
 
 import numpy as np
 import torch
@@ -37,6 +36,16 @@ from anytime_protocol.vocabulary import Task
 from anytime_server.costs import ModelProfile, SizeProfile, StageCost
 from anytime_server.executor import Image, Picture, ServedModel, StageDone, StageStopped, View
 from anytime_server.executor_memory import Shared
+from anytime_server.executor_messages import (
+    Begin,
+    Command,
+    Fault,
+    Forget,
+    Reply,
+    RunStage,
+    Show,
+    WorkerSettings,
+)
 from anytime_server.jobs import StageResult
 
 logger = logging.getLogger(__name__)
@@ -46,82 +55,6 @@ _REPEATS = 3
 
 _STRIDE = 4
 """Maps are made at 1/4 of the image."""
-
-
-@dataclass(frozen=True, slots=True)
-class WorkerSettings:
-    """What the process needs to know.
-
-    Attributes:
-        weights: folder or manifest.
-        models: names to serve; empty for all.
-        engine: "auto", "torch", "native" or "openvino".
-        device: of the torch engine.
-        threads: compute threads; 0 leaves the choice to the engine.
-        profile_size: (H, W) px at which costs are measured.
-    """
-
-    weights: Path
-    models: tuple[str, ...]
-    engine: str
-    device: str
-    threads: int
-    profile_size: tuple[int, int]
-
-
-# What the server says.
-
-
-@dataclass(frozen=True, slots=True)
-class Begin:
-    """An image of `shape` lies in the shared memory; no answer."""
-
-    job_id: str
-    model: str
-    shape: tuple[int, int, int]
-
-
-@dataclass(frozen=True, slots=True)
-class RunStage:
-    """Make an exit; answered by `StageDone`, `StageStopped` or `Fault`.
-
-    Attributes:
-        job_id: of a job that has begun.
-        stage: from 1.
-        number: of this run; the stop word names it to stop it.
-        view: how to show the exit at once, or None.
-    """
-
-    job_id: str
-    stage: int
-    number: int
-    view: View | None
-
-
-@dataclass(frozen=True, slots=True)
-class Show:
-    """Show the last exit; answered by `Picture` or `Fault`."""
-
-    job_id: str
-    view: View
-
-
-@dataclass(frozen=True, slots=True)
-class Forget:
-    """A job is over; no answer."""
-
-    job_id: str
-
-
-@dataclass(frozen=True, slots=True)
-class Fault:
-    """Something that was asked could not be done."""
-
-    detail: str
-
-
-Command: TypeAlias = Begin | RunStage | Show | Forget
-Reply: TypeAlias = StageDone | StageStopped | Picture | Fault
 
 
 class _StoppedError(Exception):

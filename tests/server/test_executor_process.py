@@ -3,6 +3,8 @@
 import asyncio
 import os
 import signal
+import subprocess
+import sys
 import time
 
 import numpy as np
@@ -18,8 +20,8 @@ from anytime_server.executor import (
     View,
 )
 from anytime_server.executor_memory import Shared
+from anytime_server.executor_messages import WorkerSettings
 from anytime_server.executor_process import ProcessExecutor
-from anytime_server.executor_worker import WorkerSettings
 from server.weights_fakes import make_weights
 
 IMAGE = np.random.default_rng(0).integers(0, 256, (48, 70, 3), dtype=np.uint8)
@@ -167,6 +169,11 @@ async def test_closing_before_starting_is_no_error(tmp_path):
     await executor.close()
     with pytest.raises(ExecutorStartError):
         await executor.start()
+
+
+def test_the_servers_own_process_does_without_torch():
+    code = "import sys; sys.modules['torch'] = None; import anytime_server.cli"
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_an_image_beyond_the_shared_memory_is_refused():

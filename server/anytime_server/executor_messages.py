@@ -1,0 +1,89 @@
+"""What the server and its executor's process say to each other.
+
+Decides the words, and nothing else; both sides import them, and neither needs to import the other:
+torch stays out of the server's own process.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeAlias
+
+from anytime_server.executor import Picture, StageDone, StageStopped, View
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerSettings:
+    """What the process needs to know.
+
+    Attributes:
+        weights: folder or manifest.
+        models: names to serve; empty for all.
+        engine: "auto", "torch", "native" or "openvino".
+        device: of the torch engine.
+        threads: compute threads; 0 leaves the choice to the engine.
+        profile_size: (H, W) px at which costs are measured.
+    """
+
+    weights: Path
+    models: tuple[str, ...]
+    engine: str
+    device: str
+    threads: int
+    profile_size: tuple[int, int]
+
+
+# What the server says.
+
+
+@dataclass(frozen=True, slots=True)
+class Begin:
+    """An image of `shape` lies in the shared memory; no answer."""
+
+    job_id: str
+    model: str
+    shape: tuple[int, int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class RunStage:
+    """Make an exit; answered by `StageDone`, `StageStopped` or `Fault`.
+
+    Attributes:
+        job_id: of a job that has begun.
+        stage: from 1.
+        number: of this run; the stop word names it to stop it.
+        view: how to show the exit at once, or None.
+    """
+
+    job_id: str
+    stage: int
+    number: int
+    view: View | None
+
+
+@dataclass(frozen=True, slots=True)
+class Show:
+    """Show the last exit; answered by `Picture` or `Fault`."""
+
+    job_id: str
+    view: View
+
+
+@dataclass(frozen=True, slots=True)
+class Forget:
+    """A job is over; no answer."""
+
+    job_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """Something that was asked could not be done."""
+
+    detail: str
+
+
+Command: TypeAlias = Begin | RunStage | Show | Forget
+Reply: TypeAlias = StageDone | StageStopped | Picture | Fault
