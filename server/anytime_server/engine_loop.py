@@ -29,7 +29,7 @@ from typing import Any, Final
 
 from anytime_protocol.budget import Budget, tightest
 from anytime_protocol.requests import DEFAULT_URGENCY
-from anytime_protocol.vocabulary import ErrorCode, Reason
+from anytime_protocol.vocabulary import ErrorCode
 from anytime_server.budgets import Clock as ScheduleClock
 from anytime_server.budgets import ServerBudget
 from anytime_server.executor import (
@@ -37,12 +37,12 @@ from anytime_server.executor import (
     ExecutorCallError,
     ExecutorCrashedError,
     ExecutorStartError,
-    Picture,
     ServedModel,
     StageDone,
     StageStopped,
     View,
 )
+from anytime_server.house import House
 from anytime_server.images import Decoded, ImageError
 from anytime_server.jobs import (
     Admitted,
@@ -62,7 +62,7 @@ from anytime_server.jobs import (
 )
 from anytime_server.metrics import Metrics
 from anytime_server.scheduler import Scheduler
-from anytime_server.tickets import Ended, Shown, Ticket
+from anytime_server.tickets import Ticket
 
 logger = logging.getLogger(__name__)
 
@@ -114,11 +114,9 @@ class EngineLoop:
         self._metrics = metrics
         self._make_scheduler = make_scheduler
         self._scheduler: Scheduler | None = None
-        self._tickets: dict[str, Ticket] = {}
+        self._house = House(executor, metrics, clock)
         self._endings: deque[Ending] = deque()
         self._wake = asyncio.Event()
-        self._empty = asyncio.Event()
-        self._empty.set()
         self._running: Run | None = None
         self._budget_set_s = clock()
         self._limits_move = False
@@ -135,7 +133,7 @@ class EngineLoop:
     @property
     def tickets(self) -> dict[str, Ticket]:
         """The requests in the house by id; not to be changed."""
-        return self._tickets
+        return self._house.tickets
 
     @property
     def running(self) -> str | None:
@@ -145,7 +143,7 @@ class EngineLoop:
     @property
     def pixels(self) -> int:
         """Px of all requests in the house."""
-        return sum(ticket.pixels for ticket in self._tickets.values())
+        return sum(ticket.pixels for ticket in self.tickets.values())
 
     def submit(self, ticket: Ticket, load: Load) -> Admitted | Rejected:
         """Takes a request or refuses it.
@@ -169,9 +167,7 @@ class EngineLoop:
         ticket.image = asyncio.ensure_future(load())
         ticket.image.add_done_callback(_retrieve)
         ticket.ready_s = self.clock()
-        self._tickets[job.id] = ticket
-        self._metrics.in_house(len(self._tickets))
-        self._empty.clear()
+        self._house.enter(ticket)
         self._wake.set()
         return answer
 
@@ -182,7 +178,7 @@ class EngineLoop:
             job_id: the request.
             discard: nobody wants to see its map any more.
         """
-        ticket = self._tickets.get(job_id)
+        ticket = self.tickets.get(job_id)
         if ticket is None:
             return
         ticket.discarded = ticket.discarded or discard
@@ -194,7 +190,7 @@ class EngineLoop:
     def update_budget(self, job_id: str, budget: Budget, rev: int) -> BudgetAnswer:
         """Replaces a request's budget; see `Scheduler.update_budget`."""
         answer = self.scheduler.update_budget(job_id, budget, rev, self.clock())
-        ticket = self._tickets.get(job_id)
+        ticket = self.tickets.get(job_id)
         if ticket is not None:
             ticket.limits_move = True
         self._look()
@@ -231,7 +227,7 @@ class EngineLoop:
         if self._scheduler is not None:
             self._take(self._scheduler.drain(self.clock()))
         self._look()
-        await self._empty.wait()
+        await self._house.empty.wait()
 
     # The loop.
 
@@ -254,19 +250,25 @@ class EngineLoop:
                 try:
                     await self._step()
                 except ExecutorCrashedError as error:
-                    await self._recover(error)
+                    logger.error("%s", error)
+                    await self._recover(str(error))
+                except Exception:
+                    # A mistake of ours: nobody knows what the executor is at, so begin afresh.
+                    logger.exception("the engine loop failed")
+                    await self._recover("the server made a mistake")
         finally:
             self.state = State.CLOSED
-            for ticket in list(self._tickets.values()):
-                self._tell_end(Failed(ticket.id, ErrorCode.INTERNAL, "the server was stopped", 0.0))
+            for job_id in list(self.tickets):
+                text = "the server was stopped"
+                self._house.leave(Failed(job_id, ErrorCode.INTERNAL, text, 0.0))
 
     async def _step(self) -> None:
         self._wake.clear()
         while self._endings:
-            await self._finish(self._endings.popleft())
+            await self._house.finish(self._endings.popleft())
         match self.scheduler.decide(self.clock()):
             case Finish(ending=ending):
-                await self._finish(ending)
+                await self._house.finish(ending)
             case Run() as run:
                 self._running = run
                 try:
@@ -280,7 +282,7 @@ class EngineLoop:
 
     async def _stage(self, run: Run) -> None:
         """Carries out one `Run`, and reports it to the scheduler exactly once."""
-        ticket = self._tickets[run.job_id]
+        ticket = self.tickets[run.job_id]
         began_s = self.clock()
         stage_s = 0.0
         try:
@@ -304,11 +306,10 @@ class EngineLoop:
         for outcome in outcomes:
             match outcome:
                 case ExitMade():
-                    self._metrics.exit_made(ticket, self.clock())
                     if ticket.want.progress:
-                        await self._show(ticket)
+                        await self._house.show(ticket)
                 case JobFinal() | Failed():
-                    await self._finish(outcome)
+                    await self._house.finish(outcome)
         ticket.ready_s = self.clock()
 
     async def _hand_over(self, ticket: Ticket) -> bool:
@@ -342,7 +343,7 @@ class EngineLoop:
 
     async def _watch(self, run: Run) -> StageDone | StageStopped:
         """Runs a stage, stops it when it is not worth finishing, and ends others meanwhile."""
-        ticket = self._tickets[run.job_id]
+        ticket = self.tickets[run.job_id]
         stage = asyncio.ensure_future(self._executor.run(run.job_id, run.stage, self._view_of(run)))
         stage.add_done_callback(self._wake_up)
         patience_s = self.clock() + _OVERRUN_S + _OVERRUN * run.predicted_s
@@ -353,11 +354,10 @@ class EngineLoop:
                 if stop is not None or now > patience_s:
                     self._executor.stop()
                 others_s = self._end_others()
-                changing = stop is not None or ticket.limits_move or self._limits_move
-                moments = [patience_s, others_s, now + _LOOK_S if changing else math.inf]
-                if run.stop_at_s > now:
-                    moments.append(run.stop_at_s)
-                await self._sleep(min(moments) - now)
+                moving = stop is not None or ticket.limits_move or self._limits_move
+                soon = moving or run.stop_at_s <= now
+                look_s = now + _LOOK_S if soon else run.stop_at_s
+                await self._sleep(min(patience_s, others_s, look_s) - now)
             return stage.result()
         finally:
             if not stage.done():  # the server is being stopped
@@ -366,7 +366,7 @@ class EngineLoop:
 
     def _view_of(self, run: Run) -> View | None:
         """How to show the exit at once, if it is certain that somebody will look at it."""
-        ticket = self._tickets[run.job_id]
+        ticket = self.tickets[run.job_id]
         certain = ticket.want.progress or run.stage == ticket.exits
         return ticket.view if certain and not ticket.discarded else None
 
@@ -384,11 +384,8 @@ class EngineLoop:
             decision = self.scheduler.decide(self.clock())
         for _ in range(len(self._endings)):
             ending = self._endings.popleft()
-            ticket = self._tickets.get(ending.job_id)
-            if ticket is not None and ticket.wants_picture(_reason(ending)):
+            if not self._house.finish_now(ending):
                 self._endings.append(ending)
-            else:
-                self._tell_end(ending)
         until_s = decision.until_s if isinstance(decision, Wait) else None
         return math.inf if until_s is None else until_s
 
@@ -401,90 +398,34 @@ class EngineLoop:
                 outcomes = self.scheduler.complete(run.job_id, run.stage, elapsed_s, result, now)
                 ticket.gmacs += result.gmacs
                 if any(isinstance(outcome, ExitMade) for outcome in outcomes):
-                    ticket.made = ExitMade(run.job_id, run.stage, result)
-                    ticket.exit = run.stage
-                    if picture is not None:
-                        self._keep(ticket, picture)
+                    made = ExitMade(run.job_id, run.stage, result)
+                    self._house.made(ticket, made, picture)
                 self._metrics.stage_done(ticket, run, elapsed_s, self.scheduler)
             case StageStopped(elapsed_s=elapsed_s):
                 outcomes = self.scheduler.abandon(run.job_id, run.stage, elapsed_s, now)
                 self._metrics.stage_stopped(ticket, now)
         return outcomes
 
-    # Pictures and ends.
+    # Ends.
 
     async def _show_others(self, chosen: Ticket) -> None:
         """Makes pictures for requests that may end while `chosen` computes."""
-        for ticket in list(self._tickets.values()):
-            if ticket is chosen or ticket.discarded or not ticket.unseen:
-                continue
-            try:
-                await self._picture(ticket)
-            except ExecutorCallError as error:
-                self._take(self.scheduler.fail(ticket.id, ErrorCode.INTERNAL, str(error)))
-                ticket.discarded = True
+        for ticket in self._house.unseen():
+            if ticket is not chosen:
+                try:
+                    await self._house.picture(ticket)
+                except ExecutorCallError as error:
+                    self._take(self.scheduler.fail(ticket.id, ErrorCode.INTERNAL, str(error)))
+                    ticket.discarded = True
 
-    async def _show(self, ticket: Ticket) -> None:
-        """Shows a request's last exit to its client."""
-        if ticket.wants_picture():
-            await self._picture(ticket)
-        alive = self._tickets.get(ticket.id) is ticket and not ticket.discarded
-        if alive and ticket.shown is not None:
-            ticket.sink(ticket.shown)
-
-    async def _picture(self, ticket: Ticket) -> None:
-        self._keep(ticket, await self._executor.show(ticket.id, ticket.view))
-
-    def _keep(self, ticket: Ticket, picture: Picture) -> None:
-        """Keeps the picture of a request's last exit."""
-        if ticket.made is None:
-            raise RuntimeError(f"request {ticket.id} has no exit to show")
-        ticket.encode_s += picture.elapsed_s
-        ticket.shown = Shown(ticket.made, picture, ticket.compute_s, ticket.gmacs)
-
-    async def _finish(self, ending: Ending) -> None:
-        """Ends a request, its best map shown."""
-        ticket = self._tickets.get(ending.job_id)
-        if ticket is None:
-            return
-        if ticket.wants_picture(_reason(ending)):
-            try:
-                await self._picture(ticket)
-            except ExecutorCallError as error:
-                logger.error("request %s: %s", ticket.id, error)
-                ending = Failed(ticket.id, ErrorCode.INTERNAL, str(error), ticket.compute_s)
-        self._tell_end(ending)
-
-    def _tell_end(self, ending: Ending) -> None:
-        """The only way out of the house."""
-        ticket = self._tickets.pop(ending.job_id, None)
-        if ticket is None:
-            return
-        if ticket.image is not None:
-            ticket.image.cancel()
-            ticket.image = None
-        if ticket.begun:
-            self._executor.forget(ticket.id)
-        self._metrics.ended(ticket, ending, self.clock())
-        self._metrics.in_house(len(self._tickets))
-        if not self._tickets:
-            self._empty.set()
-        try:
-            unwanted = ticket.discarded or isinstance(ending, Failed)
-            ticket.sink(Ended(ending, None if unwanted else ticket.shown))
-        except Exception:
-            # An adapter's mistake must not end the loop that all others depend on.
-            logger.exception("the sink of request %s failed", ticket.id)
-
-    async def _recover(self, error: ExecutorCrashedError) -> None:
+    async def _recover(self, reason: str) -> None:
         """Ends what was lost and starts the executor again, as often as it takes."""
-        logger.error("%s", error)
         self._metrics.crashed()
         if self.state is State.READY:
             self.state = State.RECOVERING
-        for job_id in list(self._tickets):
-            self.scheduler.fail(job_id, ErrorCode.INTERNAL, str(error))
-            self._tell_end(Failed(job_id, ErrorCode.INTERNAL, str(error), 0.0))
+        for job_id in list(self.tickets):
+            self.scheduler.fail(job_id, ErrorCode.INTERNAL, reason)
+            self._house.leave(Failed(job_id, ErrorCode.INTERNAL, reason, 0.0))
         self._endings.clear()
         attempt = 0
         while True:
@@ -533,10 +474,6 @@ def _time_of_day_s() -> float:
     """Since local midnight."""
     local = time.localtime()
     return local.tm_hour * 3600.0 + local.tm_min * 60.0 + local.tm_sec
-
-
-def _reason(ending: Ending) -> Reason | None:
-    return None if isinstance(ending, Failed) else ending.reason
 
 
 def _retrieve(image: asyncio.Future[Decoded]) -> None:

@@ -132,8 +132,7 @@ class Worker:
         try:
             match command:
                 case Begin():
-                    image = self._shared.read_image(command.shape)
-                    self._work[command.job_id] = _Work(self._loaded[command.model], image)
+                    self._begin(command)
                     return None
                 case Forget():
                     self._work.pop(command.job_id, None)
@@ -146,6 +145,17 @@ class Worker:
             # Whatever one job meets (out of memory, say), the others go on.
             logger.exception("command %s failed", type(command).__name__)
             return Fault(f"{type(error).__name__}: {error}")
+
+    def _begin(self, command: Begin) -> None:
+        """Takes an image in; an engine that prepares for its size does so here, unmeasured."""
+        loaded = self._loaded[command.model]
+        work = _Work(loaded, self._shared.read_image(command.shape))
+        self._work[command.job_id] = work
+        try:
+            work.run = loaded.engine.begin(work.image)
+        except Exception:
+            # Nobody waits for an answer here; the first stage tries again, and tells.
+            logger.exception("no run for an image of shape %s", command.shape)
 
     def _run(self, command: RunStage) -> StageDone | StageStopped:
         work = self._work[command.job_id]

@@ -15,10 +15,9 @@ from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from anytime_protocol.requests import Want
-from anytime_protocol.vocabulary import Reason
 from anytime_server.executor import Picture, ServedModel, View
 from anytime_server.images import Decoded
-from anytime_server.jobs import Ending, ExitMade, Job
+from anytime_server.jobs import Ending, ExitMade, Failed, Job
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,12 +133,12 @@ class Ticket:
         """An exit has been made that is not a picture yet."""
         return self.exit > (self.shown.made.exit if self.shown else 0)
 
-    def wants_picture(self, reason: Reason | None = None) -> bool:
+    def wants_picture(self, ending: Ending | None = None) -> bool:
         """Whether its last exit should be made into a picture now.
 
         Args:
-            reason: of its end; None while it goes on.
+            ending: its end; None while it goes on.
         """
-        if self.discarded or not self.unseen:
+        if self.discarded or not self.unseen or isinstance(ending, Failed):
             return False
-        return reason is not None or self.want.progress
+        return ending is not None or self.want.progress

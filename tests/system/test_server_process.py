@@ -251,13 +251,14 @@ def test_bad_input_leaves_the_server_well(running):
 
 
 def test_health_metrics_and_descriptions_are_there(running):
-    get = httpx.Client(base_url=running.url, trust_env=False).get
-    assert get("/livez").status_code == 200
-    assert get("/readyz").json()["state"] == "ready"
-    assert "anytime_requests_total" in get("/metrics").text
-    assert get("/openapi.json").json()["openapi"]
-    assert get("/asyncapi.json").json()["asyncapi"]
-    assert get("/v1/budget").json()["budget"] == {}
+    with httpx.Client(base_url=running.url, trust_env=False) as client:
+        get = client.get
+        assert get("/livez").status_code == 200
+        assert get("/readyz").json()["state"] == "ready"
+        assert "anytime_requests_total" in get("/metrics").text
+        assert get("/openapi.json").json()["openapi"]
+        assert get("/asyncapi.json").json()["asyncapi"]
+        assert get("/v1/budget").json()["budget"] == {}
 
 
 def test_the_documents_client_works_with_the_real_server(running, tmp_path):
