@@ -348,10 +348,10 @@ class _Lowering:
         self.release(mixed, *terms)
 
     def redesigned(self, exit_: RedesignedExit, features: Sequence[Buffer]) -> None:
-        first, *others = (_conv_norm(layer) for layer in exit_.encoder)
+        first, *others = [_conv_norm(layer) for layer in exit_.encoder]
         x = self.pooled(first, features)
-        for layer in others:
-            before, x = x, self.pooled(layer, [x])
+        for other in others:
+            before, x = x, self.pooled(other, [x])
             self.release(before)
         for layer in exit_.decoder:
             before, x = x, self.doubled(_conv_norm(layer), x, None)

@@ -5,6 +5,7 @@ checked by their callers for shape; here they are made contiguous float32 and ke
 call.
 """
 
+import sys
 import weakref
 from collections.abc import Sequence
 from ctypes import c_int32
@@ -25,6 +26,33 @@ from anytime_model.kernels.library import (
     floats,
     octets,
 )
+
+
+class Recycled:
+    """Arrays of one shape, each written again once nobody else holds it or a view of it.
+
+    Fresh memory for a map costs more (the kernel must zero its pages) than copying the map.
+    """
+
+    def __init__(self, shape: tuple[int, ...]) -> None:
+        self._shape = shape
+        self._arrays: list[Floats] = []
+
+    def take(self) -> Floats:
+        """An array that is the caller's until it lets go of it; its values are arbitrary."""
+        for array in self._arrays:
+            if sys.getrefcount(array) == _OURS:
+                return array
+        made = np.empty(self._shape, np.float32)
+        if len(self._arrays) < _MOST_RECYCLED:
+            self._arrays.append(made)
+        return made
+
+
+_OURS = 3
+"""References to an array that only `Recycled` knows: its list, the loop, and the counting call."""
+
+_MOST_RECYCLED = 8
 
 
 class _Handle:
@@ -85,6 +113,7 @@ class PlanHandle(_Handle):
         super().__init__(library, "plan", handle)
         map_channels = slots[1].channels
         self.map_shape = (size[0] // 4, size[1] // 4, map_channels)
+        self.maps = Recycled(self.map_shape)
         self.scratch_bytes = int(library.call("plan_bytes", handle))
         self.run_bytes = int(library.call("plan_run_bytes", handle))
 
@@ -95,6 +124,7 @@ class RunHandle(_Handle):
     def __init__(self, plan: PlanHandle) -> None:
         super().__init__(plan.library, "run", plan.library.call("run_new", plan.handle))
         self._shape = plan.map_shape
+        self._maps = plan.maps
 
     def start_bytes(self, image: Bytes, scale: Floats, offset: Floats) -> None:
         """Start over with (H, W, 3) bytes; value = byte * scale + offset for each channel."""
@@ -136,7 +166,7 @@ class RunHandle(_Handle):
 
     def read_map(self) -> Floats:
         """A copy of the map, (h, w, K)."""
-        map_ = np.empty(self._shape, np.float32)
+        map_ = self._maps.take()
         self.library.call("run_read", self.handle, floats(map_), None, None)
         return map_
 

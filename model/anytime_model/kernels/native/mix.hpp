@@ -53,21 +53,28 @@ ANYTIME_INLINE Axis axis(int o, int size, int shift, bool pool) {
 template <class E, class O>
 void mix(const MixCall& c, int first, int last) {
   using V = Simd::V;
+  Axis rows[kMostTerms];
+  int rows_of = -1;  // sites come in scan order, so rows change rarely
   for (int i = first; i < last; i++) {
     const E* source[9 * kMostTerms];
     float weight[9 * kMostTerms];
     int count = 0;
     const int y = c.sites.yx[i] >> 16, x = c.sites.yx[i] & 0xffff;
+    if (y != rows_of) {
+      rows_of = y;
+      for (int t = 0; t < c.terms; t++)
+        rows[t] = axis(y, c.term[t].grid.height, c.term[t].shift, c.pool);
+    }
     for (int t = 0; t < c.terms; t++) {
       const MixTerm& term = c.term[t];
-      const Axis rows = axis(y, term.grid.height, term.shift, c.pool);
       const Axis columns = axis(x, term.grid.width, term.shift, c.pool);
-      for (int j = 0; j < rows.count; j++)
+      for (int j = 0; j < rows[t].count; j++) {
+        const int64_t row = int64_t(rows[t].at[j] + 1) * term.grid.pitch() + 1;
         for (int k = 0; k < columns.count; k++) {
-          const int64_t at = int64_t(rows.at[j] + 1) * term.grid.pitch() + columns.at[k] + 1;
-          source[count] = static_cast<const E*>(term.in) + at * c.channels;
-          weight[count++] = rows.weight[j] * columns.weight[k];
+          source[count] = static_cast<const E*>(term.in) + (row + columns.at[k]) * c.channels;
+          weight[count++] = rows[t].weight[j] * columns.weight[k];
         }
+      }
     }
     const int64_t where = int64_t(c.sites.at[i]) * c.out_channels + c.first;
     const bool keep = c.sites.keep[i] && c.kept != nullptr;
