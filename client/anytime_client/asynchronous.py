@@ -56,7 +56,6 @@ class AsyncStream:
         self._exchange: AsyncExchange | None = None
         self._following = Following(satisfied)
         self._timeout_s = timeout_s
-        self._left = False
 
     async def __aenter__(self) -> Self:
         """Sends the request."""
@@ -81,7 +80,7 @@ class AsyncStream:
             SilenceError: the server was silent for too long.
         """
         try:
-            while not (self._following.is_over or self._left):
+            while not self._following.is_over:
                 update = await self._next()
                 if update is None:
                     continue
@@ -105,7 +104,7 @@ class AsyncStream:
 
         Raises:
             AnytimeError: the one that it ended with.
-            RuntimeError: it is not over.
+            RuntimeError: it is not over, or was given up.
         """
         return self._following.outcome()
 
@@ -136,14 +135,14 @@ class AsyncStream:
         Raises:
             RequestError, ConnectionLostError, SilenceError: as in the loop.
         """
-        while not (self._following.is_over or self._left):
+        while not self._following.is_over:
             await self._next()
         return self._following.outcome()
 
     async def close(self) -> None:
         """Gives the request up, if it still runs, without waiting for its end."""
-        if not (self._following.is_over or self._left):
-            self._left = True
+        if not self._following.is_over:
+            self._following.given_up = True
             if self._exchange is not None:
                 await self._exchange.abandon()
 

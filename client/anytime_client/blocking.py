@@ -45,7 +45,6 @@ class Stream:
         self._exchange = exchange
         self._following = Following(satisfied)
         self._timeout_s = timeout_s
-        self._left = False
 
     def __enter__(self) -> Self:
         """The stream itself."""
@@ -63,13 +62,16 @@ class Stream:
     def __iter__(self) -> Iterator[Update]:
         """Each exit's update as it comes, until the request is over.
 
+        An iterator that is dropped before its end cancels the request: that is how a loop that is
+        left does it, and `next(iter(stream))` would too.
+
         Raises:
             RequestError: the server failed or refused the request.
             ConnectionLostError: the connection ended before it did.
             SilenceError: the server was silent for too long.
         """
         try:
-            while not (self._following.is_over or self._left):
+            while not self._following.is_over:
                 update = self._next()
                 if update is None:
                     continue
@@ -93,7 +95,7 @@ class Stream:
 
         Raises:
             AnytimeError: the one that it ended with.
-            RuntimeError: it is not over.
+            RuntimeError: it is not over, or was given up.
         """
         return self._following.outcome()
 
@@ -124,14 +126,14 @@ class Stream:
         Raises:
             RequestError, ConnectionLostError, SilenceError: as in the loop.
         """
-        while not (self._following.is_over or self._left):
+        while not self._following.is_over:
             self._next()
         return self._following.outcome()
 
     def close(self) -> None:
         """Gives the request up, if it still runs, without waiting for its end."""
-        if not (self._following.is_over or self._left):
-            self._left = True
+        if not self._following.is_over:
+            self._following.given_up = True
             self._exchange.abandon()
 
     def _next(self) -> Update | None:

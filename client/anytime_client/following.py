@@ -33,7 +33,9 @@ class Following:
         accepted: the server's prediction, once it is in.
         update: the newest.
         result: how it ended well.
+        error: how it ended otherwise.
         applied: answers to changes of the budget, in order.
+        given_up: the caller went away before the end.
     """
 
     def __init__(self, satisfied: Satisfied | None) -> None:
@@ -43,11 +45,12 @@ class Following:
         self.result: Result | None = None
         self.error: AnytimeError | None = None
         self.applied: list[BudgetApplied] = []
+        self.given_up = False
 
     @property
     def is_over(self) -> bool:
-        """Whether the terminal event is in."""
-        return self.result is not None or self.error is not None
+        """Whether nothing more will be taken in."""
+        return self.result is not None or self.error is not None or self.given_up
 
     def take(self, event: Event) -> Update | None:
         """Takes in an event; returns an update to hand out, or None.
@@ -82,10 +85,12 @@ class Following:
 
         Raises:
             AnytimeError: the one that the request ended with.
-            RuntimeError: it is not over.
+            RuntimeError: it is not over, or was given up.
         """
         if self.error is not None:
             raise self.error
+        if self.given_up:
+            raise RuntimeError("the stream was given up when its loop or `with` was left")
         if self.result is None:
             raise RuntimeError("the stream is not over: iterate it to its end, or call wait()")
         return self.result

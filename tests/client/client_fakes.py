@@ -308,15 +308,21 @@ def real_server(
 
 
 def _wait_until_ready(process: subprocess.Popen[bytes], url: str, log: Path) -> None:
-    until = time.monotonic() + 90
-    while time.monotonic() < until:
-        if process.poll() is not None:
-            break
+    try:
+        wait_for_http(f"{url}/readyz", lambda: process.poll() is None)
+    except TimeoutError:
+        raise AssertionError(f"the server was not ready:\n{log.read_text()}") from None
+
+
+def wait_for_http(url: str, hopeful: Callable[[], bool] = lambda: True) -> None:
+    """Waits until a URL answers well, as long as there is hope, at most 100 s."""
+    until = time.monotonic() + 100
+    while time.monotonic() < until and hopeful():
         with suppress(httpx.HTTPError):
-            if httpx.get(f"{url}/readyz", timeout=2).is_success:
+            if httpx.get(url, timeout=2).is_success:
                 return
         time.sleep(0.1)
-    raise AssertionError(f"the server was not ready:\n{log.read_text()}")
+    raise TimeoutError(url)
 
 
 class Cable:

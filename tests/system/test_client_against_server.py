@@ -4,6 +4,9 @@ import asyncio
 import io
 import json
 import os
+import re
+import shutil
+import signal
 import subprocess
 import sys
 from itertools import pairwise
@@ -26,11 +29,13 @@ from anytime_client import (
     Want,
 )
 from anytime_protocol.vocabulary import ErrorCode
-from client.client_fakes import cable, real_server
+from client.client_fakes import cable, free_port, real_server, wait_for_http
+from client.weights_for_clients import save_slow
 from model.model_fakes import random_pixels, save_tiny
 
 TOKEN = "a-token-for-tests"
 WAYS = [Transport.WEBSOCKET, Transport.HTTP]
+NGINX = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin")
 PROGRAM = Path(sys.executable).with_name("anytime")
 
 
@@ -39,12 +44,13 @@ def weights(tmp_path_factory):
     folder = tmp_path_factory.mktemp("weights")
     save_tiny(folder)
     save_tiny(folder, task="pose", name="pose")
+    save_slow(folder)
     return folder
 
 
 @pytest.fixture(scope="module")
 def url(weights):
-    with real_server(weights, "--token", TOKEN, "--max-pixels", "9500000") as address:
+    with real_server(weights, "--token", TOKEN) as address:
         yield address
 
 
@@ -63,9 +69,9 @@ def image():
 
 @pytest.fixture(scope="module")
 def large():
-    """So large that the server is still at work when the client's next word arrives."""
+    """For the model `slow`, which is still at work when the client's next word arrives."""
     out = io.BytesIO()
-    Image.fromarray(random_pixels(128, 128)).resize((3072, 3072)).save(out, "JPEG")
+    Image.fromarray(random_pixels(128, 128)).resize((640, 640)).save(out, "JPEG")
     return out.getvalue()
 
 
@@ -117,7 +123,7 @@ def test_limits_are_obeyed(client, image):
 
 
 def test_a_budget_is_changed_while_the_server_computes(client, large):
-    with client.stream(large) as stream:
+    with client.stream(large, model="slow") as stream:
         for update in stream:
             if update.exit == 1:
                 stream.set_budget(Budget(max_exit=1))
@@ -126,7 +132,7 @@ def test_a_budget_is_changed_while_the_server_computes(client, large):
 
 
 def test_cancel_stops_the_server(client, large):
-    stream = client.stream(large)
+    stream = client.stream(large, model="slow")
     for _ in stream:
         stream.cancel()
     assert stream.result.reason is Reason.CANCELLED
@@ -134,13 +140,13 @@ def test_cancel_stops_the_server(client, large):
 
 
 def test_a_satisfied_caller_stops_the_server(client, large):
-    stream = client.stream(large, satisfied=lambda update: True)
+    stream = client.stream(large, model="slow", satisfied=lambda update: True)
     assert [update.exit for update in stream] == [1]
     assert stream.result.reason is Reason.SATISFIED
 
 
 def test_a_loop_that_is_left_frees_the_server(client, large, image):
-    for _ in client.stream(large):
+    for _ in client.stream(large, model="slow"):
         break
     assert client.predict(image).exit == 4
     assert client.server_budget().in_flight == 0
@@ -184,7 +190,7 @@ async def test_the_asynchronous_client_does_the_same(url, image, way):
 def test_a_cut_connection_fails_what_runs_and_is_made_anew(url, image, large):
     with cable(url) as line, Client(line.url, TOKEN, reconnect_s=30) as client:
         assert client.predict(image).exit == 4
-        stream = client.stream(large)
+        stream = client.stream(large, model="slow")
         line.cut()
         with pytest.raises(ConnectionLostError, match="broke off") as caught:
             list(stream)
@@ -195,9 +201,8 @@ def test_a_cut_connection_fails_what_runs_and_is_made_anew(url, image, large):
 
 def test_a_server_that_dies_is_an_error(weights, large):
     processes = []
-    flags = ("--max-pixels", "9500000")
-    with real_server(weights, *flags, process_to=processes) as address, Client(address) as client:
-        stream = client.stream(large)
+    with real_server(weights, process_to=processes) as address, Client(address) as client:
+        stream = client.stream(large, model="slow")
         processes[0].kill()
         with pytest.raises(ConnectionLostError) as caught:
             list(stream)
@@ -212,3 +217,39 @@ def test_the_command_line_works_against_the_server(url, image):
     )
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout.splitlines()[-1])["reason"] == "complete"
+
+
+def test_the_demonstration_starts_a_server_and_leaves_it_running(weights, tmp_path):
+    address = f"http://127.0.0.1:{free_port()}"
+    sample = Path(__file__).parents[2] / "client" / "web" / "samples" / "street-1.jpg"
+    command = [PROGRAM, "--server", address, "demo", "--weights", weights, "--out", tmp_path]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=110, check=False)
+    assert done.returncode == 0, done.stderr
+    process = int(re.search(r"kill (\d+)", done.stderr)[1])
+    try:
+        assert f"page:   {address}/" in done.stderr
+        with Image.open(tmp_path / "exits.png") as sheet, Image.open(sample) as image:
+            assert sheet.width > image.width
+        with Client(address) as client:
+            assert client.predict(sample).exit == 4
+    finally:
+        os.kill(process, signal.SIGTERM)
+
+
+@pytest.mark.skipif(NGINX is None, reason="nginx is not installed")
+@pytest.mark.parametrize("way", WAYS)
+def test_every_way_leads_through_nginx_as_documented(url, image, tmp_path, way):
+    port = free_port()
+    shipped = (Path(__file__).parents[2] / "deploy" / "nginx.conf").read_text(encoding="utf-8")
+    changed = shipped.replace("127.0.0.1:8080", f"127.0.0.1:{port}")
+    (tmp_path / "nginx.conf").write_text(changed.replace("127.0.0.1:8000", url.split("//")[1]))
+    settings = f"daemon off; pid {tmp_path}/nginx.pid; error_log stderr;"
+    command = [NGINX, "-c", tmp_path / "nginx.conf", "-e", "stderr", "-g", settings]
+    with subprocess.Popen(command, stderr=subprocess.PIPE) as nginx:
+        try:
+            address = f"http://127.0.0.1:{port}"
+            wait_for_http(f"{address}/readyz")
+            with Client(address, TOKEN, transport=way) as client, client.stream(image) as stream:
+                assert [update.exit for update in stream][-1] == 4
+        finally:
+            nginx.terminate()

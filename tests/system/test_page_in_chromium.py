@@ -11,6 +11,7 @@ from PIL import Image
 from anytime_client import Budget, Client
 from anytime_protocol import delta
 from client.client_fakes import cable, real_server
+from client.weights_for_clients import save_slow
 from model.model_fakes import random_pixels, save_tiny
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
@@ -42,12 +43,13 @@ def weights(tmp_path_factory):
     folder = tmp_path_factory.mktemp("weights")
     save_tiny(folder)
     save_tiny(folder, task="pose", name="pose")
+    save_slow(folder)
     return folder
 
 
 @pytest.fixture(scope="module")
 def url(weights):
-    with real_server(weights, "--token", TOKEN, "--max-pixels", "9500000") as address:
+    with real_server(weights, "--token", TOKEN) as address:
         yield address
 
 
@@ -74,9 +76,9 @@ def page(browser):
 
 @pytest.fixture(scope="module")
 def large(tmp_path_factory):
-    """So large that there is time to press a button before it is done."""
+    """For the model `slow`: there is time to press a button before it is done."""
     path = tmp_path_factory.mktemp("images") / "large.jpg"
-    Image.fromarray(random_pixels(128, 128)).resize((3072, 3072)).save(path, "JPEG")
+    Image.fromarray(random_pixels(128, 128)).resize((640, 640)).save(path, "JPEG")
     return path
 
 
@@ -88,6 +90,11 @@ def shot(page, name):
 def open_page(page, url):
     page.goto(url)
     expect(page.locator("#status")).to_contain_text("all exits done")
+
+
+def upload_slowly(page, path):
+    page.locator("#model").select_option("slow")
+    page.set_input_files("#file", path)
 
 
 def colours(page):
@@ -157,7 +164,7 @@ def test_a_dropped_file_is_sent_and_what_is_no_image_is_refused(page, url):
 
 def test_a_slider_changes_the_budget_while_the_server_computes(page, url, large):
     open_page(page, url)
-    page.set_input_files("#file", large)
+    upload_slowly(page, large)
     expect(page.locator("#cancel")).to_be_enabled()
     page.evaluate(
         """() => {
@@ -183,7 +190,7 @@ def test_moving_a_slider_when_idle_asks_again(page, url):
 
 def test_cancel_stops_the_request(page, url, large):
     open_page(page, url)
-    page.set_input_files("#file", large)
+    upload_slowly(page, large)
     page.locator("#cancel:enabled").click()
     expect(page.locator("#status")).to_contain_text("cancelled")
     expect(page.locator("#cancel")).to_be_disabled()
@@ -191,7 +198,7 @@ def test_cancel_stops_the_request(page, url, large):
 
 def test_enough_keeps_the_map(page, url, large):
     open_page(page, url)
-    page.set_input_files("#file", large)
+    upload_slowly(page, large)
     page.locator("#enough:enabled").click()
     expect(page.locator("#status")).to_contain_text("good enough")
     assert page.locator("#timeline .exit-row").count() >= 1
@@ -250,7 +257,7 @@ def test_a_cut_connection_is_shown_and_made_anew(page, url):
 def test_a_lost_connection_ends_the_request_that_runs(page, url, large):
     with cable(url) as line:
         open_page(page, line.url)
-        page.set_input_files("#file", large)
+        upload_slowly(page, large)
         expect(page.locator("#cancel")).to_be_enabled()
         line.cut()
         expect(page.locator("#announcer")).to_have_text(
