@@ -9,7 +9,7 @@ Starts `anytime-server serve` on a free port and asks it over real sockets. Four
 * deadline: deadlines drawn between exit 1's time and twice exit 4's; how many answers come inside,
   and how often the exit is the deepest whose median time fits.
 
-Without weights a network of random weights is served, unmasked: times are those of a trained one.
+Where there are no weights a network of random ones is served, unmasked.
 """
 
 import argparse
@@ -47,10 +47,12 @@ ROOT = Path(__file__).parents[1]
 
 
 def percentile(values, share):
+    """The value that `share` of the values do not exceed."""
     return sorted(values)[min(int(share * len(values)), len(values) - 1)]
 
 
 def random_weights(folder, preset):
+    """Write weights of a network that has learnt nothing."""
     config = NetworkConfig(preset=preset, outputs=11)
     labels = tuple(Label(f"class {k}", f"#{k:02x}4080") for k in range(11))
     save_checkpoint(
@@ -59,6 +61,7 @@ def random_weights(folder, preset):
 
 
 def jpeg(height, width):
+    """A smooth picture as a JPEG file."""
     rng = np.random.default_rng(0)
     small = rng.integers(0, 256, (height // 10, width // 10, 3), dtype=np.uint8)
     file = io.BytesIO()
@@ -68,6 +71,7 @@ def jpeg(height, width):
 
 @contextmanager
 def server(weights, model, size, arguments):
+    """A server process; gives its port."""
     command = [sys.executable, "-m", "anytime_server.cli", "serve", "--port", "0"]
     command += ["--weights", str(weights), "--models", model, "--profile-size", size]
     with tempfile.TemporaryFile("w+") as log:
@@ -80,6 +84,7 @@ def server(weights, model, size, arguments):
 
 
 def wait_ready(process, log):
+    """The port, once requests are admitted."""
     port = None
     for _ in range(1200):
         time.sleep(0.1)
@@ -106,6 +111,7 @@ class Asker:
         self.problems = []
 
     def __call__(self, deadline_ms=None, max_exit=None):
+        """Status, headers and milliseconds of one answer."""
         headers = {"Content-Type": "image/jpeg", "Accept": "image/png"}
         if deadline_ms is not None:
             headers["X-Deadline-Ms"] = f"{deadline_ms:.3f}"
@@ -130,6 +136,7 @@ def time_bare(engine, card, pixels):
 
 
 def measure_overhead(ask, engine, card, image, rounds):
+    """Medians of the parts of an answer, and of its ratio to the bare engine."""
     pixels = np.asarray(Image.open(io.BytesIO(image)).convert("RGB"))
     for _ in range(3):
         time_bare(engine, card, pixels)
@@ -157,6 +164,7 @@ def measure_overhead(ask, engine, card, image, rounds):
 
 
 async def hear(socket, session):
+    """What the server says next."""
     while True:
         events = session.events()
         if events:
@@ -165,18 +173,21 @@ async def hear(socket, session):
 
 
 async def say(socket, session, message):
+    """Say one message."""
     session.send(message)
     for frame in session.outgoing():
         await socket.send(frame)
 
 
 def open_stream(port):
+    """A websocket."""
     return connect(
         f"ws://127.0.0.1:{port}/v1/stream", subprotocols=[PROTOCOL], compression=None, proxy=None
     )
 
 
 async def measure_cancel(port, model, image, longest_ms, rounds):
+    """Cancel at random moments; how long until the executor is idle."""
     times = []
     async with open_stream(port) as socket:
         session = Session(Role.CLIENT)
@@ -226,6 +237,7 @@ async def keep_busy(port, model, image, in_flight, served):
 
 
 async def measure_ping(port, model, image, connections, seconds):
+    """Round trips on a connection of their own while others keep the executor busy."""
     served = []
     load = [
         asyncio.create_task(keep_busy(port, model, image, 4, served)) for _ in range(connections)
@@ -292,23 +304,25 @@ TARGETS = [
 
 
 def report(results, host):
+    """Print the figures, and each target with its verdict."""
     print(f"# {host}")
     for name, values in results.items():
-        words = (f"{k} {v:.3g}" if isinstance(v, float) else f"{k} {v}" for k, v in values.items())
+        words = [f"{k} {v:.3g}" if isinstance(v, float) else f"{k} {v}" for k, v in values.items()]
         print(f"{name:>9}: {', '.join(words)}")
     print()
     for part, name, sign, target in TARGETS:
         if part in results:
             value = results[part][name]
             good = value <= target if sign == "<=" else value >= target
-            print(
-                f"{part} {name}: {value:.3g} (to reach: {sign} {target:g}) {'yes' if good else 'NO'}"
-            )
+            verdict = "yes" if good else "NO"
+            print(f"{part} {name}: {value:.3g} (to reach: {sign} {target:g}) {verdict}")
 
 
 def arguments():
+    """What was asked for."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--weights", type=Path, help="folder with manifest.toml; default random")
+    parser.add_argument("--weights", type=Path, help="folder with manifest.toml; default weights/")
+    parser.add_argument("--random", action="store_true", help="random weights, unmasked")
     parser.add_argument("--model", help="default: the first segmentation model")
     parser.add_argument("--preset", default="w18", help="of the random weights")
     parser.add_argument("--size", default="360x480", help="HEIGHTxWIDTH, px")
@@ -320,13 +334,14 @@ def arguments():
 
 
 def main():
+    """Run it."""
     given = arguments()
     random.seed(0)
     height, width = (int(side) for side in given.size.split("x"))
     image = jpeg(height, width)
     with tempfile.TemporaryDirectory() as folder:
-        weights = given.weights
-        if weights is None:
+        weights = given.weights or ROOT / "weights"
+        if given.random or not (weights / "manifest.toml").exists():
             weights = Path(folder)
             random_weights(weights, given.preset)
         cards = read_manifest(weights)

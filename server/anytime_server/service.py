@@ -113,6 +113,7 @@ class Service:
         engine: the loop.
         access: who may ask.
         sockets: open websockets.
+        going: set when the server is about to close its sockets.
         records: HTTP requests by id, oldest first.
     """
 
@@ -122,6 +123,7 @@ class Service:
     engine: EngineLoop = field(init=False)
     access: Access = field(init=False)
     sockets: int = 0
+    going: asyncio.Event = field(default_factory=asyncio.Event)
     records: OrderedDict[str, Record] = field(default_factory=OrderedDict)
     _tasks: list[asyncio.Task[None]] = field(default_factory=list)
     _readers: ThreadPoolExecutor = field(init=False)

@@ -86,6 +86,7 @@ class Server(uvicorn.Server):
     async def _drain(self) -> None:
         logger.info("draining: no more requests are admitted")
         await self._service.drain()
+        self._service.going.set()
         await asyncio.sleep(_FLUSH_S)
         self.should_exit = True
 

@@ -116,6 +116,7 @@ class Connection:
         self._room = asyncio.Event()
         self._room.set()
         self._frames: list[bytes | str] = []
+        self._leaving = False
 
     async def run(self) -> None:
         """Serves the connection until it ends, and cancels whatever it leaves behind."""
@@ -126,14 +127,15 @@ class Connection:
         )
         self._say(ready)
         tasks = [asyncio.create_task(self._receive()), asyncio.create_task(self._write())]
+        leaving = asyncio.create_task(self._leave())
         try:
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             for task in done:
                 self._note_fault(task)
         finally:
-            for task in (*tasks, *self._admissions):
+            for task in (leaving, *tasks, *self._admissions):
                 task.cancel()
-            await asyncio.gather(*tasks, *self._admissions, return_exceptions=True)
+            await asyncio.gather(leaving, *tasks, *self._admissions, return_exceptions=True)
             for request_id in self._live:
                 self._service.engine.cancel(self._job_id(request_id), discard=True)
             await self._close()
@@ -143,6 +145,12 @@ class Connection:
         if error is not None:
             logger.error("connection %d failed", self._number, exc_info=error)
             self._session.close(CloseCode.INTERNAL, "the server made a mistake")
+
+    async def _leave(self) -> None:
+        """Has the writer close the connection when the server goes away."""
+        await self._service.going.wait()
+        self._leaving = True
+        self._inbox.wake()
 
     # Receiving.
 
@@ -256,8 +264,11 @@ class Connection:
             if self._session.closed is not None:
                 return
             waiting = self._inbox.take_now()
-            if waiting is None:
+            if waiting is None and self._leaving and not self._live:
+                self._session.close(CloseCode.GOING_AWAY, "the server is going away")
+            elif waiting is None:
                 await self._inbox.wait()
+            if waiting is None:
                 continue
             message = await self._message(waiting.request_id, waiting.item, waiting.skipped)
             if self._session.closed is None:

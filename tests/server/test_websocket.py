@@ -443,6 +443,19 @@ async def test_a_draining_server_refuses_connections_and_finishes_requests(live)
         await draining
 
 
+async def test_a_server_that_goes_away_says_so_when_all_is_answered(live):
+    stop_in(live, 2)
+    async with client(live) as idle, client(live) as one:
+        await one.say(infer())
+        await hold_at(live, 2)
+        live.server.handle_exit(15, None)
+        while live.service.engine.state.value != "draining":
+            await asyncio.sleep(0.001)
+        live.executor.gate.set()
+        assert (await one.story())[-1].reason is Reason.DRAINING
+        assert await one.closed() == await idle.closed() == CloseCode.GOING_AWAY
+
+
 async def test_a_crash_fails_the_requests_and_not_the_connection(serve):
     async with serve(FakeExecutor(crash_at={"1/r"})) as live:
         live.executor.on_stage = lambda job, stage: live.executor.crash_at.update(
