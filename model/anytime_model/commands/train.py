@@ -30,6 +30,7 @@ def train(
         Path | None, typer.Option(help="Weights of ours to start from, such as a backbone's.")
     ] = None,
     epochs: Annotated[int | None, typer.Option(help="Instead of the recipe's.")] = None,
+    steps: Annotated[int | None, typer.Option(help="End after so many steps instead.")] = None,
     batch: Annotated[int | None, typer.Option(help="Samples a step, instead of ours.")] = None,
     seed: Annotated[int | None, typer.Option(help="Instead of the recipe's.")] = None,
     device: Annotated[str | None, typer.Option(help="Such as cpu or cuda:1.")] = None,
@@ -47,7 +48,7 @@ def train(
     )
     with StopRequest() as stop, watching as watcher:
         run(
-            recipe_named(recipe, Overrides(epochs, batch, seed)),
+            recipe_named(recipe, Overrides(epochs, steps, batch, seed)),
             data,
             out,
             watcher,

@@ -16,8 +16,8 @@ from anytime_model.evaluation.report import Report
 from anytime_model.tasks import TASKS
 
 CANDIDATES = {
-    "segmentation": (0.998, 0.995, 0.99, 0.98, 0.97, 0.95, 0.93, 0.9),
-    "pose": (0.002, 0.005, 0.01, 0.02, 0.03, 0.05, 0.08, 0.12),
+    "segmentation": (0.998, 0.99, 0.98, 0.95, 0.9),
+    "pose": (0.002, 0.005, 0.01, 0.02, 0.05),
 }
 """From cautious to bold. For pose a larger threshold masks more, for segmentation a smaller one."""
 

@@ -104,7 +104,6 @@ class Training:
         self.step = 0
         self.epoch = 0
         self.step_in_epoch = 0
-        self._recipe = recipe
         self._stepper = stepper
         self._data = data
         self._folder = folder
@@ -117,6 +116,8 @@ class Training:
         self._saved_step = 0
         self._earlier_curves: Path | None = None
         self._per_epoch = steps_per_epoch(len(data), recipe.batch)
+        self._recipe = recipe = recipe.ending_after(self._per_epoch)
+        self._steps = recipe.steps or 0
         self._criteria = _criteria(recipe)
 
     def resume(self, path: Path) -> None:
@@ -147,7 +148,7 @@ class Training:
             self._folder.mkdir(parents=True, exist_ok=True)
             curves = Curves(self._folder / CURVES, COLUMNS, self.step, self._earlier_curves)
         try:
-            while self.epoch < self._recipe.epochs:
+            while self.step < self._steps:
                 self._epoch(curves)
         except (MemoryError, RuntimeError) as error:
             if not _is_memory(error):
@@ -198,12 +199,12 @@ class Training:
         row: list[StepReport] = []
         saved_s = began_s = time.monotonic()
         for batch in epoch_batches(self._data, order, self._workers):
-            factor = recipe.schedule.factor(self.step, self._per_epoch, recipe.epochs)
+            factor = recipe.schedule.factor(self.step, self._per_epoch, self._steps)
             report = self._stepper.step(batch, self.step, factor, criteria)
             self.step += 1
             self.step_in_epoch += 1
             row.append(report)
-            self._watcher.step(self.epoch, self.step, recipe.epochs * self._per_epoch, report)
+            self._watcher.step(self.epoch, self.step, self._steps, report)
             now_s = time.monotonic()
             if curves and len(row) == self._rhythm.row_steps:
                 values = _mean(row) | {
@@ -223,6 +224,8 @@ class Training:
                     self._saved_step,
                     "Go on with --resume.",
                 )
+            if self.step == self._steps:
+                break
         self.epoch += 1
         self.step_in_epoch = 0
         if place.leads and self._check and self._check_is_due():
@@ -230,7 +233,7 @@ class Training:
         self.save()
 
     def _check_is_due(self) -> bool:
-        return self.epoch % self._rhythm.check_epochs == 0 or self.epoch == self._recipe.epochs
+        return self.epoch % self._rhythm.check_epochs == 0 or self.step == self._steps
 
     def _score(self, curves: Curves | None) -> None:
         """Score the averaged weights, and put the trained ones back."""

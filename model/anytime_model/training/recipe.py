@@ -5,7 +5,7 @@ A recipe names no path and no device. Those that exist are in `recipes`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from anytime_model.config import NetworkConfig
 from anytime_model.data.augment import PoseAugmentation, SegmentationAugmentation
@@ -93,6 +93,7 @@ class Recipe:
         schedule: factors of that rate.
         epochs: passes over the split.
         batch: samples a step, over all processes.
+        steps: optimiser steps in all; None for whole epochs. The last epoch may then be cut short.
         finish: what changes for the last epochs, or None.
         exit_weights: w of equation 1.
         adaptivity: masks in training, or None.
@@ -113,6 +114,7 @@ class Recipe:
     schedule: Schedule
     epochs: int
     batch: int
+    steps: int | None = None
     finish: Finish | None = None
     exit_weights: tuple[float, float, float, float] = (1.0, 1.0, 1.0, 1.0)
     adaptivity: Adaptivity | None = None
@@ -120,6 +122,12 @@ class Recipe:
     clip: float | None = None
     half: bool = False
     seed: int = 0
+
+    def ending_after(self, steps_per_epoch: int) -> Recipe:
+        """The same with both `steps` and `epochs` saying where it ends."""
+        if self.steps is None:
+            return replace(self, steps=self.epochs * steps_per_epoch)
+        return replace(self, epochs=-(-self.steps // steps_per_epoch))
 
     def augmentation_of(self, epoch: int) -> Augmentation:
         """What pictures go through in an epoch."""

@@ -17,7 +17,7 @@ from anytime_model.anytime import AnytimeNetwork
 from anytime_model.checkpoint import load_checkpoint
 from anytime_model.config import NUM_EXITS
 from anytime_model.data.catalogue import open_layout
-from anytime_model.data.loading import AugmentedSet
+from anytime_model.data.loading import AugmentedSet, steps_per_epoch
 from anytime_model.data.sample import SampleSource
 from anytime_model.errors import CheckpointError, ConfigError
 from anytime_model.evaluation.check import quick_scores
@@ -37,6 +37,7 @@ class Overrides:
     """What a command line may change about a recipe; None leaves it as it is."""
 
     epochs: int | None = None
+    steps: int | None = None
     batch: int | None = None
     seed: int | None = None
 
@@ -53,6 +54,7 @@ def recipe_named(name: str, overrides: Overrides = Overrides()) -> Recipe:
     return replace(
         recipe,
         epochs=overrides.epochs or recipe.epochs,
+        steps=overrides.steps or recipe.steps,
         batch=overrides.batch or recipe.batch,
         seed=recipe.seed if overrides.seed is None else overrides.seed,
     )
@@ -102,6 +104,7 @@ def run(
         raise CheckpointError(
             out / PROGRESS, "holds a training already.", "Resume it, or give another folder."
         )
+    ending = recipe.ending_after(steps_per_epoch(len(source), recipe.batch))
     torch.manual_seed(recipe.seed)
     network = AnytimeNetwork(recipe.network).to(device)
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs
@@ -123,7 +126,7 @@ def run(
     training = Training(
         recipe,
         Stepper(wrapped, network, recipe, device, class_weights=weights, place=place),
-        AugmentedSet(source, Pipelines(recipe, source.skeleton), recipe.seed),
+        AugmentedSet(source, Pipelines(ending, source.skeleton), recipe.seed),
         out,
         watcher,
         check=check,

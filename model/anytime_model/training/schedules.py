@@ -15,9 +15,9 @@ class Poly:
     power: float = 0.9
     warmup_steps: int = 0
 
-    def factor(self, step: int, steps_per_epoch: int, epochs: int) -> float:
-        """Factor of the peak rate for the 0-based step."""
-        remaining = max(0.0, 1 - step / (steps_per_epoch * epochs))
+    def factor(self, step: int, steps_per_epoch: int, steps: int) -> float:  # noqa: ARG002
+        """Factor of the peak rate for the 0-based step of so many."""
+        remaining = max(0.0, 1 - step / steps)
         return float(remaining**self.power * warmup(step, self.warmup_steps))
 
 
@@ -29,8 +29,8 @@ class Steps:
     gamma: float = 0.1
     warmup_steps: int = 0
 
-    def factor(self, step: int, steps_per_epoch: int, epochs: int) -> float:  # noqa: ARG002
-        """Factor of the peak rate for the 0-based step."""
+    def factor(self, step: int, steps_per_epoch: int, steps: int) -> float:  # noqa: ARG002
+        """Factor of the peak rate for the 0-based step of so many."""
         passed = sum(step >= epoch * steps_per_epoch for epoch in self.epochs)
         return self.gamma**passed * warmup(step, self.warmup_steps)
 
@@ -43,12 +43,12 @@ class WarmStableDecay:
     there can be cooled down whenever weights are wanted, and trained further as well.
     """
 
-    decay_epochs: int
+    decay_epochs: float
     warmup_steps: int = 0
 
-    def factor(self, step: int, steps_per_epoch: int, epochs: int) -> float:
-        """Factor of the peak rate for the 0-based step."""
-        left = steps_per_epoch * epochs - step
+    def factor(self, step: int, steps_per_epoch: int, steps: int) -> float:
+        """Factor of the peak rate for the 0-based step of so many."""
+        left = steps - step
         fall = min(1.0, left / max(1, self.decay_epochs * steps_per_epoch))
         return max(0.0, fall) * warmup(step, self.warmup_steps)
 
