@@ -48,7 +48,7 @@ def demo(
     model: options.Model = None,
     patience_s: Annotated[
         float, typer.Option("--patience-s", min=1, help="Longest wait for the server, in s.")
-    ] = 120.0,
+    ] = 300.0,
 ) -> None:
     """Start a server unless one runs, stream a street image through all exits, save the maps.
 
