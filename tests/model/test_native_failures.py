@@ -10,7 +10,7 @@ import pytest
 
 from anytime_model.engines import select
 from anytime_model.engines.native import NativeEngine
-from anytime_model.engines.native_program import lower
+from anytime_model.engines.native_lowering import lower
 from anytime_model.engines.torch_engine import TorchEngine
 from anytime_model.errors import ConfigError, ImageError
 from anytime_model.kernels import build, library

@@ -34,8 +34,8 @@ from anytime_model.engines.base import (
     SegmentationMap,
     check_image,
 )
+from anytime_model.engines.native_lowering import lower
 from anytime_model.engines.native_memory import Plan, Plans
-from anytime_model.engines.native_program import lower
 from anytime_model.errors import FinishedError, ImageError
 from anytime_model.kernels.handles import RunHandle, decode_labels
 from anytime_model.kernels.library import KernelError, Measure, load

@@ -1,0 +1,378 @@
+"""Lowers a network to a flat program: a list of operations on numbered buffers, without sizes.
+
+It knows the network's modules and what each means in terms of three operations: a convolution at
+listed positions, the interpolation that follows a masked one, and the sum of maps of several
+resolutions. It decides which buffers are reused and which folded weights go where. It knows no
+image size, no mask and nothing of how an operation is computed.
+
+Batch normalisation is folded into the weights. Since interpolation comes before it, a norm keeps
+two vectors: what is added to every sum (`bias`), and the part of that which comes after the
+interpolation (`shift`). A 1x1 convolution after bilinear upsampling is done before it instead, at
+the coarser resolution; both are linear, so only rounding differs. Features of a head are never
+concatenated at full size: each branch meets its own columns of the head's first weights.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from anytime_model.anytime import AnytimeNetwork
+from anytime_model.blocks import BasicBlock, Bottleneck, ConvNorm
+from anytime_model.engines.native_program import (
+    IMAGE_LEVEL,
+    MAP_LEVEL,
+    Buffer,
+    ConvWeights,
+    NormWeights,
+    Operation,
+    Program,
+)
+from anytime_model.exits import LinearExit, OriginalExit, RedesignedExit
+from anytime_model.hrnet import (
+    DownFusion,
+    FirstStage,
+    Fusion,
+    FusionModule,
+    Stage,
+    UpFusion,
+)
+from anytime_model.kernels.library import Floats, Kind, Place, Where
+from anytime_model.kernels.reference import rbf_weights
+from anytime_model.masking import MaskedConv2d
+
+
+def lower(network: AnytimeNetwork, *, image_channels: int = 3) -> Program:
+    """The program of a network in evaluation mode.
+
+    Args:
+        network: any configuration.
+        image_channels: 3, or 4 for arithmetic that takes input channels in pairs.
+    """
+    with torch.no_grad():
+        return _Lowering(network, image_channels).program
+
+
+class _Lowering:
+    def __init__(self, network: AnytimeNetwork, image_channels: int) -> None:
+        self.program = Program()
+        self.free: dict[tuple[int, int, bool, Place], list[Buffer]] = {}
+        image = self.buffer(IMAGE_LEVEL, image_channels, place=Place.RUN)
+        self.map = self.buffer(MAP_LEVEL, network.config.outputs, floats=True, place=Place.RUN)
+        features = [image]
+        for stage, exit_ in zip(network.stages, network.exits, strict=True):
+            match stage:
+                case FirstStage():
+                    features = [self.first_stage(stage, features[0])]
+                case Stage():
+                    features = self.stage(stage, features)
+                case _:
+                    raise TypeError(f"a stage of type {type(stage).__name__} has no lowering")
+            self.exit(exit_, features)
+            self.program.ends.append(len(self.program.operations))
+
+    # Buffers and weights
+
+    def buffer(
+        self,
+        level: int,
+        channels: int,
+        *,
+        floats: bool = False,
+        place: Place = Place.SCRATCH,
+    ) -> Buffer:
+        unused = self.free.get((level, channels, floats, place))
+        if unused:
+            return unused.pop()
+        made = Buffer(len(self.program.buffers), level, channels, floats, place)
+        self.program.buffers.append(made)
+        return made
+
+    def release(self, *buffers: Buffer) -> None:
+        for one in buffers:
+            if one.place is not Place.RUN:
+                key = (one.level, one.channels, one.floats, one.place)
+                self.free.setdefault(key, []).append(one)
+
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """What is emitted inside is done together: all of it at a few sites, then at the next."""
+        first = len(self.program.operations)
+        yield
+        operations = self.program.operations
+        last = len(operations) - 1
+        if operations[last].kind is Kind.FILL:  # it needs all sites of what it fills
+            last -= 1
+        for i in range(first, last):
+            operations[i] = replace(operations[i], together=True)
+
+    def weights(self, weights: Tensor, stride: int = 1) -> int:
+        self.program.convs.append(ConvWeights(_array(weights), stride))
+        return len(self.program.convs) - 1
+
+    def norm(self, bias: Tensor, shift: Tensor, conv: nn.Conv2d) -> int:
+        window = None
+        if isinstance(conv, MaskedConv2d):
+            window = _array(rbf_weights(conv.lam.float()).flatten())
+        self.program.norms.append(NormWeights(_array(bias), _array(shift), window))
+        return len(self.program.norms) - 1
+
+    def emit(self, kind: Kind, out: Buffer, where: Where = Where.ACTIVE, **rest: Any) -> None:
+        self.program.operations.append(Operation(kind, where, out.slot, **rest))
+
+    # Layers
+
+    def layer(
+        self,
+        layer: ConvNorm | nn.Conv2d,
+        x: Buffer,
+        *,
+        out: Buffer | None = None,
+        residual: Buffer | None = None,
+        relu: bool | None = None,
+        fill: bool = True,
+    ) -> Buffer:
+        """A convolution with all that follows it; `fill=False` where only active ones are read."""
+        weights, bias, shift, conv = _folded(layer)
+        if weights.shape[1] < x.channels:  # the image's fourth channel is zero
+            weights = nn.functional.pad(weights, (0, 0, 0, 0, 0, x.channels - weights.shape[1]))
+        stride = conv.stride[0]
+        if relu is None:
+            relu = isinstance(layer, ConvNorm) and layer.relu
+        if out is None:
+            out = self.buffer(x.level + (stride == 2), weights.shape[0])
+        norm = self.norm(bias, shift, conv)
+        other = -1 if residual is None else residual.slot
+        masked = fill and isinstance(conv, MaskedConv2d)
+        self.emit(
+            Kind.CONV,
+            out,
+            sources=(x.slot,),
+            conv=self.weights(weights, stride),
+            norm=norm,
+            relu=relu,
+            residual=other,
+            keep=masked,
+        )
+        if masked:
+            self.emit(Kind.FILL, out, norm=norm, relu=relu, residual=other)
+        return out
+
+    def sum(self, terms: Sequence[Buffer], out: Buffer, *, where: Where, relu: bool) -> None:
+        self.emit(Kind.MIX, out, where, sources=tuple(term.slot for term in terms), relu=relu)
+
+    def first_stage(self, stage: FirstStage, x: Buffer) -> Buffer:
+        for layer in stage.stem:
+            before, x = x, self.layer(_conv_norm(layer), x)
+            self.release(before)
+        blocks = [_bottleneck(block) for block in stage.blocks]
+        narrow = self.layer(blocks[0].conv1, x)
+        wide = self.buffer(x.level, blocks[0].conv3.conv.out_channels, place=Place.RUN)
+        for i, block in enumerate(blocks):
+            middle = self.layer(block.conv2, narrow)
+            self.release(narrow)
+            # All 1x1: the wide features, which outgrow the caches, pass through them once.
+            with self.together():
+                if isinstance(block.shortcut, ConvNorm):
+                    self.layer(block.shortcut, x, out=wide)
+                    self.release(x)
+                self.layer(block.conv3, middle, out=wide, residual=wide, relu=True)
+                if i + 1 < len(blocks):
+                    narrow = self.layer(blocks[i + 1].conv1, wide)
+            self.release(middle)
+        return wide
+
+    def stage(self, stage: Stage, features: Sequence[Buffer]) -> list[Buffer]:
+        branches = [
+            x if isinstance(layer, nn.Identity) else self.layer(_conv_norm(layer), x)
+            for layer, x in zip(stage.transition.keep, features, strict=True)
+        ]
+        branches.append(self.layer(stage.transition.grow, features[-1]))
+        last = len(stage.fusion_modules) - 1
+        for i, module in enumerate(stage.fusion_modules):
+            if not isinstance(module, FusionModule):
+                raise TypeError(f"{type(module).__name__} is no fusion module")
+            place = Place.RUN if i == last else Place.SCRATCH
+            branches = self.fusion_module(module, branches, place)
+        return branches
+
+    def fusion_module(
+        self, module: FusionModule, features: Sequence[Buffer], place: Place
+    ) -> list[Buffer]:
+        branches = []
+        for chain, start in zip(module.branches, features, strict=True):
+            x = start
+            for block in _blocks(chain):
+                middle = self.layer(block.conv1, x)
+                y = self.layer(block.conv2, middle, residual=x, relu=True)
+                self.release(middle, x)
+                x = y
+            branches.append(x)
+        fused = [self.fusion(_fusion(f), branches, place) for f in module.fusions]
+        self.release(*branches)
+        return fused
+
+    def fusion(self, fusion: Fusion, branches: Sequence[Buffer], place: Place) -> Buffer:
+        terms = []
+        own = branches[fusion.target]
+        for source, x in zip(fusion.sources, branches, strict=True):
+            match source:
+                case nn.Identity():
+                    terms.append(x)
+                case UpFusion():
+                    terms.append(self.layer(source.conv, x))
+                case DownFusion():
+                    y = x
+                    for layer in source.chain:
+                        before, y = y, self.layer(_conv_norm(layer), y)
+                        if before is not x:
+                            self.release(before)
+                    terms.append(y)
+                case _:
+                    raise TypeError(f"{type(source).__name__} is no part of a fusion")
+        out = self.buffer(own.level, own.channels, place=place)
+        self.sum(terms, out, where=Where.NEEDED, relu=True)
+        self.release(*(term for term in terms if term is not own))
+        return out
+
+    # Exits
+
+    def exit(self, exit_: nn.Module, features: Sequence[Buffer]) -> None:
+        match exit_:
+            case LinearExit():
+                self.layer(_conv(exit_.predict), features[0], out=self.map, fill=False)
+            case OriginalExit():
+                self.original(exit_, features)
+            case RedesignedExit():
+                self.redesigned(exit_, features)
+            case _:
+                raise TypeError(f"an exit of type {type(exit_).__name__} has no lowering")
+
+    def original(self, exit_: OriginalExit, features: Sequence[Buffer]) -> None:
+        finest, *coarser = features
+        weights, bias, shift, conv = _folded(exit_.mix)
+        columns = torch.split(weights, [x.channels for x in features], dim=1)
+        terms = []
+        for x, part in zip(coarser, columns[1:], strict=True):
+            term = self.buffer(x.level, len(weights))
+            index = self.weights(part)
+            self.emit(Kind.CONV, term, Where.NEEDED, sources=(x.slot,), conv=index)
+            terms.append(term)
+        mixed = self.buffer(MAP_LEVEL, len(weights), place=Place.LOCAL)
+        index = self.weights(columns[0])
+        norm = self.norm(bias, shift, conv)
+        with self.together():
+            if terms:
+                self.sum(terms, mixed, where=Where.ACTIVE, relu=False)
+            self.emit(
+                Kind.CONV,
+                mixed,
+                sources=(finest.slot,),
+                conv=index,
+                norm=norm,
+                relu=exit_.mix.relu,
+                residual=mixed.slot if terms else -1,
+            )
+            self.layer(_conv(exit_.predict), mixed, out=self.map, fill=False)
+        self.release(mixed, *terms)
+
+    def redesigned(self, exit_: RedesignedExit, features: Sequence[Buffer]) -> None:
+        first, *others = [_conv_norm(layer) for layer in exit_.encoder]
+        x = self.pooled(first, features)
+        for other in others:
+            before, x = x, self.pooled(other, [x])
+            self.release(before)
+        for layer in exit_.decoder:
+            before, x = x, self.doubled(_conv_norm(layer), x, None)
+            self.release(before)
+        self.doubled(_conv(exit_.predict), x, self.map)
+        self.release(x)
+
+    def pooled(self, layer: ConvNorm, features: Sequence[Buffer]) -> Buffer:
+        """A 1x1 convolution of 2x2 means of the features, upsampled to the finest, concatenated."""
+        level, channels = features[0].level + 1, sum(x.channels for x in features)
+        means = self.buffer(level, channels, place=Place.LOCAL)
+        first = 0
+        with self.together():
+            for x in features:
+                self.emit(Kind.MIX, means, sources=(x.slot,), first=first, pool=True)
+                first += x.channels
+            out = self.layer(layer, means)
+        self.release(means)
+        return out
+
+    def doubled(self, layer: ConvNorm | nn.Conv2d, x: Buffer, out: Buffer | None) -> Buffer:
+        """A 1x1 convolution of `x` upsampled by two; into the map, only where active."""
+        weights, bias, shift, conv = _folded(layer)
+        relu = isinstance(layer, ConvNorm) and layer.relu
+        fill = out is None and isinstance(conv, MaskedConv2d)
+        if out is None:
+            out = self.buffer(x.level - 1, weights.shape[0])
+        coarse = self.buffer(x.level, out.channels, floats=out.floats)
+        index = self.weights(weights)
+        self.emit(Kind.CONV, coarse, Where.NEEDED, sources=(x.slot,), conv=index)
+        norm = self.norm(bias, shift, conv)
+        self.emit(Kind.MIX, out, sources=(coarse.slot,), norm=norm, relu=relu, keep=fill)
+        if fill:
+            self.emit(Kind.FILL, out, norm=norm, relu=relu)
+        self.release(coarse)
+        return out
+
+
+def _folded(layer: ConvNorm | nn.Conv2d) -> tuple[Tensor, Tensor, Tensor, nn.Conv2d]:
+    """Weights, bias and shift with normalisation folded in (in double precision), and the layer."""
+    conv = layer.conv if isinstance(layer, ConvNorm) else layer
+    weights = conv.weight.double()
+    bias = torch.zeros(weights.shape[0]) if conv.bias is None else conv.bias
+    bias, shift = (
+        bias.double().to(weights.device),
+        torch.zeros_like(weights[:, 0, 0, 0]),
+    )
+    if isinstance(layer, ConvNorm):
+        norm = layer.norm
+        if norm.running_mean is None or norm.running_var is None:
+            raise TypeError("normalisation without running statistics cannot be folded")
+        scale = norm.weight.double() / (norm.running_var.double() + norm.eps).sqrt()
+        shift = norm.bias.double() - norm.running_mean.double() * scale
+        weights = weights * scale[:, None, None, None]
+        bias = bias * scale + shift
+    return weights, bias, shift, conv
+
+
+def _array(values: Tensor) -> Floats:
+    return np.ascontiguousarray(values.detach().cpu().float().numpy())
+
+
+def _conv_norm(layer: nn.Module) -> ConvNorm:
+    if not isinstance(layer, ConvNorm):
+        raise TypeError(f"{type(layer).__name__} is no normalised convolution")
+    return layer
+
+
+def _conv(layer: nn.Module) -> nn.Conv2d:
+    if not isinstance(layer, nn.Conv2d):
+        raise TypeError(f"{type(layer).__name__} is no convolution")
+    return layer
+
+
+def _bottleneck(block: nn.Module) -> Bottleneck:
+    if not isinstance(block, Bottleneck):
+        raise TypeError(f"{type(block).__name__} is no bottleneck")
+    return block
+
+
+def _blocks(chain: nn.Module) -> list[BasicBlock]:
+    blocks = [block for block in chain.children() if isinstance(block, BasicBlock)]
+    if len(blocks) != len(list(chain.children())):
+        raise TypeError("a branch has blocks that are no basic blocks")
+    return blocks
+
+
+def _fusion(module: nn.Module) -> Fusion:
+    if not isinstance(module, Fusion):
+        raise TypeError(f"{type(module).__name__} is no fusion")
+    return module
