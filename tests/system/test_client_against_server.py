@@ -33,6 +33,8 @@ from client.client_fakes import cable, free_port, real_server, wait_for_http
 from client.weights_for_clients import save_slow
 from model.model_fakes import random_pixels, save_tiny
 
+# A server's start takes long on a busy machine.
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 TOKEN = "a-token-for-tests"
 WAYS = [Transport.WEBSOCKET, Transport.HTTP]
 NGINX = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin")

@@ -19,6 +19,7 @@ CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 pytestmark = [
     pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed"),
     pytest.mark.slow,
+    pytest.mark.timeout(300),  # a server's start takes long on a busy machine
 ]
 
 FLAGS = [
