@@ -1,7 +1,5 @@
-"""The anytime server: a map at every exit, within a budget that may change while it computes.
+"""The anytime server: deadlines obeyed while it computes, and a map at every exit.
 
-The pure core (`jobs`, `budgets`, `costs`, `terms`, `policy`, `timeline`, `scheduler`) decides, and
-knows no clock, thread or network. Around it, `engine_loop` and `house` carry decisions out,
-`executor_*` compute in a process of their own, `service` lets requests in, and `http_*` and
-`websocket` talk to clients. `app` and `cli` put everything together.
+Its core (`jobs, budgets, terms, timeline, costs, policy, scheduler`) is pure and decides;
+everything else carries out. See ARCHITECTURE.md.
 """
