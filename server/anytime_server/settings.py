@@ -33,7 +33,9 @@ class Settings(BaseSettings):
     models: str = Field(
         "", description="Names of the models to serve, separated by commas; empty for all."
     )
-    engine: EngineName = Field("auto", description="What computes: auto, torch, native or openvino.")
+    engine: EngineName = Field(
+        "auto", description="What computes: auto, torch, native or openvino."
+    )
     device: str = Field("cpu", description="Device of the torch engine, such as cpu or cuda.")
     threads: int = Field(0, ge=0, le=1024, description="Compute threads; 0 takes all cores.")
     profile_size: str = Field(
