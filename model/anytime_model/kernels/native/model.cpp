@@ -1,6 +1,10 @@
 // How output channels are divided into groups, and which instruction sets there are.
 #include "model.hpp"
 
+#if defined(__linux__)
+#include <sys/mman.h>
+#endif
+
 #include <cmath>
 #include <cstdlib>
 #include <cstring>
@@ -10,6 +14,7 @@ namespace anytime {
 namespace {
 
 constexpr int64_t kLine = 64;
+constexpr int64_t kHugePage = 2 << 20;
 constexpr int kPadding = 64;  // floats beyond a vector of biases, for whole-register loads
 
 // Interpolation weights below this share of the output are dropped, all of them together.
@@ -74,9 +79,15 @@ const std::vector<Isa> kIsas = {
     {&kPortable, always},
 };
 
-Buffer::Buffer(int64_t bytes) : bytes_((bytes + kLine - 1) / kLine * kLine + kLine) {
-  data_.reset(std::aligned_alloc(kLine, bytes_));
+Buffer::Buffer(int64_t bytes) {
+  const int64_t step = bytes < kHugePage ? kLine : kHugePage;
+  bytes_ = (bytes + kLine + step - 1) / step * step;
+  data_.reset(std::aligned_alloc(std::size_t(step), std::size_t(bytes_)));
   if (data_ == nullptr) throw std::bad_alloc();
+#if defined(__linux__)
+  // A request that the system may refuse. With small pages, walking a wide map misses the TLB.
+  if (step == kHugePage) madvise(data_.get(), std::size_t(bytes_), MADV_HUGEPAGE);
+#endif
   std::memset(data_.get(), 0, bytes_);
 }
 
