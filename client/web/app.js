@@ -26,6 +26,11 @@ const ENDS = {
 
 const $ = (id) => document.getElementById(id);
 
+const NOTES = {
+  settled: "Bright pixels are what the next stage computes; dark ones are settled and cost nothing more.",
+  confidence: "From dark blue, where the network is unsure, to yellow, where it is sure.",
+};
+
 const state = {
   ready: null,
   picture: null,
@@ -213,6 +218,13 @@ function showExits() {
   showBreakdown($("breakdown"), state.final);
 }
 
+function showView() {
+  const view = document.querySelector("input[name=view]:checked").value;
+  $("view-note").textContent = NOTES[view] ?? "";
+  $("view-note").hidden = !(view in NOTES);
+  show();
+}
+
 function describe(update) {
   const name = state.picture?.name ?? "No image yet";
   if (!update) return name;
@@ -299,7 +311,7 @@ for (const name of ["deadline", "exit", "confidence"]) {
 }
 $("opacity").addEventListener("input", show);
 for (const radio of document.querySelectorAll("input[name=view]")) {
-  radio.addEventListener("change", show);
+  radio.addEventListener("change", showView);
 }
 
 $("file").addEventListener("change", (event) => {
