@@ -23,7 +23,7 @@ Image: TypeAlias = str | Path | bytes | NDArray[np.uint8] | Pillow.Image
 
 _PNG: Final = b"\x89PNG\r\n\x1a\n"
 _FAST: Final = 1
-# zlib's level for PNG: a 480x360 photograph takes 4 ms instead of 17 and grows by a tenth.
+# zlib's level for PNG: a third of the default's time, and a 480x360 photograph grows by 4 %.
 
 
 def media_type(data: bytes) -> str | None:
