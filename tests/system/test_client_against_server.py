@@ -30,7 +30,7 @@ from anytime_client import (
 )
 from anytime_protocol.vocabulary import ErrorCode
 from client.client_fakes import cable, free_port, real_server, wait_for_http
-from client.weights_for_clients import save_slow
+from client.client_weight_fakes import save_slow
 from model.model_fakes import random_pixels, save_tiny
 
 # A server's start takes long on a busy machine.

@@ -11,7 +11,7 @@ from PIL import Image
 from anytime_client import Budget, Client
 from anytime_protocol import delta
 from client.client_fakes import cable, real_server
-from client.weights_for_clients import save_slow
+from client.client_weight_fakes import save_slow
 from model.model_fakes import random_pixels, save_tiny
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
