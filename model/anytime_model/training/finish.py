@@ -28,6 +28,7 @@ from anytime_model.evaluation.measure import Settings
 from anytime_model.evaluation.thresholds import Choice, choose
 from anytime_model.manifest import Card, Masking
 from anytime_model.training import progress
+from anytime_model.training.loop import training_criteria
 from anytime_model.training.pipelines import Pipelines
 from anytime_model.training.recipe import Recipe
 from anytime_model.training.statistics import refresh
@@ -86,7 +87,12 @@ def finish(
     """
     held_out = open_layout(recipe.data, data, recipe.check_split)
     network = trained_network(recipe, progress_path)
-    refresh(network, _batches(recipe, open_layout(recipe.data, data, recipe.split)), half=half)
+    refresh(
+        network,
+        _batches(recipe, open_layout(recipe.data, data, recipe.split)),
+        training_criteria(recipe),
+        half=half,
+    )
     settings = Settings(scale=scale, half=half)
     values: tuple[float, ...] = (1.0, 1.0, 1.0, 1.0)
     if held_out.task == "segmentation":

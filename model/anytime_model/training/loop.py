@@ -118,7 +118,7 @@ class Training:
         self._per_epoch = steps_per_epoch(len(data), recipe.batch)
         self._recipe = recipe = recipe.ending_after(self._per_epoch)
         self._steps = recipe.steps or 0
-        self._criteria = _criteria(recipe)
+        self._criteria = training_criteria(recipe)
 
     def resume(self, path: Path) -> None:
         """Go on from a progress file of this recipe.
@@ -250,7 +250,8 @@ class Training:
             curves.add(self.step, values | {"epoch": self.epoch})
 
 
-def _criteria(recipe: Recipe) -> tuple[Criterion | None, ...] | None:
+def training_criteria(recipe: Recipe) -> tuple[Criterion | None, ...] | None:
+    """The masks that a recipe trains with, one for each exit; None if it has none."""
     if recipe.adaptivity is None:
         return None
     task = TASKS[recipe.network.task]
