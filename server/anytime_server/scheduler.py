@@ -11,6 +11,7 @@ The rules:
 * Exit 1 is owed to every admitted request; later exits are bought with spare time. A request is
   admitted if its exit 1, after all that is owed by then, fits its deadline and breaks no other
   (earliest deadline first; predicted mean + `sigmas` deviations + the encode and the way back).
+  On an idle server no promise is at stake, so there the expected time is enough.
 * A stage that cannot end in time is not started, and one that can no longer is stopped. The owed
   stage is started as long as its expected time fits, since refusing it would be the worse answer;
   a bought one only if its margin (`depth_sigmas`) fits, too.
@@ -348,10 +349,12 @@ class Scheduler:
             text = f"exit 1 costs {gmacs:.3g} GMACs, the budget allows {allowed:.3g}"
             return Rejected(job.id, ErrorCode.BUDGET_TOO_SMALL, text, None)
         owed = self._owed(live, now)
-        late_s = now + owed.needs.upper_s(self.settings.sigmas) - owed.due_s
+        late_s = now + owed.needs.mean_s - owed.due_s
         if late_s > 0.0:
             text = f"exit 1 would be {late_s * 1e3:.1f} ms too late even on an idle server"
             return Rejected(job.id, ErrorCode.DEADLINE_EXCEEDED, text, None)
+        if not self._jobs:
+            return None
         others = self._all_owed(now)
         late_s = lateness_s(owed, others, self._until_free(now), now, self.settings.sigmas)
         if late_s > 0.0:

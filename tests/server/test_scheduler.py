@@ -254,6 +254,21 @@ def test_what_even_an_idle_server_cannot_do_is_refused_without_a_time_to_retry()
     assert old.code is ErrorCode.DEADLINE_EXCEEDED
 
 
+def test_an_idle_server_tries_what_it_expects_to_make_and_a_busy_one_wants_a_margin():
+    def unsure() -> Scheduler:
+        s = scheduler()
+        for elapsed_s in (0.006, 0.014) * 50:
+            s.costs.observe_stage(0.01, elapsed_s)
+        return s
+
+    expected_ms = 1e3 * unsure().costs.slow_down.mean * 0.01
+    tight = job("b", deadline_ms=expected_ms + 0.5)
+    assert isinstance(unsure().submit(tight, 0.0), Admitted)
+    busy = unsure()
+    assert isinstance(busy.submit(job(), 0.0), Admitted)
+    assert isinstance(busy.submit(tight, 0.0), Rejected)
+
+
 def test_a_request_that_would_break_an_earlier_promise_is_refused_and_told_when_to_retry():
     s = scheduler()
     for name in "abcd":
