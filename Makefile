@@ -9,7 +9,7 @@ TESTS ?= tests
 ENGINE_TESTS := $(wildcard tests/model/test_engines_*.py tests/model/test_native_*.py)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo serve test check format sanitize bench bench-engine bench-server clean
+.PHONY: help setup demo serve test check format sanitize picture bench bench-engine bench-server clean
 
 help: ## Show this list.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -29,7 +29,7 @@ $(KERNELS): $(STAMP) $(KERNEL_SOURCES)
 	@touch $@
 
 demo: setup ## Start the server on the shipped weights, stream a street through all exits, leave the page running.
-	$(BIN)/anytime demo
+	$(BIN)/anytime demo --weights weights --out artifacts/demo
 
 serve: setup ## Run the server in the foreground (http://127.0.0.1:8000).
 	$(BIN)/anytime-server serve
@@ -49,14 +49,18 @@ format: setup ## Rewrite sources in the project's format.
 
 sanitize: setup ## Run the engines' tests with kernels under AddressSanitizer and UndefinedBehaviorSanitizer.
 	ANYTIME_SANITIZE=1 $(BIN)/python -m anytime_model.kernels.build
-	ANYTIME_SANITIZE=1 ANYTIME_ENGINE=native ASAN_OPTIONS=detect_leaks=0 \
-	  LD_PRELOAD=$$($(or $(CXX),g++) -print-file-name=libasan.so) \
-	  $(BIN)/python -m pytest -p no:cacheprovider $(ENGINE_TESTS)
+	ANYTIME_SANITIZE=1 ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1 \
+	  LD_PRELOAD="$$(g++ -print-file-name=libasan.so) $$(g++ -print-file-name=libubsan.so)" \
+	  $(BIN)/python -m pytest -k "not openvino" $(ENGINE_TESTS)
+
+picture: setup ## Make the README's picture from the shipped weights (with a server running).
+	$(BIN)/anytime stream client/web/samples/street-1.jpg --sheet docs/street-exits.png
 
 bench: bench-engine bench-server ## Run both benchmarks.
 
 bench-engine: setup ## Our engine beside torch, ONNX Runtime and OpenVINO, as ratios of one run.
-	$(BIN)/python bench/engine.py
+	$(BIN)/python bench/engine.py --preset w18
+	$(BIN)/python bench/engine.py --preset w48
 
 bench-server: setup ## Overhead, cancellation, pings under load, and kept deadlines of the server.
 	$(BIN)/python bench/server.py
