@@ -255,7 +255,7 @@ def test_what_even_an_idle_server_cannot_do_is_refused_without_a_time_to_retry()
 
 
 def test_an_idle_server_tries_what_it_expects_to_make_and_a_busy_one_wants_a_margin():
-    def unsure() -> Scheduler:
+    def unsure():
         s = scheduler()
         for elapsed_s in (0.006, 0.014) * 50:
             s.costs.observe_stage(0.01, elapsed_s)
