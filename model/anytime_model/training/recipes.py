@@ -96,7 +96,7 @@ _CAMVID = Recipe(
     epochs=150,
     batch=8,
     finish=Finish(6, SegmentationAugmentation((256, 352), (0.7, 2.1), colour=0.5, blur=0.1)),
-    adaptivity=Adaptivity((0.98, 0.98, 0.98), from_epoch=-1),
+    adaptivity=Adaptivity((0.98, 0.98, 0.98), from_epoch=-3),
     average=0.99,
     clip=5.0,
     half=True,
