@@ -19,9 +19,9 @@ NEEDS = {
     "convert": (),
     "flops": (),
     "agree": (),
-    "train": ("albumentations", "torchmetrics"),
-    "finish": ("albumentations", "torchmetrics"),
-    "evaluate": ("matplotlib", "torchmetrics"),
+    "train": ("albumentations", "cv2", "matplotlib", "scipy", "torchmetrics"),
+    "finish": ("albumentations", "cv2", "matplotlib", "scipy", "torchmetrics"),
+    "evaluate": ("cv2", "matplotlib", "scipy", "torchmetrics"),
 }
 """Subcommands, in the order of the help, and what each needs beyond the `model` extra."""
 
