@@ -7,7 +7,8 @@ AnytimeModelError
 ├── ImageError             an input tensor or image file that cannot be run
 ├── FinishedError          an exit was asked for after the last one
 ├── CheckpointError        a weights file or manifest that cannot be used
-└── DataError              a data set that is not laid out as its loader expects
+├── DataError              a data set that is not laid out as its loader expects
+└── TrainingStoppedError   (in training/stopping) a training that ended early and can resume
 """
 
 from pathlib import Path
