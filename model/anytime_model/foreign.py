@@ -40,15 +40,16 @@ class Imported:
     @property
     def untrained_parts(self) -> tuple[str, ...]:
         """The parts that need training, such as "exit 1" or "lambda of the masked convolutions"."""
-        parts = {
-            "lambda of the masked convolutions"
-            if name.endswith(".lam") and not name.startswith("exits.")
-            else f"exit {int(name.split('.')[1]) + 1}"
-            if name.startswith("exits.")
-            else name
-            for name in self.untrained
-        }
-        return tuple(sorted(parts))
+        return tuple(sorted({_part(name) for name in self.untrained}))
+
+
+def _part(name: str) -> str:
+    """The part of the network that an entry belongs to, as people say it."""
+    if name.endswith(".lam"):
+        return "lambda of the masked convolutions"
+    if name.startswith("exits."):
+        return f"exit {int(name.split('.')[1]) + 1}"
+    return name
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
