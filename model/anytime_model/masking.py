@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from anytime_model.kernels.reference import fill_inactive
+from anytime_model.kernels.reference import RADIUS, fill_inactive, sufficient_radius
 
 INITIAL_LAMBDA = 3.0
 
@@ -49,7 +49,8 @@ class Masks:
 class MaskedConv2d(nn.Conv2d):
     """A convolution that may skip positions and interpolate them instead (section 2, equation 4).
 
-    Without masks it is an ordinary convolution. `lam` is the trainable lambda of equation 6.
+    Without masks it is an ordinary convolution. `lam` is the trainable lambda of equation 6. In
+    training, interpolations leave out the taps whose weight is negligible.
     """
 
     def __init__(
@@ -61,4 +62,7 @@ class MaskedConv2d(nn.Conv2d):
     def forward(self, x: Tensor, masks: Masks | None = None) -> Tensor:
         """(B, C_in, H, W) to (B, C_out, H', W'), interpolated where the mask of H'xW' is off."""
         y = super().forward(x)
-        return y if masks is None else fill_inactive(y, masks.at(y), self.lam)
+        if masks is None:
+            return y
+        radius = sufficient_radius(float(self.lam.detach())) if self.training else RADIUS
+        return fill_inactive(y, masks.at(y), self.lam, radius)

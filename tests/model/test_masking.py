@@ -7,7 +7,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from anytime_model.kernels.reference import fill_inactive, rbf_weights
+from anytime_model.kernels.reference import (
+    NEGLIGIBLE,
+    fill_inactive,
+    rbf_weights,
+    sufficient_radius,
+)
 from anytime_model.masking import MaskedConv2d, Masks
 
 
@@ -43,6 +48,34 @@ def test_an_inactive_position_is_the_weighted_mean_of_active_ones_around_it(seed
     active = torch.rand((1, 1, 6, 7), generator=generator) < share
     ours = fill_inactive(y, active, torch.tensor(lam))
     torch.testing.assert_close(ours, by_hand(y, active, lam), rtol=1e-4, atol=1e-5)
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.floats(0.1, 6.0))
+def test_the_taps_that_training_leaves_out_weigh_next_to_nothing(lam):
+    weights = rbf_weights(torch.tensor(lam, dtype=torch.float64))
+    radius = sufficient_radius(lam)
+    inner = weights[3 - radius : 4 + radius, 3 - radius : 4 + radius]
+    assert float(1 - inner.sum() / weights.sum()) <= NEGLIGIBLE
+
+
+def test_a_wide_kernel_keeps_all_its_taps_and_the_initial_one_only_the_neighbours():
+    assert sufficient_radius(0.5) == 3
+    assert sufficient_radius(3.0) == 1
+
+
+def test_training_and_inference_interpolate_alike_and_give_lambda_the_same_gradient():
+    layer = MaskedConv2d(3, 4, 3, bias=True).double()
+    x = torch.randn(1, 3, 9, 9, dtype=torch.float64)
+    masks = Masks.pyramid(torch.rand(1, 1, 9, 9) < 0.5, 1)
+    outputs, gradients = [], []
+    for training in (True, False):
+        layer.train(training)
+        y = layer(x, masks)
+        outputs.append(y)
+        gradients.append(torch.autograd.grad(y.square().sum(), layer.lam)[0])
+    torch.testing.assert_close(outputs[0], outputs[1], rtol=1e-8, atol=1e-8)
+    torch.testing.assert_close(gradients[0], gradients[1], rtol=1e-6, atol=1e-8)
 
 
 def test_active_positions_are_kept_bit_for_bit():
