@@ -20,6 +20,8 @@ from anytime_model.errors import AnytimeModelError, CheckpointError
 from anytime_model.tasks import TASKS, Task
 
 MANIFEST = "manifest.toml"
+SIDES = range(32, 4097)
+"""What `input_side` may be, px."""
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
@@ -79,6 +81,8 @@ class Card:
         labels: one for each output, in order.
         mean: normalisation: subtracted from RGB in 0 to 1.
         std: normalisation: divided by afterwards.
+        input_side: length that the longer side of images is brought to before the network, px;
+            None to run them at the size at which they come.
         masking: how to run it adaptively, or None where nothing was trained or chosen for that.
         quality: None where nothing was measured.
         skeleton: pairs of joints that a drawing connects; empty for segmentation.
@@ -93,6 +97,7 @@ class Card:
     labels: tuple[Label, ...]
     mean: tuple[float, float, float] = IMAGENET_MEAN
     std: tuple[float, float, float] = IMAGENET_STD
+    input_side: int | None = None
     masking: Masking | None = None
     quality: Quality | None = None
     skeleton: tuple[tuple[int, int], ...] = field(default=())
@@ -165,6 +170,7 @@ def _card(path: Path, name: str, table: object) -> Card:
             labels=labels,
             mean=_exactly(3, table.get("mean", IMAGENET_MEAN)),
             std=_exactly(3, table.get("std", IMAGENET_STD)),
+            input_side=_side(table.get("input_side")),
             masking=_masking(table.get("masking")),
             quality=_quality(table.get("quality")),
             skeleton=tuple(_exactly(2, bone) for bone in table.get("skeleton", ())),
@@ -178,6 +184,12 @@ def _card(path: Path, name: str, table: object) -> Card:
     except (AnytimeModelError, TypeError, ValueError) as e:
         raise CheckpointError(path, f"[{name}] is wrong: {e}", cure, (name,)) from e
     return card
+
+
+def _side(found: object) -> int | None:
+    if found is None or (type(found) is int and found in SIDES):
+        return found
+    raise ValueError(f"input_side is {found!r}; expected {SIDES[0]} to {SIDES[-1]} px.")
 
 
 def _masking(table: Mapping[str, Any] | None) -> Masking | None:
@@ -232,6 +244,8 @@ def _table(card: Card) -> tomlkit.items.Table:
     table["head_width"] = card.config.head_width
     table["mean"] = list(card.mean)
     table["std"] = list(card.std)
+    if card.input_side is not None:
+        table["input_side"] = card.input_side
     labels = tomlkit.array().multiline(multiline=True)
     for label in card.labels:
         item = tomlkit.inline_table()

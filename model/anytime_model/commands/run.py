@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from anytime_model.checkpoint import load_checkpoint
+from anytime_model.engines.fitted import fit
 from anytime_model.engines.torch_engine import TorchEngine
 from anytime_model.pictures import contact_sheet, overlay, read_image
 
@@ -24,8 +25,8 @@ def run(
 ) -> None:
     """Run images through all exits and write NAME.exitK.png and NAME.exits.png to a folder."""
     checkpoint = load_checkpoint(weights)
-    engine = TorchEngine(checkpoint, device)
     card = checkpoint.card
+    engine = fit(TorchEngine(checkpoint, device), card.input_side)
     out.mkdir(parents=True, exist_ok=True)
     table = Table("image", "exit", "ms", "mean confidence", "still active", title=card.name)
     for path in images:

@@ -12,6 +12,7 @@ import torch
 
 from anytime_model.checkpoint import Checkpoint
 from anytime_model.engines.base import Engine
+from anytime_model.engines.fitted import fit
 from anytime_model.engines.native import Dtype, NativeEngine
 from anytime_model.engines.openvino_engine import OpenVinoEngine
 from anytime_model.engines.torch_engine import TorchEngine
@@ -65,7 +66,7 @@ def make_engine(
     dtype: Dtype = "f32",
     device: str = "cpu",
 ) -> Engine:
-    """An engine for a checkpoint.
+    """An engine for a checkpoint, which fits images as its card says.
 
     Args:
         checkpoint: network and card.
@@ -78,6 +79,10 @@ def make_engine(
         KernelError: the native engine was asked for by name and cannot run here.
     """
     wanted = kind_from_environment() if kind is None else parse_kind(kind)
+    return fit(_make(checkpoint, wanted, dtype, device), checkpoint.card.input_side)
+
+
+def _make(checkpoint: Checkpoint, wanted: EngineKind, dtype: Dtype, device: str) -> Engine:
     match wanted:
         case EngineKind.NATIVE:
             return NativeEngine(checkpoint, dtype=dtype)
@@ -90,6 +95,6 @@ def make_engine(
                 warnings.warn(
                     f"falling back to the torch engine, where masks save no time: {e}",
                     EngineFallbackWarning,
-                    stacklevel=2,
+                    stacklevel=3,
                 )
     return TorchEngine(checkpoint, device, bf16=dtype == "bf16")

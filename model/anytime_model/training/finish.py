@@ -15,6 +15,7 @@ import torch
 
 from anytime_model.anytime import AnytimeNetwork
 from anytime_model.checkpoint import save_checkpoint
+from anytime_model.data.augment import PoseAugmentation
 from anytime_model.data.catalogue import open_layout
 from anytime_model.data.loading import (
     AugmentedSet,
@@ -126,13 +127,18 @@ def trained_network(recipe: Recipe, progress_path: Path) -> AnytimeNetwork:
 def card_for(
     recipe: Recipe, source: SampleSource, *, name: str, licence: str, description: str
 ) -> Card:
-    """A card without file digest, masks and quality."""
+    """A card without file digest, masks and quality.
+
+    People are shown to the network at the size that the last epochs had; streets as they come.
+    """
+    last = recipe.augmentation_of(recipe.epochs - 1)
     return Card(
         name=name,
         file=f"{name}.safetensors",
         sha256="",
         config=recipe.network,
         labels=source.outputs,
+        input_side=max(last.size) if isinstance(last, PoseAugmentation) else None,
         skeleton=source.skeleton.edges if source.skeleton else (),
         licence=licence,
         description=description,
