@@ -15,7 +15,7 @@ from PIL import Image
 from anytime_model import flops
 from anytime_model.anytime import AnytimeNetwork
 from anytime_model.checkpoint import save_checkpoint
-from anytime_model.confidence import MaximumProbability, RandomShare
+from anytime_model.confidence import HeatmapMaximum, MaximumProbability, RandomShare
 from anytime_model.data.camvid import CLASSES, CamVid
 from anytime_model.data.loading import collate, normalise
 from anytime_model.data.lspet import JOINTS, SKELETON, Lspet
@@ -40,7 +40,7 @@ from anytime_model.evaluation.measure import Settings, measure, run_image
 from anytime_model.evaluation.thresholds import choose
 from anytime_model.manifest import Card, Masking, read_manifest
 from model.learning_fakes import camvid_tree, lspet_tree
-from model.model_fakes import tiny_network
+from model.model_fakes import tiny_card, tiny_network
 
 
 @pytest.fixture(name="streets", scope="module")
@@ -277,6 +277,22 @@ def test_a_sheet_is_drawn_for_a_named_image_and_refused_for_an_unknown_one(
         assert sheet.width > 1000
     with pytest.raises(ConfigError, match="has no image 'nowhere'"):
         evaluation.sheet(prepared, "nowhere", tmp_path / "sheet.png")
+
+
+def test_a_sheet_of_a_person_shows_joints_peaks_and_settled_pixels(
+    tmp_path: Path, people: Lspet
+) -> None:
+    prepared = evaluation.Evaluation(
+        tiny_network("pose", outputs=14),
+        tiny_card("pose", 14),
+        people,
+        "people",
+        Settings(scale=2.0, criteria=(HeatmapMaximum(0.1),) * 3 + (None,)),
+    )
+    evaluation.sheet(prepared, people[0].name, tmp_path / "sheet.png")
+    with Image.open(tmp_path / "sheet.png") as sheet:
+        assert sheet.width > 1000
+        assert len(sheet.convert("RGB").getcolors(10**7) or ()) > 100
 
 
 def test_settled_pixels_are_green_or_vermilion_and_the_others_white_or_black() -> None:

@@ -103,6 +103,83 @@ def draw_sheet(
     figure.savefig(path, dpi=_DPI)
 
 
+@dataclass(frozen=True, slots=True)
+class PoseView:
+    """What one exit made of one person, in the image's px.
+
+    Attributes:
+        joints: (J, 3): x, y and the heat-map's peak.
+        confidence: (H, W), the largest heat-map value.
+        settled: (H, W) whether the pixel needs no more work.
+    """
+
+    joints: npt.NDArray[np.float32]
+    confidence: npt.NDArray[np.float32]
+    settled: npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True)
+class Person:
+    """The image of a person, and the truth about it.
+
+    Attributes:
+        image: (H, W, 3) uint8 RGB.
+        joints: (J, 3): x, y in px, and 1 where visible.
+        head_px: length of the head.
+        bones: pairs of joints to connect.
+    """
+
+    image: npt.NDArray[np.uint8]
+    joints: npt.NDArray[np.float32]
+    head_px: float
+    bones: Sequence[Sequence[int]]
+
+
+def draw_pose_sheet(
+    person: Person, views: Sequence[PoseView], outputs: Sequence[Label], path: Path
+) -> None:
+    """A column for the image and its truth, and one for each exit.
+
+    Rows: the skeleton, its joints green where within half a head's length of the truth and
+    vermilion elsewhere; the largest heat-map value; and the image with settled pixels greyed.
+    """
+    columns = len(views) + 1
+    height = 2.1 * 3 * person.image.shape[0] / person.image.shape[1] + 0.5
+    figure = Figure(figsize=(2.1 * columns, height), layout="constrained")
+    grid = figure.subplots(3, columns, squeeze=False)
+    for axes in grid.flat:
+        axes.set_axis_off()
+    visible = person.joints[:, 2] > 0
+    _show(grid[0, 0], person.image, "image")
+    _show(grid[1, 0], person.image, "truth")
+    _bones(grid[1, 0], person.joints, visible, person.bones, outputs)
+    for k, view in enumerate(views, start=1):
+        distance = np.linalg.norm(view.joints[:, :2] - person.joints[:, :2], axis=1)
+        right = distance <= person.head_px / 2
+        _show(grid[0, k], person.image, f"exit {k}: {(right & visible).sum()} of {visible.sum()}")
+        _bones(grid[0, k], view.joints, visible, person.bones, outputs)
+        for found, colour in ((visible & right, FROZEN_RIGHT), (visible & ~right, FROZEN_WRONG)):
+            x, y = view.joints[found, :2].T
+            grid[0, k].scatter(x, y, s=9, color=np.array(colour) / 255, zorder=3)
+        grid[1, k].imshow(view.confidence, vmin=0, vmax=1, cmap="viridis")
+        _titled(grid[1, k], f"peaks {view.joints[:, 2].mean():.2f}")
+        grey = np.where(view.settled[..., None], person.image // 4 + 144, person.image)
+        _show(grid[2, k], grey.astype(np.uint8), f"{100 * view.settled.mean():.0f} % settled")
+    figure.savefig(path, dpi=_DPI)
+
+
+def _bones(
+    axes: Axes,
+    joints: npt.NDArray[np.float32],
+    visible: npt.NDArray[np.bool_],
+    bones: Sequence[Sequence[int]],
+    outputs: Sequence[Label],
+) -> None:
+    for a, b in bones:
+        if visible[a] and visible[b]:
+            axes.plot(joints[[a, b], 0], joints[[a, b], 1], color=outputs[b].color, linewidth=1.2)
+
+
 def judged(view: ExitView, labels: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
     """Right, wrong, settled and unknown pixels in their colours, (H, W, 3)."""
     right = view.predicted == labels

@@ -164,18 +164,24 @@ class Measurement:
     def _score_joints(
         self, heatmaps: Tensor, joints: Tensor, head_px: Tensor, totals: _Exit
     ) -> None:
-        scale, skeleton = self._settings.scale, self._source.skeleton
+        skeleton = self._source.skeleton
         if skeleton is None:
             raise ConfigError("a pose data set needs a skeleton, and this one has none.")
-        height, width = (MAP_STRIDE * n for n in heatmaps.shape[-2:])
-        found = decode_keypoints(heatmaps, (height, width))
-        found[..., :2] = (found[..., :2] + 0.5) / scale - 0.5
+        found = found_joints(heatmaps, self._settings.scale)
         a, b = skeleton.torso
         ends = joints[:, [a, b]]
         torso_px = (ends[:, 0, :2] - ends[:, 1, :2]).norm(dim=-1)
         torso_px = torso_px.where((ends[..., 2] > 0).all(1), float("nan"))
         totals.head.add(found, joints, head_px)
         totals.torso.add(found, joints, torso_px)
+
+
+def found_joints(heatmaps: Tensor, scale: float) -> Tensor:
+    """Joints (B, J, 3) in px of the image as it was before it was enlarged by `scale`."""
+    height, width = (MAP_STRIDE * n for n in heatmaps.shape[-2:])
+    found = decode_keypoints(heatmaps, (height, width))
+    found[..., :2] = (found[..., :2] + 0.5) / scale - 0.5
+    return found
 
 
 def _score_labels(logits: Tensor, labels: Tensor, state: State, totals: _Exit) -> None:

@@ -14,13 +14,19 @@ import torch
 
 from anytime_model.anytime import AnytimeNetwork, State
 from anytime_model.checkpoint import load_checkpoint
-from anytime_model.confidence import maximum_probability
+from anytime_model.confidence import heatmap_maximum, maximum_probability
 from anytime_model.data.catalogue import LAYOUTS, open_layout, recognise
 from anytime_model.data.loading import collate
 from anytime_model.data.sample import SampleSource
 from anytime_model.errors import ConfigError
-from anytime_model.evaluation.figures import ExitView, draw_sheet
-from anytime_model.evaluation.measure import Settings, measure, run_image
+from anytime_model.evaluation.figures import (
+    ExitView,
+    Person,
+    PoseView,
+    draw_pose_sheet,
+    draw_sheet,
+)
+from anytime_model.evaluation.measure import Settings, found_joints, measure, run_image
 from anytime_model.evaluation.report import Report
 from anytime_model.hrnet import upsample
 from anytime_model.manifest import Card, Masking, Quality, write_card
@@ -141,30 +147,41 @@ def record(evaluation: Evaluation, report: Report, folder: Path) -> Card:
 
 @torch.no_grad()
 def sheet(evaluation: Evaluation, name: str, path: Path) -> None:
-    """Draw the exits of one image of the split (see `figures.draw_sheet`).
+    """Draw the exits of one image of the split (see `figures`).
 
     Raises:
-        ConfigError: there is no such image, or the task is not segmentation.
+        ConfigError: there is no such image.
     """
     source = evaluation.source
-    if source.task != "segmentation":
-        raise ConfigError("sheets show classes; this model makes heat-maps of joints.")
     sample = next((s for s in map(source.__getitem__, range(len(source))) if s.name == name), None)
-    if sample is None or sample.labels is None:
+    if sample is None:
         raise ConfigError(f"{evaluation.data_name} has no image {name!r}; give its file's stem.")
     states, maps = run_image(
         evaluation.network, collate([sample]).images, evaluation.settings, source.skeleton
     )
     size = (sample.image.shape[0], sample.image.shape[1])
-    views = [
-        ExitView(
-            predicted=full.argmax(1)[0].to(torch.uint8).numpy(),
-            confidence=maximum_probability(full)[0, 0].numpy(),
-            settled=_settled(state, size),
-        )
-        for state, full in zip(states, maps, strict=True)
-    ]
-    draw_sheet(sample.image, sample.labels, views, source.outputs, path)
+    settled = [_settled(state, size) for state in states]
+    if sample.labels is not None:
+        views = [
+            ExitView(
+                predicted=full.argmax(1)[0].to(torch.uint8).numpy(),
+                confidence=maximum_probability(full)[0, 0].numpy(),
+                settled=done,
+            )
+            for full, done in zip(maps, settled, strict=True)
+        ]
+        draw_sheet(sample.image, sample.labels, views, source.outputs, path)
+    elif sample.joints is not None and source.skeleton is not None:
+        people = [
+            PoseView(
+                joints=found_joints(full, evaluation.settings.scale)[0].numpy(),
+                confidence=upsample(heatmap_maximum(full), size)[0, 0].numpy(),
+                settled=done,
+            )
+            for full, done in zip(maps, settled, strict=True)
+        ]
+        person = Person(sample.image, sample.joints, sample.head_px or 0.0, source.skeleton.edges)
+        draw_pose_sheet(person, people, source.outputs, path)
 
 
 def _settled(state: State, size: tuple[int, int]) -> np.ndarray:
