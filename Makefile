@@ -1,11 +1,9 @@
 # Everything a newcomer needs. `make help` lists it.
+# Setting up and running is start.py's to do, which needs no make; these are short names for it.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-STAMP := $(VENV)/.installed
-KERNELS := $(VENV)/.kernels
-KERNEL_SOURCES := $(wildcard model/anytime_model/kernels/native/*) model/anytime_model/kernels/build.py
-TESTS ?= tests
+TESTS ?=
 ENGINE_TESTS := $(wildcard tests/model/test_engines_*.py tests/model/test_native_*.py)
 
 .DEFAULT_GOAL := help
@@ -14,28 +12,17 @@ ENGINE_TESTS := $(wildcard tests/model/test_engines_*.py tests/model/test_native
 help: ## Show this list.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-setup: $(STAMP) $(KERNELS) ## Make .venv with everything, at the versions of constraints.txt, and compile the kernels.
+setup: ## Make .venv with everything, at the versions of constraints.txt, and compile the kernels.
+	@$(PYTHON) start.py setup
 
-$(STAMP): pyproject.toml constraints.txt
-	@test -x $(BIN)/python || { echo "Making $(VENV) ..."; $(PYTHON) -m venv $(VENV); }
-	@echo "Installing packages (PyTorch is the large one, some minutes the first time) ..."
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
-	@touch $@
+demo: ## Start the server on the shipped weights, stream a street through all exits, leave the page running.
+	@$(PYTHON) start.py demo
 
-$(KERNELS): $(STAMP) $(KERNEL_SOURCES)
-	@echo "Compiling the native kernels ..."
-	@$(BIN)/python -m anytime_model.kernels.build > /dev/null \
-	  || echo "No native kernels: everything works all the same, computed by torch. Install g++ and run make setup."
-	@touch $@
+serve: ## Run the server in the foreground (http://127.0.0.1:8000).
+	@$(PYTHON) start.py serve
 
-demo: setup ## Start the server on the shipped weights, stream a street through all exits, leave the page running.
-	$(BIN)/anytime demo --weights weights --out artifacts/demo
-
-serve: setup ## Run the server in the foreground (http://127.0.0.1:8000).
-	$(BIN)/anytime-server serve
-
-test: setup ## Run all tests (pass TESTS=tests/model for a part).
-	$(BIN)/python -m pytest $(TESTS)
+test: ## Run all tests (pass TESTS=tests/model for a part).
+	@$(PYTHON) start.py test $(TESTS)
 
 check: setup ## Lint, format check, types, and who may import whom.
 	$(BIN)/ruff check .

@@ -1,0 +1,372 @@
+"""Sets this checkout up and runs it: `python3 start.py demo`, `python3 start.py test`.
+
+Needs Python and its standard library alone. Decides what is missing or out of date (the virtual
+environment, its packages, the native kernels), makes only that, and turns the usual failures into a
+cure. Refuses to know versions (`pyproject.toml` and `constraints.txt` say), how kernels are made
+(`kernels/build.py` does) and what the demonstration and the tests do.
+
+Everything that it makes lies in `.venv`; deleting that folder undoes it. Kernels lie in the user's
+cache folder. Exit codes: that of the command; 2 if the set-up failed; 130 for Ctrl-C.
+"""
+
+import sys
+
+if sys.version_info < (3, 11):  # noqa: UP036 - read by any Python 3.6 or later, to say this
+    sys.exit(
+        f"start.py: found Python {sys.version.split()[0]} ({sys.executable}), expected 3.11 or "
+        "later.\nInstall a newer one and name it: python3.12 start.py demo"
+    )
+
+import argparse
+import hashlib
+import os
+import queue
+import re
+import shutil
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TextIO
+
+ROOT = Path(__file__).resolve().parent
+KERNELS = Path("model", "anytime_model", "kernels", "build.py")
+
+COMMANDS: dict[str, tuple[str, tuple[str, ...]]] = {
+    "setup": ("only set up", ()),
+    "demo": (
+        "start the server, stream a street through all exits, leave its page running",
+        ("-m", "anytime_client.cli", "demo", "--weights", "weights", "--out", "artifacts/demo"),
+    ),
+    "serve": (
+        "run the server in the foreground (http://127.0.0.1:8000)",
+        ("-m", "anytime_server.cli", "serve"),
+    ),
+    "test": ("run all tests, or those named after it", ("-m", "pytest")),
+}
+"""Name: what it is for, and what Python runs for it in the virtual environment."""
+
+FAULTS: tuple[tuple[str, str], ...] = (
+    (
+        r"No space left on device|Disk quota exceeded",
+        "The disk is full. The packages take about 3 GB, with the CUDA build of PyTorch 8 GB.",
+    ),
+    (
+        r"CERTIFICATE_VERIFY_FAILED",
+        "The package registry's certificate is not trusted here. Name your network's own "
+        "certificate in PIP_CERT.",
+    ),
+    (
+        r"requires a different Python",
+        "The folder .venv was made by a Python that is too old. Delete it and try again.",
+    ),
+    (
+        r"NewConnectionError|NameResolutionError|name resolution|ProxyError|ReadTimeoutError"
+        r"|ConnectTimeoutError|Network is unreachable|Read timed out",
+        "The package registry cannot be reached. Check the network; behind a proxy set "
+        "HTTPS_PROXY, for a mirror PIP_INDEX_URL. What was already downloaded is kept.",
+    ),
+    (
+        r"No matching distribution found",
+        "A package has no build for this Python or system. Python 3.11 and 3.12 on Linux, macOS "
+        "and Windows should have all: python3.12 start.py ... after deleting .venv.",
+    ),
+)
+"""What pip's output looks like, and the cure; the first that is found counts."""
+
+
+class SetupError(Exception):
+    """The set-up cannot go on; its message says why and what to do."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a checkout's environment lies.
+
+    Attributes:
+        root: the checkout.
+        windows: whether the system is Windows, whose environments look different.
+    """
+
+    root: Path
+    windows: bool = os.name == "nt"
+
+    @property
+    def venv(self) -> Path:
+        """The virtual environment."""
+        return self.root / ".venv"
+
+    @property
+    def python(self) -> Path:
+        """Its interpreter."""
+        return self.venv / ("Scripts/python.exe" if self.windows else "bin/python")
+
+    @property
+    def stamp(self) -> Path:
+        """Holds the fingerprint of what was installed last."""
+        return self.venv / ".installed"
+
+    @property
+    def log(self) -> Path:
+        """All that pip said."""
+        return self.venv / "install.log"
+
+    def fingerprint(self) -> str:
+        """Changes whenever the packages have to be installed anew, so too if the folder moves."""
+        digest = hashlib.sha256(str(self.root).encode())
+        for name in ("pyproject.toml", "constraints.txt"):
+            digest.update(b"\0" + (self.root / name).read_bytes())
+        return digest.hexdigest()
+
+    def is_installed(self) -> bool:
+        """Whether the environment holds what the checkout asks for."""
+        known = self.stamp.read_text("utf-8") if self.stamp.is_file() else ""
+        return self.python.exists() and known == self.fingerprint()
+
+
+class Machine:
+    """The effects: processes and this interpreter's modules. Tests bring their own."""
+
+    def has(self, module: str) -> bool:
+        """Whether this Python has a module."""
+        return find_spec(module) is not None
+
+    def capture(self, command: Sequence[str | Path]) -> tuple[int, str]:
+        """Runs a short command; its exit status, and all that it printed."""
+        done = subprocess.run(  # noqa: S603 - commands of this file alone
+            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False
+        )
+        return done.returncode, done.stdout.decode("utf-8", "replace")
+
+    def watch(self, command: Sequence[str | Path], hear: Callable[[str | None], None]) -> int:
+        """Runs a long command.
+
+        Args:
+            command: to run.
+            hear: called with each line that it prints, and with None after each silent second.
+
+        Returns:
+            Its exit status.
+        """
+        lines: queue.SimpleQueue[str | None] = queue.SimpleQueue()
+        with subprocess.Popen(  # noqa: S603 - commands of this file alone
+            command,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            encoding="utf-8",
+            errors="replace",
+        ) as process:
+
+            def read() -> None:
+                for line in process.stdout or ():
+                    lines.put(line.rstrip())
+                lines.put(None)
+
+            threading.Thread(target=read, daemon=True).start()
+            while True:
+                try:
+                    line = lines.get(timeout=1.0)
+                except queue.Empty:
+                    hear(None)
+                    continue
+                if line is None:
+                    return process.wait()
+                hear(line)
+
+    def become(self, command: Sequence[str | Path]) -> int:
+        """Runs the command that everything was for, which has the terminal and Ctrl-C to itself."""
+        os.chdir(ROOT)
+        if os.name == "posix":
+            sys.stdout.flush()
+            os.execv(command[0], [str(part) for part in command])  # noqa: S606 - as above
+        return subprocess.call(command)  # noqa: S603 - as above
+
+
+class Progress:
+    """What a person sees: lines that stay, and on a terminal one that passes.
+
+    Args:
+        out: where to.
+        clock: seconds.
+        every_s: where lines cannot be rewritten, passing ones are printed this far apart.
+    """
+
+    def __init__(
+        self, out: TextIO, clock: Callable[[], float] = time.monotonic, every_s: float = 5.0
+    ) -> None:
+        self._out = out
+        self._clock = clock
+        self._every_s = every_s
+        self._rewrites = out.isatty()
+        self._began = self._shown = clock()
+        self._passing = ""
+
+    def say(self, text: str) -> None:
+        """A line that stays; the time of what comes counts from now."""
+        self.clear()
+        self._out.write(f"{text}\n")
+        self._out.flush()
+        self._began = self._shown = self._clock()
+        self._passing = ""
+
+    def show(self, text: str | None) -> None:
+        """A line that passes, with the time so far; None repeats the one before."""
+        self._passing = text or self._passing
+        now = self._clock()
+        line = f"  {now - self._began:4.0f} s  {self._passing}"
+        if self._rewrites:
+            self.clear()
+            self._out.write(line[: shutil.get_terminal_size().columns - 1])
+        elif now - self._shown >= self._every_s:
+            self._shown = now
+            self._out.write(f"{line}\n")
+        self._out.flush()
+
+    def clear(self) -> None:
+        """Takes a passing line away."""
+        if self._rewrites:
+            self._out.write("\r\x1b[K")
+            self._out.flush()
+
+
+def activity(line: str) -> str | None:
+    """What a line of pip's output says it does, in a few words; None for all other lines."""
+    found = re.match(r"\s*(?:Downloading|Using cached|Processing) (\S+)(?: \((.*)\))?", line)
+    if found:
+        name = re.split(r"[/\\]", found[1])[-1]
+        parts = name.removesuffix(".metadata").split("-")
+        size = f" ({found[2]})" if found[2] and not name.endswith(".metadata") else ""
+        return f"fetching {' '.join(parts[:2])}{size}"
+    found = re.match(r"Installing collected packages: (.*)", line)
+    if found:
+        return f"installing {found[1].count(',') + 1} packages"
+    if "Retrying (Retry(" in line:
+        return "the package registry does not answer, trying again"
+    return None
+
+
+def cure(output: str) -> str:
+    """What to do about pip's failure, by its output."""
+    for pattern, text in FAULTS:
+        if re.search(pattern, output):
+            return text
+    return "Its last lines may say why:\n" + "\n".join(output.splitlines()[-8:])
+
+
+def set_up(place: Place, machine: Machine, progress: Progress) -> None:
+    """Makes what is missing or out of date.
+
+    Raises:
+        SetupError: something cannot be made.
+    """
+    if not place.is_installed():
+        make_environment(place, machine, progress)
+        install(place, machine, progress)
+    build_kernels(place, machine, progress)
+
+
+def make_environment(place: Place, machine: Machine, progress: Progress) -> None:
+    """Makes the virtual environment, or mends one that has no pip.
+
+    Raises:
+        SetupError: this Python cannot.
+    """
+    if place.python.exists() and not machine.capture([place.python, "-m", "pip", "--version"])[0]:
+        return
+    missing = [name for name in ("venv", "ensurepip") if not machine.has(name)]
+    if missing:
+        raise SetupError(
+            f"This Python ({sys.executable}) cannot make virtual environments: it has no "
+            f"{' and no '.join(missing)}.\nOn Debian and Ubuntu: apt install python3-venv. "
+            "Then start again."
+        )
+    progress.say("Making the virtual environment .venv ...")
+    status, output = machine.capture([sys.executable, "-m", "venv", place.venv])
+    if status:
+        raise SetupError(
+            f"The virtual environment {place.venv} cannot be made:\n{output.strip()}\n"
+            "Delete that folder if it is there. On Debian and Ubuntu: apt install python3-venv."
+        )
+
+
+def install(place: Place, machine: Machine, progress: Progress) -> None:
+    """Installs this checkout, editable, with all that it needs at the tested versions.
+
+    Raises:
+        SetupError: pip failed.
+    """
+    progress.say("Installing packages; PyTorch is the large one, some minutes the first time ...")
+    place.stamp.unlink(missing_ok=True)
+    lines: list[str] = []
+
+    def hear(line: str | None) -> None:
+        if line is not None:
+            lines.append(line)
+        progress.show(activity(line) if line is not None else None)
+
+    pip = (place.python, "-m", "pip", "install", "--disable-pip-version-check", "--no-input")
+    packages = ("-c", place.root / "constraints.txt", "-e", f"{place.root}[dev]")
+    status = machine.watch([*pip, "--progress-bar", "off", *packages], hear)
+    output = "\n".join(lines)
+    place.log.write_text(output, "utf-8")
+    if status:
+        raise SetupError(f"pip failed; {place.log} has all that it said.\n{cure(output)}")
+    place.stamp.write_text(place.fingerprint(), "utf-8")
+    progress.say("Packages are installed.")
+
+
+def build_kernels(place: Place, machine: Machine, progress: Progress) -> None:
+    """Compiles the native kernels unless these are there; without a compiler, a warning.
+
+    The builder runs as a file: as a module it would import PyTorch first, which takes seconds.
+    """
+    lines: list[str] = []
+
+    def hear(line: str | None) -> None:
+        if line is None:
+            progress.show("compiling the native kernels")
+        else:
+            lines.append(line)
+
+    status = machine.watch([place.python, place.root / KERNELS], hear)
+    progress.clear()
+    if status:
+        why = lines[0] if lines else "The builder said nothing."
+        progress.say(
+            f"Warning: no native kernels. {why}\n"
+            "Everything works all the same, computed by PyTorch, but slower."
+        )
+
+
+def main(arguments: Sequence[str] | None = None, machine: Machine | None = None) -> int:
+    """Sets up, then runs the command; its exit status."""
+    width = max(map(len, COMMANDS))
+    parser = argparse.ArgumentParser(
+        prog="start.py",
+        usage="python3 start.py COMMAND [ITS OPTIONS]",
+        description="Sets this checkout up in .venv, then runs a command:\n\n"
+        + "\n".join(f"  {name:{width}}  {purpose}" for name, (purpose, _) in COMMANDS.items()),
+        epilog="The first set-up takes minutes, later ones less than a second.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("command", choices=COMMANDS, metavar="COMMAND", help=argparse.SUPPRESS)
+    parser.add_argument("rest", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
+    chosen = parser.parse_args(arguments)
+    place, machine = Place(ROOT), machine or Machine()
+    try:
+        set_up(place, machine, Progress(sys.stdout))
+    except (SetupError, OSError) as error:
+        sys.stderr.write(f"start.py: {error}\n")
+        return 2
+    except KeyboardInterrupt:
+        sys.stderr.write("\nstart.py: stopped; the next start goes on from here\n")
+        return 130
+    command = COMMANDS[chosen.command][1]
+    return machine.become([place.python, *command, *chosen.rest]) if command else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
