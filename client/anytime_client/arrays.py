@@ -9,7 +9,6 @@ session has refused a delta on another exit before it comes here.
 from __future__ import annotations
 
 import io
-import zlib
 from collections.abc import Iterable
 from typing import Any, Final, TypeAlias
 
@@ -20,8 +19,8 @@ from PIL import Image as Pillow
 from anytime_protocol import rle
 from anytime_protocol.delta import largest
 from anytime_protocol.errors import PayloadError
-from anytime_protocol.parts import Part, split, unpack
-from anytime_protocol.vocabulary import Compression, DType, Encoding, PartName
+from anytime_protocol.parts import Part, inflate, split, unpack
+from anytime_protocol.vocabulary import DType, Encoding, PartName
 
 Array: TypeAlias = NDArray[Any]
 
@@ -78,7 +77,7 @@ def decode(part: Part, piece: bytes, base: Array | None = None) -> Array:
             if base is None or base.nbytes != part.array_bytes:
                 found = "no base" if base is None else f"a base of {base.nbytes} bytes"
                 raise PayloadError(f"{part.name}: found {found}, expected {part.array_bytes} bytes")
-            changes = _inflate(part, piece)
+            changes = inflate(part, piece, largest(part.array_bytes))
             flat = apply_delta(base.reshape(-1).view(np.uint8), changes)
         case Encoding.RLE:
             flat = np.frombuffer(rle.decode(piece, part.shape), np.uint8)
@@ -119,21 +118,6 @@ def apply_delta(base: NDArray[np.uint8], delta: bytes) -> NDArray[np.uint8]:
     result = base.copy()
     result[_positions(stops - lengths, lengths)] = values
     return result
-
-
-def _inflate(part: Part, piece: bytes) -> bytes:
-    """A delta's bytes without their compression, and never more than a delta can have."""
-    if part.compression is Compression.NONE:
-        return piece
-    limit = largest(part.array_bytes)
-    inflater = zlib.decompressobj()
-    try:
-        body = inflater.decompress(piece, limit + 1)
-    except zlib.error as error:
-        raise PayloadError(f"{part.name}: not a zlib stream ({error})") from error
-    if len(body) > limit or not inflater.eof or inflater.unused_data:
-        raise PayloadError(f"{part.name}: expected one zlib stream of at most {limit} bytes")
-    return body
 
 
 def _positions(starts: NDArray[np.int64], lengths: NDArray[np.int64]) -> NDArray[np.int64]:

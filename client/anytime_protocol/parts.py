@@ -139,12 +139,12 @@ def unpack(part: Part, piece: bytes, base: bytes | None = None) -> bytes:
     """
     match part.encoding:
         case Encoding.RAW:
-            array = _inflate(part, piece, part.array_bytes)
+            array = inflate(part, piece, part.array_bytes)
         case Encoding.DELTA:
             if base is None or len(base) != part.array_bytes:
                 found = "no base" if base is None else f"a base of {len(base)} bytes"
                 raise PayloadError(f"{part.name}: found {found}, expected {part.array_bytes} bytes")
-            array = delta.apply(base, _inflate(part, piece, delta.largest(part.array_bytes)))
+            array = delta.apply(base, inflate(part, piece, delta.largest(part.array_bytes)))
         case _:
             raise PayloadError(f"{part.name}: {part.encoding} is decoded by an image library")
     if len(array) != part.array_bytes:
@@ -152,13 +152,17 @@ def unpack(part: Part, piece: bytes, base: bytes | None = None) -> bytes:
     return array
 
 
-def pack(array: bytes, compression: Compression) -> bytes:
-    """A part's bytes from its encoded bytes; zlib at its fastest level."""
-    return zlib.compress(array, 1) if compression is Compression.ZLIB else array
+def inflate(part: Part, piece: bytes, limit: int) -> bytes:
+    """A `raw` or `delta` part's bytes without their compression.
 
+    Args:
+        part: describes the piece.
+        piece: the part's bytes, as `split` gives them.
+        limit: bytes that the result may have; more are never made.
 
-def _inflate(part: Part, piece: bytes, limit: int) -> bytes:
-    """Undoes the compression, and never makes more than `limit` bytes of it."""
+    Raises:
+        PayloadError: the piece is not one whole zlib stream, or holds more than `limit` bytes.
+    """
     if part.compression is Compression.NONE:
         return piece
     inflater = zlib.decompressobj()
@@ -169,6 +173,11 @@ def _inflate(part: Part, piece: bytes, limit: int) -> bytes:
     if len(body) > limit or not inflater.eof or inflater.unused_data:
         raise PayloadError(f"{part.name}: expected one zlib stream of at most {limit} bytes")
     return body
+
+
+def pack(array: bytes, compression: Compression) -> bytes:
+    """A part's bytes from its encoded bytes; zlib at its fastest level."""
+    return zlib.compress(array, 1) if compression is Compression.ZLIB else array
 
 
 def _read_shape(fields: Fields, dimensions: int) -> tuple[int, ...]:
