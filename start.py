@@ -307,6 +307,7 @@ def install(place: Place, machine: Machine, progress: Progress) -> None:
             lines.append(line)
         progress.show(activity(line) if line is not None else None)
 
+    progress.show("looking for packages")
     pip = (place.python, "-m", "pip", "install", "--disable-pip-version-check", "--no-input")
     packages = ("-c", place.root / "constraints.txt", "-e", f"{place.root}[dev]")
     status = machine.watch([*pip, "--progress-bar", "off", *packages], hear)
