@@ -24,7 +24,7 @@ from anytime_model.training.loop import CURVES, PROGRESS, Rhythm, Training
 from anytime_model.training.losses import HeatmapError
 from anytime_model.training.recipe import Adam, Recipe, Sgd
 from anytime_model.training.recipes import RECIPES
-from anytime_model.training.run import Overrides, recipe_named, run, warm_start
+from anytime_model.training.run import Overrides, recipe_named, run, siblings, warm_start
 from anytime_model.training.statistics import refresh
 from anytime_model.training.stopping import StopRequest, TrainingStoppedError
 from model.learning_fakes import Silent, camvid_tree, lspet_tree, tiny_recipe
@@ -148,6 +148,13 @@ def test_a_branch_cools_down_a_copy_and_leaves_the_original(tmp_path: Path, data
     with (tmp_path / "short" / CURVES).open(encoding="utf-8") as file:
         assert [int(row["step"]) for row in csv.DictReader(file) if row["loss"]] == [2, 4, 7, 9]
     assert progress.load(tmp_path / "short" / PROGRESS, recipe.name).epoch == 2
+
+
+def test_a_branch_may_continue_a_recipe_that_differs_only_in_its_masks() -> None:
+    names = siblings(RECIPES["camvid-w18-ee-rh"])
+    assert "camvid-w18" in names
+    assert "camvid-w18-ee" not in names
+    assert "lspet-w18" not in names
 
 
 def test_a_folder_that_holds_a_training_is_not_overwritten(tmp_path: Path, data: Path) -> None:

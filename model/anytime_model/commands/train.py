@@ -24,7 +24,7 @@ def train(
     resume: Annotated[bool, typer.Option(help="Go on from the progress in --out.")] = False,
     branch: Annotated[
         Path | None,
-        typer.Option(help="Go on from this progress file, which stays as it is (to cool down)."),
+        typer.Option(help="Go on from this progress file, which stays (to cool down, to compare)."),
     ] = None,
     init: Annotated[
         Path | None, typer.Option(help="Weights of ours to start from, such as a backbone's.")

@@ -7,7 +7,7 @@ and `curves`, what is shown to the `Watcher` that it is given.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -120,13 +120,17 @@ class Training:
         self._steps = recipe.steps or 0
         self._criteria = training_criteria(recipe)
 
-    def resume(self, path: Path) -> None:
+    def resume(self, path: Path, siblings: Iterable[str] = ()) -> None:
         """Go on from a progress file of this recipe.
+
+        Args:
+            path: the file.
+            siblings: names of other recipes whose progress will do.
 
         Raises:
             CheckpointError: it cannot be used.
         """
-        found = progress_file.load(path, self._recipe.name)
+        found = progress_file.load(path, self._recipe.name, *siblings)
         self.step, self.epoch, self.step_in_epoch = found.step, found.epoch, found.step_in_epoch
         self._saved_step = found.step
         self._earlier_curves = path.parent / CURVES

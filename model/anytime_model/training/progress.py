@@ -74,8 +74,12 @@ def save(progress: Progress, path: Path) -> None:
         ) from error
 
 
-def load(path: Path, recipe: str) -> Progress:
+def load(path: Path, *recipes: str) -> Progress:
     """Read a progress file (tensors and plain values only; nothing in it is executed).
+
+    Args:
+        path: the file.
+        recipes: those that it may belong to.
 
     Raises:
         CheckpointError: it is missing, damaged, or another recipe's.
@@ -89,9 +93,9 @@ def load(path: Path, recipe: str) -> Progress:
         raise CheckpointError(path, f"is no progress file ({error}).", cure) from error
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise CheckpointError(path, f"is no progress file of format {FORMAT}.", cure)
-    if content["recipe"] != recipe:
+    if content["recipe"] not in recipes:
         raise CheckpointError(
-            path, f"belongs to the recipe {content['recipe']}, not {recipe}.", cure
+            path, f"belongs to the recipe {content['recipe']}, not {recipes[0]}.", cure
         )
     return Progress(
         recipe=content["recipe"],

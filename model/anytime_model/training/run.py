@@ -83,7 +83,8 @@ def run(
         watcher: is told how it goes.
         resume: go on from the progress in `out`.
         branch: go on from this progress file instead, and leave it as it is: to cool down a copy
-            of a training that itself continues.
+            of a training that itself continues. It may be a recipe's that differs in nothing that
+            the file holds (`siblings`): to compare what comes after one beginning.
         device: where; the first GPU, else the CPU.
         workers: processes that load and augment.
         rhythm: how often to save and check.
@@ -136,10 +137,20 @@ def run(
         stop=stop,
     )
     if start:
-        training.resume(start)
+        training.resume(start, siblings(recipe) if branch else ())
     training.run()
     processes.leave(place)
     return training
+
+
+def siblings(recipe: Recipe) -> tuple[str, ...]:
+    """Names of the recipes with the same network, data and optimiser."""
+    return tuple(
+        other.name
+        for other in RECIPES.values()
+        if (other.network, other.data, other.optimiser)
+        == (recipe.network, recipe.data, recipe.optimiser)
+    )
 
 
 def begin_near_zero(network: AnytimeNetwork) -> None:
