@@ -10,7 +10,9 @@
 `AsyncClient` is the same with `await`. The package needs neither torch nor the server's source.
 
 * `conversation`: what is said on a connection and what comes of it; no socket, no clock.
-* `blocking`, `asynchronous`: the two pumps that carry it over websockets or HTTP.
+* `links`: how it travels, over a websocket or HTTP.
+* `asynchronous`: the client for event loops; `blocking`: the same for all others, on a
+  `loop_thread`.
 * `arrays`, `results`: payloads as numpy arrays, and what a caller sees.
 * `images`, `questions`, `address`, `web`: what is asked, and of whom.
 * `painting`, `saving`: maps as pictures and files; `cli` and `commands`: the program `anytime`.

@@ -1,7 +1,7 @@
-"""The client for programs on an event loop: `blocking` with `await`.
+"""The client for programs on an event loop; `blocking` is the same for all others.
 
 Decides when to connect and to connect anew, and what a loop over a stream does at its end. What is
-said is `conversation`'s to decide, how it travels `asynchronous_links`'.
+said is `conversation`'s to decide, how it travels `links`'.
 """
 
 from __future__ import annotations
@@ -16,13 +16,6 @@ import httpx
 
 from anytime_client import web
 from anytime_client.address import DEFAULT_URL, Address, is_worth_retrying, pauses
-from anytime_client.asynchronous_links import (
-    AsyncExchange,
-    AsyncHttpCaller,
-    AsyncHttpLink,
-    AsyncLink,
-    AsyncSocketLink,
-)
 from anytime_client.errors import (
     AnswerError,
     AnytimeError,
@@ -31,6 +24,7 @@ from anytime_client.errors import (
     RequestError,
 )
 from anytime_client.following import ENOUGH, Following, Satisfied
+from anytime_client.links import Exchange, HttpCaller, HttpLink, Link, SocketLink
 from anytime_client.questions import DEFAULT_WANT, Image, Question, Transport, question_of
 from anytime_client.results import Result, ServerBudget, Update
 from anytime_protocol.budget import Budget
@@ -48,18 +42,19 @@ class AsyncStream:
 
     def __init__(
         self,
-        begin: Callable[[], Awaitable[AsyncExchange]],
+        begin: Callable[[], Awaitable[Exchange]],
         satisfied: Satisfied | None,
         timeout_s: float,
     ) -> None:
         self._begin = begin
-        self._exchange: AsyncExchange | None = None
-        self._following = Following(satisfied)
+        self._exchange: Exchange | None = None
+        self._satisfied = satisfied
+        self._following = Following()
         self._timeout_s = timeout_s
 
     async def __aenter__(self) -> Self:
         """Sends the request."""
-        await self._begun()
+        await self.begin()
         return self
 
     async def __aexit__(
@@ -72,19 +67,10 @@ class AsyncStream:
         await self.close()
 
     async def __aiter__(self) -> AsyncIterator[Update]:
-        """Each exit's update as it comes, until the request is over.
-
-        Raises:
-            RequestError: the server failed or refused the request.
-            ConnectionLostError: the connection ended before it did.
-            SilenceError: the server was silent for too long.
-        """
+        """Each exit's update as it comes, until the request is over; the errors are `next`'s."""
         try:
-            while not self._following.is_over:
-                update = await self._next()
-                if update is None:
-                    continue
-                enough = self._following.has_enough(update)
+            while (update := await self.next()) is not None:
+                enough = self._satisfied is not None and self._satisfied(update)
                 if enough:
                     await self.enough()
                 yield update
@@ -92,6 +78,11 @@ class AsyncStream:
                     await self.wait()
         finally:
             await self.close()
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the request has ended, or was given up."""
+        return self._following.is_over
 
     @property
     def accepted(self) -> Accepted | None:
@@ -113,6 +104,28 @@ class AsyncStream:
         """The server's answers to changes of the budget, so far."""
         return tuple(self._following.applied)
 
+    async def begin(self) -> None:
+        """Sends the request now, rather than when its first update is waited for.
+
+        Raises:
+            ConnectError, RequestError, AnswerError: it cannot be sent, or is refused.
+        """
+        await self._begun()
+
+    async def next(self) -> Update | None:
+        """Waits for the next update; None once the request is over.
+
+        Raises:
+            RequestError: the server failed or refused the request.
+            ConnectionLostError: the connection ended before it did.
+            SilenceError: the server was silent for too long.
+        """
+        while not self._following.is_over:
+            update = await self._take()
+            if update is not None:
+                return update
+        return None
+
     async def set_budget(self, budget: Budget) -> None:
         """Replaces the budget while the server computes; nothing happens if it is done.
 
@@ -133,10 +146,10 @@ class AsyncStream:
         """Passes over the updates that are still to come.
 
         Raises:
-            RequestError, ConnectionLostError, SilenceError: as in the loop.
+            RequestError, ConnectionLostError, SilenceError: as `next`.
         """
-        while not self._following.is_over:
-            await self._next()
+        while await self.next() is not None:
+            continue
         return self._following.outcome()
 
     async def close(self) -> None:
@@ -146,12 +159,12 @@ class AsyncStream:
             if self._exchange is not None:
                 await self._exchange.abandon()
 
-    async def _begun(self) -> AsyncExchange:
+    async def _begun(self) -> Exchange:
         if self._exchange is None:
             self._exchange = await self._begin()
         return self._exchange
 
-    async def _next(self) -> Update | None:
+    async def _take(self) -> Update | None:
         try:
             exchange = await self._begun()
             return self._following.take(await exchange.next(self._timeout_s))
@@ -189,7 +202,7 @@ class AsyncClient:
         self._timeout_s = timeout_s
         self._reconnect_s = reconnect_s
         self._opening = asyncio.Lock()
-        self._link: AsyncLink | None = None
+        self._link: Link | None = None
 
     async def __aenter__(self) -> Self:
         """The client itself."""
@@ -296,14 +309,14 @@ class AsyncClient:
         if link is not None:
             await link.close()
 
-    async def _begin(self, question: Question) -> AsyncExchange:
+    async def _begin(self, question: Question) -> Exchange:
         """Sends a question; once more if it met the end of an idle connection."""
         try:
             return await (await self._connected()).begin(question)
         except ConnectionLostError:
             return await (await self._connected()).begin(question)
 
-    async def _connected(self) -> AsyncLink:
+    async def _connected(self) -> Link:
         async with self._opening:
             if self._link is None:
                 self._link = await self._open()
@@ -312,7 +325,7 @@ class AsyncClient:
                 self._link = await self._open_again()
             return self._link
 
-    async def _open_again(self) -> AsyncLink:
+    async def _open_again(self) -> Link:
         delays = pauses(self._reconnect_s)
         while True:
             try:
@@ -328,18 +341,18 @@ class AsyncClient:
                 raise fault
             await asyncio.sleep(pause)
 
-    async def _open(self) -> AsyncLink:
+    async def _open(self) -> Link:
         if self._transport is Transport.HTTP:
-            return await AsyncHttpLink.open(self._address, self._timeout_s)
+            return await HttpLink.open(self._address, self._timeout_s)
         try:
-            return await AsyncSocketLink.open(self._address, self._timeout_s)
+            return await SocketLink.open(self._address, self._timeout_s)
         except AnswerError:
             if self._transport is Transport.WEBSOCKET:
                 raise
-            return await AsyncHttpLink.open(self._address, self._timeout_s)
+            return await HttpLink.open(self._address, self._timeout_s)
 
     async def _call(self, call: web.Call) -> httpx.Response:
-        caller = AsyncHttpCaller(self._address, self._timeout_s)
+        caller = HttpCaller(self._address, self._timeout_s)
         try:
             return await caller.call(call)
         finally:

@@ -1,32 +1,23 @@
-"""The client for programs without an event loop.
+"""The client for programs without an event loop: `asynchronous` on a thread of its own.
 
-Decides when to connect and to connect anew, and what a loop over a stream does at its end. What is
-said is `conversation`'s to decide, how it travels `blocking_links`'.
+Decides only what is done in the caller's thread: reading the image, the loop over a stream, and the
+`satisfied` callback. All else is the asynchronous client's.
 """
 
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from types import TracebackType
 from typing import Self
 
-import httpx
-
-from anytime_client import web
-from anytime_client.address import DEFAULT_URL, Address, is_worth_retrying, pauses
-from anytime_client.blocking_links import Exchange, HttpCaller, HttpLink, Link, SocketLink
-from anytime_client.errors import (
-    AnswerError,
-    AnytimeError,
-    ConnectError,
-    ConnectionLostError,
-    RequestError,
-)
-from anytime_client.following import ENOUGH, Following, Satisfied
-from anytime_client.questions import DEFAULT_WANT, Image, Question, Transport, question_of
+from anytime_client.address import DEFAULT_URL
+from anytime_client.asynchronous import AsyncClient, AsyncStream
+from anytime_client.following import Satisfied
+from anytime_client.loop_thread import LoopThread
+from anytime_client.questions import DEFAULT_WANT, Image, Transport
 from anytime_client.results import Result, ServerBudget, Update
 from anytime_protocol.budget import Budget
 from anytime_protocol.messages import Accepted, BudgetApplied
@@ -41,10 +32,12 @@ class Stream:
     stop at that very moment, whatever the garbage collector does.
     """
 
-    def __init__(self, exchange: Exchange, satisfied: Satisfied | None, timeout_s: float) -> None:
-        self._exchange = exchange
-        self._following = Following(satisfied)
-        self._timeout_s = timeout_s
+    def __init__(
+        self, loop: LoopThread, stream: AsyncStream, satisfied: Satisfied | None = None
+    ) -> None:
+        self._loop = loop
+        self._stream = stream
+        self._satisfied = satisfied
 
     def __enter__(self) -> Self:
         """The stream itself."""
@@ -71,11 +64,8 @@ class Stream:
             SilenceError: the server was silent for too long.
         """
         try:
-            while not self._following.is_over:
-                update = self._next()
-                if update is None:
-                    continue
-                enough = self._following.has_enough(update)
+            while (update := self._loop.run(self._stream.next())) is not None:
+                enough = self._satisfied is not None and self._satisfied(update)
                 if enough:
                     self.enough()
                 yield update
@@ -87,7 +77,7 @@ class Stream:
     @property
     def accepted(self) -> Accepted | None:
         """The server's prediction, once it is in."""
-        return self._following.accepted
+        return self._stream.accepted
 
     @property
     def result(self) -> Result:
@@ -97,12 +87,12 @@ class Stream:
             AnytimeError: the one that it ended with.
             RuntimeError: it is not over, or was given up.
         """
-        return self._following.outcome()
+        return self._stream.result
 
     @property
     def applied(self) -> tuple[BudgetApplied, ...]:
         """The server's answers to changes of the budget, so far."""
-        return tuple(self._following.applied)
+        return self._stream.applied
 
     def set_budget(self, budget: Budget) -> None:
         """Replaces the budget while the server computes; nothing happens if it is done.
@@ -110,15 +100,15 @@ class Stream:
         Args:
             budget: the new one; limits that it does not name no longer hold.
         """
-        self._exchange.set_budget(budget)
+        self._loop.run(self._stream.set_budget(budget))
 
     def enough(self) -> None:
         """Says that the map is good enough: the server stops, its result is `satisfied`."""
-        self._exchange.set_budget(ENOUGH)
+        self._loop.run(self._stream.enough())
 
     def cancel(self) -> None:
         """Tells the server to stop at once; the loop ends with the result `cancelled`."""
-        self._exchange.cancel()
+        self._loop.run(self._stream.cancel())
 
     def wait(self) -> Result:
         """Passes over the updates that are still to come.
@@ -126,22 +116,12 @@ class Stream:
         Raises:
             RequestError, ConnectionLostError, SilenceError: as in the loop.
         """
-        while not self._following.is_over:
-            self._next()
-        return self._following.outcome()
+        return self._loop.run(self._stream.wait())
 
     def close(self) -> None:
         """Gives the request up, if it still runs, without waiting for its end."""
-        if not self._following.is_over:
-            self._following.given_up = True
-            self._exchange.abandon()
-
-    def _next(self) -> Update | None:
-        try:
-            return self._following.take(self._exchange.next(self._timeout_s))
-        except AnytimeError:
-            self.close()
-            raise
+        if not self._stream.is_over:
+            self._loop.finish(self._stream.close())
 
 
 class Client:
@@ -171,12 +151,17 @@ class Client:
         timeout_s: float = 30.0,
         reconnect_s: float = 10.0,
     ) -> None:
-        self._address = Address.parse(url, token)
-        self._transport = Transport(transport)
-        self._timeout_s = timeout_s
-        self._reconnect_s = reconnect_s
+        self._make = partial(
+            AsyncClient,
+            url,
+            token,
+            transport=transport,
+            timeout_s=timeout_s,
+            reconnect_s=reconnect_s,
+        )
+        self._client = self._make()
+        self._loop: LoopThread | None = None
         self._lock = threading.Lock()
-        self._link: Link | None = None
 
     def __enter__(self) -> Self:
         """The client itself."""
@@ -194,7 +179,8 @@ class Client:
     @property
     def models(self) -> tuple[ModelInfo, ...]:
         """What the server serves; the first is the default. Connects if need be."""
-        return self._connected().models
+        loop, client = self._running()
+        return loop.run(client.models())
 
     def predict(
         self,
@@ -223,17 +209,17 @@ class Client:
             RequestError: the server refused or failed the request, and says why.
             ConnectError, SilenceError, AnswerError: the server is not there, silent or broken.
         """
-        want = replace(DEFAULT_WANT if want is None else want, progress=False)
-        with self.stream(
+        loop, client = self._running()
+        stream = client.stream(
             image,
             model=model,
             deadline_ms=deadline_ms,
             max_exit=max_exit,
             budget=budget,
-            want=want,
+            want=replace(DEFAULT_WANT if want is None else want, progress=False),
             urgency=urgency,
-        ) as stream:
-            return stream.wait()
+        )
+        return loop.run(_outcome(stream))
 
     def stream(
         self,
@@ -260,20 +246,23 @@ class Client:
             satisfied: called with each update; once it returns true the server stops and the loop
                 ends after that update.
         """
-        question = question_of(
+        loop, client = self._running()
+        stream = client.stream(
             image,
             model=model,
-            budget=budget,
             deadline_ms=deadline_ms,
             max_exit=max_exit,
+            budget=budget,
             want=want,
             urgency=urgency,
         )
-        return Stream(self._begin(question), satisfied, self._timeout_s)
+        loop.run(stream.begin())
+        return Stream(loop, stream, satisfied)
 
     def server_budget(self) -> ServerBudget:
         """The server's own budget and load."""
-        return web.read_server_budget(self._call(web.get(self._address, "/v1/budget")))
+        loop, client = self._running()
+        return loop.run(client.server_budget())
 
     def set_server_budget(self, budget: Budget) -> None:
         """Replaces the operator's budget; the times of its schedule count from now.
@@ -281,60 +270,25 @@ class Client:
         Raises:
             RequestError: the token does not allow it, or the budget is malformed.
         """
-        web.check(self._call(web.set_server_budget(self._address, budget)))
+        loop, client = self._running()
+        loop.run(client.set_server_budget(budget))
 
     def close(self) -> None:
         """Closes the connection; requests that run are lost. The next request opens it anew."""
         with self._lock:
-            link, self._link = self._link, None
-        if link is not None:
-            link.close()
+            client, self._client = self._client, self._make()
+            loop, self._loop = self._loop, None
+        if loop is not None:
+            loop.run(client.close())
 
-    def _begin(self, question: Question) -> Exchange:
-        """Sends a question; once more if it met the end of an idle connection."""
-        try:
-            return self._connected().begin(question)
-        except ConnectionLostError:
-            return self._connected().begin(question)
-
-    def _connected(self) -> Link:
+    def _running(self) -> tuple[LoopThread, AsyncClient]:
+        """The client and its thread, which ends when nothing refers to it any more."""
         with self._lock:
-            if self._link is None:
-                self._link = self._open()
-            elif not self._link.is_open:
-                self._link.close()
-                self._link = self._open_again()
-            return self._link
+            if self._loop is None:
+                self._loop = LoopThread()
+            return self._loop, self._client
 
-    def _open_again(self) -> Link:
-        delays = pauses(self._reconnect_s)
-        while True:
-            try:
-                return self._open()
-            except ConnectError as error:
-                fault: AnytimeError = error
-            except RequestError as error:
-                if not is_worth_retrying(error):
-                    raise
-                fault = error
-            pause = next(delays, None)
-            if pause is None:
-                raise fault
-            time.sleep(pause)
 
-    def _open(self) -> Link:
-        if self._transport is Transport.HTTP:
-            return HttpLink(self._address, self._timeout_s)
-        try:
-            return SocketLink(self._address, self._timeout_s)
-        except AnswerError:
-            if self._transport is Transport.WEBSOCKET:
-                raise
-            return HttpLink(self._address, self._timeout_s)
-
-    def _call(self, call: web.Call) -> httpx.Response:
-        caller = HttpCaller(self._address, self._timeout_s)
-        try:
-            return caller.call(call)
-        finally:
-            caller.close()
+async def _outcome(stream: AsyncStream) -> Result:
+    async with stream:
+        return await stream.wait()

@@ -1,4 +1,4 @@
-"""What is said on one connection and what comes of it: the part that both clients share.
+"""What is said on one connection and what comes of it.
 
 Decides ids and revisions, applies deltas, and turns messages into what a caller sees. Refuses to
 know sockets, threads, tasks and clocks: frames come in through `receive`, `outgoing` has what to

@@ -1,7 +1,7 @@
-"""Where one stream of updates stands, from its caller's side; shared by both clients.
+"""Where one stream of updates stands, from its caller's side.
 
 Decides what each event means for the loop over a stream: an update to hand out, an error to raise,
-the end. Decides too when a `satisfied` callback has had enough. Does no input or output.
+the end. Does no input or output.
 """
 
 from __future__ import annotations
@@ -26,22 +26,16 @@ ENOUGH: Final = Budget(min_confidence=0.0)
 class Following:
     """One stream's state.
 
-    Args:
-        satisfied: the caller's callback, or None.
-
     Attributes:
         accepted: the server's prediction, once it is in.
-        update: the newest.
         result: how it ended well.
         error: how it ended otherwise.
         applied: answers to changes of the budget, in order.
         given_up: the caller went away before the end.
     """
 
-    def __init__(self, satisfied: Satisfied | None) -> None:
-        self._satisfied = satisfied
+    def __init__(self) -> None:
         self.accepted: Accepted | None = None
-        self.update: Update | None = None
         self.result: Result | None = None
         self.error: AnytimeError | None = None
         self.applied: list[BudgetApplied] = []
@@ -61,7 +55,6 @@ class Following:
         """
         match event:
             case Update():
-                self.update = event
                 return event
             case Accepted():
                 self.accepted = event
@@ -75,10 +68,6 @@ class Following:
                 self.error = event
                 raise event
         return None
-
-    def has_enough(self, update: Update) -> bool:
-        """Asks the caller's callback."""
-        return self._satisfied is not None and self._satisfied(update)
 
     def outcome(self) -> Result:
         """The result.

@@ -1,7 +1,6 @@
-"""The HTTP side of the protocol as requests to make and answers to read; shared by both clients.
+"""The HTTP side of the protocol as requests to make and answers to read.
 
-Decides URLs, headers, bodies and what a status means. Sends nothing: `blocking` and `asynchronous`
-hand these to httpx.
+Decides URLs, headers, bodies and what a status means. Sends nothing: `links` hands these to httpx.
 """
 
 from __future__ import annotations
@@ -43,7 +42,7 @@ class Call:
     files: dict[str, Any] | None = None
     content: bytes | None = None
 
-    def build(self, client: httpx.Client | httpx.AsyncClient) -> httpx.Request:
+    def build(self, client: httpx.AsyncClient) -> httpx.Request:
         """The request, to be sent by a client."""
         return client.build_request(
             self.method, self.url, headers=self.headers, files=self.files, content=self.content

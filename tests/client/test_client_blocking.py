@@ -219,6 +219,35 @@ def test_several_threads_share_one_connection():
         assert len(server.tokens) == 1
 
 
+def test_closing_in_another_thread_ends_a_wait():
+    with fake_server(patient) as server, Client(server.url) as client:
+        stream = client.stream(PIXELS)
+        with ThreadPoolExecutor(1) as pool:
+            waiting = pool.submit(stream.wait)
+            client.close()
+            with pytest.raises(ConnectionLostError):
+                waiting.result(5)
+        assert [model.name for model in client.models] == ["street", "pose"]
+        assert len(server.tokens) == 2
+
+
+def test_the_callback_runs_in_the_callers_thread():
+    threads = []
+    with fake_server() as server, Client(server.url) as client:
+        list(client.stream(PIXELS, satisfied=lambda _: threads.append(threading.get_ident())))
+    assert set(threads) == {threading.get_ident()}
+
+
+def test_a_closed_client_leaves_no_thread():
+    before = threading.active_count()
+    with fake_server() as server:
+        inside = threading.active_count()
+        with Client(server.url) as client:
+            client.predict(PIXELS)
+        assert threading.active_count() <= inside + 1  # the server's own for the connection
+    assert threading.active_count() == before
+
+
 def test_updates_after_acceptance_alone_are_waited_for():
     with fake_server(lambda event: [accepted(event.id)]) as server:
         client = Client(server.url, timeout_s=0.2)

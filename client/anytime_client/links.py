@@ -1,7 +1,7 @@
-"""How the asynchronous client's requests travel: the same two ways, on one event loop.
+"""How requests travel: all over one websocket, or each over its own HTTP request.
 
 Decides nothing about what is said (`conversation` does): a link moves frames and events. It belongs
-to the event loop that it was opened on.
+to the event loop that it was opened on, and only that loop's thread may touch it.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ from anytime_protocol.models import ModelInfo
 from anytime_protocol.vocabulary import PROTOCOL, CloseCode, ErrorCode
 
 
-class AsyncExchange(Protocol):
+class Exchange(Protocol):
     """One request under way."""
 
     async def next(self, timeout_s: float) -> Event:
@@ -58,7 +58,7 @@ class AsyncExchange(Protocol):
         """Cancels, and gives up what belongs to the request: no event will be read any more."""
 
 
-class AsyncLink(Protocol):
+class Link(Protocol):
     """A way to the server."""
 
     @property
@@ -69,14 +69,14 @@ class AsyncLink(Protocol):
     def is_open(self) -> bool:
         """Whether a request can be begun on it."""
 
-    async def begin(self, question: Question) -> AsyncExchange:
+    async def begin(self, question: Question) -> Exchange:
         """Sends a request."""
 
     async def close(self) -> None:
         """Ends it; requests that run are lost."""
 
 
-class AsyncSocketLink:
+class SocketLink:
     """One websocket, read by a task of its own. Made by `open`."""
 
     def __init__(
@@ -130,7 +130,7 @@ class AsyncSocketLink:
         """Whether the connection still stands, as far as is known."""
         return self._conversation.closed is None
 
-    async def begin(self, question: Question) -> AsyncExchange:
+    async def begin(self, question: Question) -> Exchange:
         """Sends a request.
 
         Raises:
@@ -192,7 +192,7 @@ class AsyncSocketLink:
 
 
 class _SocketExchange:
-    def __init__(self, link: AsyncSocketLink, request_id: str, inbox: asyncio.Queue[Event]) -> None:
+    def __init__(self, link: SocketLink, request_id: str, inbox: asyncio.Queue[Event]) -> None:
         self._link = link
         self._id = request_id
         self._inbox = inbox
@@ -214,7 +214,7 @@ class _SocketExchange:
         await self._link.say(self._id, None)
 
 
-class AsyncHttpCaller:
+class HttpCaller:
     """Short HTTP requests to one server.
 
     Args:
@@ -244,7 +244,7 @@ class AsyncHttpCaller:
         await self.client.aclose()
 
 
-class AsyncHttpLink(AsyncHttpCaller):
+class HttpLink(HttpCaller):
     """Requests over HTTP, their updates as server-sent events. Made by `open`."""
 
     def __init__(self, address: Address, timeout_s: float) -> None:
@@ -256,7 +256,7 @@ class AsyncHttpLink(AsyncHttpCaller):
         """Asks for the server's models.
 
         Raises:
-            ConnectError, RequestError, AnswerError: as for `AsyncSocketLink.open`.
+            ConnectError, RequestError, AnswerError: as for `SocketLink.open`.
         """
         link = cls(address, timeout_s)
         try:
@@ -276,7 +276,7 @@ class AsyncHttpLink(AsyncHttpCaller):
         """Always, until closed: each request finds its own connection."""
         return not self.client.is_closed
 
-    async def begin(self, question: Question) -> AsyncExchange:
+    async def begin(self, question: Question) -> Exchange:
         """Sends a request; comes back once it is admitted."""
         conversation = Conversation.over_http(self.address.base, self.models)
         request_id, message = conversation.ask(question, uuid.uuid4().hex)
@@ -295,7 +295,7 @@ class AsyncHttpLink(AsyncHttpCaller):
 class _HttpExchange:
     def __init__(
         self,
-        link: AsyncHttpLink,
+        link: HttpLink,
         conversation: Conversation,
         request_id: str,
         response: httpx.Response,
