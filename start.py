@@ -191,15 +191,11 @@ class Progress:
     Args:
         out: where to.
         clock: seconds.
-        every_s: where lines cannot be rewritten, passing ones are printed this far apart.
     """
 
-    def __init__(
-        self, out: TextIO, clock: Callable[[], float] = time.monotonic, every_s: float = 5.0
-    ) -> None:
+    def __init__(self, out: TextIO, clock: Callable[[], float] = time.monotonic) -> None:
         self._out = out
         self._clock = clock
-        self._every_s = every_s
         self._rewrites = out.isatty()
         self._began = self._shown = clock()
         self._passing = ""
@@ -213,14 +209,18 @@ class Progress:
         self._passing = ""
 
     def show(self, text: str | None) -> None:
-        """A line that passes, with the time so far; None repeats the one before."""
-        self._passing = text or self._passing
+        """A line that passes, with the time so far; None repeats the one before.
+
+        Where lines cannot be rewritten, news is printed every 5 s at most, and the rest every 30 s.
+        """
         now = self._clock()
+        due_s = 30.0 if text in {None, self._passing} else 5.0
+        self._passing = text or self._passing
         line = f"  {now - self._began:4.0f} s  {self._passing}"
         if self._rewrites:
             self.clear()
             self._out.write(line[: shutil.get_terminal_size().columns - 1])
-        elif now - self._shown >= self._every_s:
+        elif now - self._shown >= due_s:
             self._shown = now
             self._out.write(f"{line}\n")
         self._out.flush()
@@ -234,7 +234,7 @@ class Progress:
 
 def activity(line: str) -> str | None:
     """What a line of pip's output says it does, in a few words; None for all other lines."""
-    found = re.match(r"\s*(?:Downloading|Using cached|Processing) (\S+)(?: \((.*)\))?", line)
+    found = re.match(r"\s*(?:Downloading|Using cached|Processing) (\S+)(?: \((\d.*)\))?", line)
     if found:
         name = re.split(r"[/\\]", found[1])[-1]
         parts = name.removesuffix(".metadata").split("-")
@@ -337,8 +337,7 @@ def build_kernels(place: Place, machine: Machine, progress: Progress) -> None:
     if status:
         why = lines[0] if lines else "The builder said nothing."
         progress.say(
-            f"Warning: no native kernels. {why}\n"
-            "Everything works all the same, computed by PyTorch, but slower."
+            f"Warning: no native kernels, so PyTorch computes: all works, but slower.\n  {why}"
         )
 
 

@@ -159,7 +159,7 @@ def test_without_a_compiler_there_is_one_warning_and_no_error(place):
     [
         ("  Downloading torch-2.13.0-cp311-linux.whl (180 MB)", "fetching torch 2.13.0 (180 MB)"),
         ("  Using cached rich-15.0.0-py3-none-any.whl.metadata (18 kB)", "fetching rich 15.0.0"),
-        ("Processing /wheels/torch-2.13.0-cp311-linux.whl", "fetching torch 2.13.0"),
+        ("Processing /w/torch-2.13.0-cp311-linux.whl (from mine==1)", "fetching torch 2.13.0"),
         ("Installing collected packages: a, b, c", "installing 3 packages"),
         (
             "WARNING: Retrying (Retry(total=4, ...)) after ...",
@@ -184,12 +184,13 @@ def test_a_terminal_shows_one_line_that_passes_with_the_time():
     assert shown == ["", "Installing ...\n", *passing, "Done.\n"]
 
 
-def test_a_log_gets_a_line_now_and_then():
-    out, seconds = io.StringIO(), iter([0.0, 1.0, 6.0, 7.0])
+def test_a_log_gets_news_now_and_then_and_repetitions_seldom():
+    told = {1.0: "one", 6.0: "two", 7.0: "three", 12.0: None, 36.0: None, 40.0: "three"}
+    out, seconds = io.StringIO(), iter([0.0, *told])
     progress = start.Progress(out, clock=lambda: next(seconds))
-    for text in ("one", "two", "three"):
+    for text in told.values():
         progress.show(text)
-    assert out.getvalue() == "     6 s  two\n"
+    assert out.getvalue().splitlines() == ["     6 s  two", "    36 s  three"]
 
 
 def test_windows_keeps_its_interpreter_elsewhere(tmp_path):
