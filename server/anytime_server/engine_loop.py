@@ -164,6 +164,7 @@ class EngineLoop:
         if isinstance(answer, Rejected):
             self._metrics.rejected(job.model, answer.code)
             return answer
+        self._executor.hold()  # the running request is not alone any more
         ticket.image = asyncio.ensure_future(load())
         ticket.image.add_done_callback(_retrieve)
         ticket.ready_s = self.clock()
@@ -344,7 +345,10 @@ class EngineLoop:
     async def _watch(self, run: Run) -> StageDone | StageStopped:
         """Runs a stage, stops it when it is not worth finishing, and ends others meanwhile."""
         ticket = self.tickets[run.job_id]
-        stage = asyncio.ensure_future(self._executor.run(run.job_id, run.stage, self._view_of(run)))
+        view = self._view_of(run)
+        stage = asyncio.ensure_future(
+            self._executor.run(run.job_id, run.stage, view, go_ahead=run.goes_on)
+        )
         stage.add_done_callback(self._wake_up)
         patience_s = self.clock() + _OVERRUN_S + _OVERRUN * run.predicted_s
         try:
@@ -365,10 +369,10 @@ class EngineLoop:
                 stage.cancel()
 
     def _view_of(self, run: Run) -> View | None:
-        """How to show the exit at once, if it is certain that somebody will look at it."""
+        """How to show the exit at once, if it is likely that somebody will look at it."""
         ticket = self.tickets[run.job_id]
-        certain = ticket.want.progress or run.stage == ticket.exits
-        return ticket.view if certain and not ticket.discarded else None
+        likely = ticket.want.progress or run.stage >= run.depth
+        return ticket.view if likely and not ticket.discarded else None
 
     def _end_others(self) -> float:
         """Ends requests whose time has come while another one computes.

@@ -148,7 +148,7 @@ class Executor(Protocol):
         ...
 
     async def run(
-        self, job_id: str, stage: int, view: View | None = None
+        self, job_id: str, stage: int, view: View | None = None, *, go_ahead: bool = False
     ) -> StageDone | StageStopped:
         """Makes an exit.
 
@@ -156,6 +156,9 @@ class Executor(Protocol):
             job_id: of a job that has begun.
             stage: the one after the last that was made, from 1.
             view: how to show it at once; None if nobody is going to look.
+            go_ahead: the next call will probably be for the stage after it, so that the executor
+                may begin that while it is being decided. A guess that was wrong costs the time of
+                a look at the stop word, and if another job is run instead, the job's stages so far.
 
         Raises:
             ExecutorCrashedError: see there.
@@ -174,6 +177,10 @@ class Executor(Protocol):
 
     def stop(self) -> None:
         """Stops the running stage as soon as possible; without one, nothing happens."""
+        ...
+
+    def hold(self) -> None:
+        """Takes back `go_ahead` of the running stage; without one, nothing happens."""
         ...
 
     def forget(self, job_id: str) -> None:

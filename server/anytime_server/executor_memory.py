@@ -1,4 +1,4 @@
-"""The memory that the server and its executor's process share: a stop word, images, pictures.
+"""The memory that the server and its executor's process share: two words, images, pictures.
 
 Decides where arrays lie, so that what goes through the pipe stays small: a pipe takes 200 kB at a
 time, and each further piece costs two switches between the processes. There is one place for an
@@ -46,11 +46,13 @@ class Shared:
 
     Attributes:
         stop_word: its one element is the number of the run that is to stop.
+        hold_word: its one element is the number of the run after which the process shall wait.
         image: bytes of an image.
         picture: bytes of a picture's arrays.
     """
 
     stop_word: Any  # the shared arrays of multiprocessing have no public type
+    hold_word: Any
     image: Any
     picture: Any
 
@@ -59,6 +61,7 @@ class Shared:
         """Memory for images of up to `max_pixels`."""
         context = multiprocessing.get_context("spawn")
         return cls(
+            context.RawArray("q", 1),
             context.RawArray("q", 1),
             context.RawArray("B", 3 * max_pixels),
             context.RawArray("B", _SHOWN_BYTES * max_pixels),

@@ -39,7 +39,7 @@ class WorkerSettings:
 
 @dataclass(frozen=True, slots=True)
 class Begin:
-    """An image of `shape` lies in the shared memory; no answer."""
+    """An image of `shape` lies in the shared memory, and its first stage follows; no answer."""
 
     job_id: str
     model: str
@@ -55,12 +55,15 @@ class RunStage:
         stage: from 1.
         number: of this run; the stop word names it to stop it.
         view: how to show the exit at once, or None.
+        go_ahead: begin the stage after it while the server decides, unless the hold word names
+            this run.
     """
 
     job_id: str
     stage: int
     number: int
     view: View | None
+    go_ahead: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,11 @@
 
 Decides how a stage is run and how an exit becomes a picture. Knows no budget, no deadline and no
 queue: between two modules of the network it looks at one shared word, and stops when that names the
-run that it is in. The only module beside `cli` that knows `anytime_model`.
+run that it is in. With `executor_loading` the only module that knows `anytime_model`.
+
+It does not stand idle while the server makes up its mind. After an image, and after a stage where
+the server has said so, it begins the stage that will most likely be asked for, and looks for the
+server's word in between: the stage is taken over as it is when it was the right one, else dropped.
 
 The process ignores Ctrl-C (the server, which gets it too, decides when to end) and ends when the
 pipe to the server is closed, whoever closed it.
@@ -13,28 +17,21 @@ from __future__ import annotations
 import logging
 import os
 import signal
-import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
-from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from anytime_model.checkpoint import load_model
-from anytime_model.confidence import Criterion, HeatmapMaximum, MaximumProbability
-from anytime_model.engines.base import Engine, ExitResult, Keypoints, Run, SegmentationMap
-from anytime_model.engines.select import make_engine
+from anytime_model.engines.base import ExitResult, Keypoints, Run, SegmentationMap
 from anytime_model.errors import AnytimeModelError
 from anytime_model.kernels.library import KernelError
-from anytime_model.manifest import MANIFEST, Card, read_manifest
-from anytime_protocol.models import ClassInfo, ExitInfo, ModelInfo
-from anytime_protocol.vocabulary import Task
-from anytime_server.costs import ModelProfile, SizeProfile, StageCost
-from anytime_server.executor import Image, Picture, ServedModel, StageDone, StageStopped, View
+from anytime_model.manifest import Card
+from anytime_server.executor import Image, Picture, StageDone, StageStopped, View
+from anytime_server.executor_loading import Loaded, load, profile
 from anytime_server.executor_memory import Shared
 from anytime_server.executor_messages import (
     Begin,
@@ -50,9 +47,6 @@ from anytime_server.jobs import StageResult
 
 logger = logging.getLogger(__name__)
 
-_REPEATS = 3
-"""Profiled runs of which the median counts; one more before them warms up."""
-
 _STRIDE = 4
 """Maps are made at 1/4 of the image."""
 
@@ -61,25 +55,31 @@ class _StoppedError(Exception):
     """Raised out of `pause`; no fault, but the only way out of the middle of a stage."""
 
 
-@dataclass(slots=True)
-class _Loaded:
-    engine: Engine
-    card: Card
+@dataclass(frozen=True, slots=True)
+class _Made:
+    """An exit and the seconds that it took."""
 
-    def criterion(self, stage: int) -> Criterion | None:
-        """What settles pixels after a stage; the last exit is judged like the one before it."""
-        criteria = self.card.criteria()
-        return criteria[stage - 1] or criteria[stage - 2]
+    result: ExitResult
+    elapsed_s: float
 
 
 @dataclass(slots=True)
 class _Work:
-    """A job's state: its image, the run under way and the last exit."""
+    """A job's state.
 
-    loaded: _Loaded
+    Attributes:
+        loaded: its model.
+        image: its image.
+        run: under way, or None where it has to begin anew.
+        last: the last exit that was asked for.
+        early: outcome of the stage after that, begun before it was asked for.
+    """
+
+    loaded: Loaded
     image: Image
     run: Run | None = None
     last: ExitResult | None = None
+    early: _Made | StageStopped | None = None
 
 
 def main(pipe: Connection, shared: Shared, settings: WorkerSettings) -> None:
@@ -111,21 +111,24 @@ class Worker:
         shared: see `main`.
     """
 
-    def __init__(self, loaded: dict[str, _Loaded], shared: Shared) -> None:
+    def __init__(self, loaded: dict[str, Loaded], shared: Shared) -> None:
         self._loaded = loaded
         self._shared = shared
         self._work: dict[str, _Work] = {}
 
     def serve(self, pipe: Connection) -> None:
         """Answers until the other side has closed the pipe."""
-        while True:
-            try:
-                command = pipe.recv()
-            except (EOFError, ConnectionError):
-                return
-            reply = self.answer(command)
-            if reply is not None:
-                pipe.send(reply)
+        line = _Line(pipe)
+        try:
+            while True:
+                command: Command | None = line.take()
+                while command is not None:
+                    reply = self.answer(command)
+                    if reply is not None:
+                        pipe.send(reply)
+                    command = self._go_ahead(command, line)
+        except (EOFError, ConnectionError):
+            return
 
     def answer(self, command: Command) -> Reply | None:
         """Does what is asked; a fault of one job is told, not raised."""
@@ -159,33 +162,124 @@ class Worker:
 
     def _run(self, command: RunStage) -> StageDone | StageStopped:
         work = self._work[command.job_id]
-
-        def pause() -> None:
-            if self._shared.stop_word[0] == command.number:
-                raise _StoppedError
-
-        began = time.perf_counter()
-        try:
-            pause()
-            result = self._advance(work, command.stage, pause)
-        except _StoppedError:
-            work.run = None
-            return StageStopped(time.perf_counter() - began)
-        elapsed_s = time.perf_counter() - began
+        early, work.early = work.early, None
+        made = early or _compute(work, command.stage, lambda: self._obey(command))
+        if isinstance(made, StageStopped):
+            return made
+        work.last = made.result
         picture = None if command.view is None else self._show(work, command.view)
-        return StageDone(judge(result, work.loaded.card), elapsed_s, picture)
+        return StageDone(judge(made.result, work.loaded.card), made.elapsed_s, picture)
+
+    def _obey(self, command: RunStage) -> None:
+        if self._shared.stop_word[0] == command.number:
+            raise _StoppedError
 
     def _show(self, work: _Work, view: View) -> Picture:
         return self._shared.write_picture(show(work, view))
 
-    def _advance(self, work: _Work, stage: int, pause: Callable[[], None]) -> ExitResult:
-        """One stage; after a stopped one, whose run is dead, the stages before it once more."""
+    # Going ahead.
+
+    def _go_ahead(self, answered: Command, line: _Line) -> RunStage | None:
+        """Begins the stage that will most likely be asked for.
+
+        Returns:
+            The command that has asked for it, whose outcome is there by now, or None if something
+            else was said: then what was begun is lost.
+        """
+        guess = self._guess(answered)
+        if guess is None:
+            return None
+        job_id, stage = guess
+        work = self._work[job_id]
+        asked: RunStage | None = None
+
+        def settle(command: Command) -> RunStage:
+            if isinstance(command, RunStage) and (command.job_id, command.stage) == guess:
+                line.take()
+                return command
+            raise _StoppedError
+
+        def pause() -> None:
+            nonlocal asked
+            if asked is None:
+                command = line.look()
+                asked = None if command is None else settle(command)
+            if asked is not None:
+                self._obey(asked)
+
+        try:
+            early = _compute(work, stage, pause)
+            if asked is None and isinstance(early, _Made):
+                asked = settle(line.wait())
+        except (EOFError, ConnectionError):
+            raise
+        except _StoppedError:
+            work.run = None
+        except Exception:
+            # The stage is computed once more if it is asked for, and tells then.
+            logger.exception("stage %d failed before it was answered", stage)
+            work.run = None
+        else:
+            work.early = early if asked else None
+        return asked
+
+    def _guess(self, answered: Command) -> tuple[str, int] | None:
+        """Job and stage that will most likely be asked for after a command."""
+        match answered:
+            case Begin(job_id=job_id):
+                stage = 1
+            case RunStage(job_id=job_id, stage=made, go_ahead=True, number=number):
+                if self._shared.hold_word[0] == number:
+                    return None
+                stage = made + 1
+            case _:
+                return None
+        work = self._work.get(job_id)
+        if work is None or work.run is None or stage > work.loaded.exits:
+            return None
+        return (job_id, stage) if work.run.exit == stage - 1 else None
+
+
+class _Line:
+    """The server's commands, of which the next can be looked at before it is taken."""
+
+    def __init__(self, pipe: Connection) -> None:
+        self._pipe = pipe
+        self._next: Command | None = None
+
+    def look(self) -> Command | None:
+        """The next command if it has come."""
+        return self.wait() if self._next is not None or self._pipe.poll() else None
+
+    def wait(self) -> Command:
+        """The next command, as soon as it has come; it stays in the line.
+
+        Raises:
+            EOFError: the server has closed the pipe.
+        """
+        if self._next is None:
+            self._next = self._pipe.recv()
+        return self._next
+
+    def take(self) -> Command:
+        """The next command, as soon as it has come."""
+        command, self._next = self.wait(), None
+        return command
+
+
+def _compute(work: _Work, stage: int, pause: Callable[[], None]) -> _Made | StageStopped:
+    """One stage; after a stopped one, whose run is dead, the stages before it once more."""
+    began = time.perf_counter()
+    try:
+        pause()
         if work.run is None:
             work.run = work.loaded.engine.begin(work.image)
         while work.run.exit < stage:
             result = work.run.advance(work.loaded.criterion(work.run.exit + 1), pause)
-        work.last = result
-        return result
+    except _StoppedError:
+        work.run = None
+        return StageStopped(time.perf_counter() - began)
+    return _Made(result, time.perf_counter() - began)
 
 
 def judge(result: ExitResult, card: Card) -> StageResult:
@@ -195,6 +289,7 @@ def judge(result: ExitResult, card: Card) -> StageResult:
     mostly measure background.
     """
     rows, columns = result.inside
+    inside = result.active[rows, columns]
     if card.config.task == "pose":
         peaks = result.logits[:, rows, columns].max(axis=(1, 2))
         confidence = float(peaks.clip(0.0, 1.0).mean())
@@ -202,8 +297,8 @@ def judge(result: ExitResult, card: Card) -> StageResult:
         confidence = min(max(result.mean_confidence, 0.0), 1.0)
     return StageResult(
         confidence=confidence,
-        active_share=result.active_share,
-        confident_share=1.0 - float(result.active[rows, columns].mean()),
+        active_share=np.count_nonzero(result.active) / result.active.size,
+        confident_share=1.0 - np.count_nonzero(inside) / inside.size,
         gmacs=result.macs / 1e9,
     )
 
@@ -262,104 +357,6 @@ def enlarge(quarter: NDArray[np.uint8], height: int, width: int, scale: float) -
         return np.ascontiguousarray(quarter)
     large = quarter.repeat(times, axis=0).repeat(times, axis=1)
     return np.ascontiguousarray(large[: -(-height // step), : -(-width // step)])
-
-
-# Loading and measuring.
-
-
-def load(settings: WorkerSettings) -> dict[str, _Loaded]:
-    """The models that are to be served, in the manifest's order.
-
-    Raises:
-        CheckpointError: weights or manifest are missing or wrong.
-        AnytimeModelError: a model that was asked for is not in the manifest, or there is none.
-    """
-    cards = read_manifest(settings.weights)
-    folder = settings.weights if settings.weights.is_dir() else settings.weights.parent
-    unknown = sorted(set(settings.models) - set(cards))
-    if unknown or not cards:
-        raise AnytimeModelError(
-            f"{folder / MANIFEST} has {', '.join(cards) or 'no model at all'}; expected "
-            f"{', '.join(unknown) or 'at least one'}. Correct the names or the folder."
-        )
-    wanted = settings.models or tuple(cards)
-    return {name: _load(cards[name], folder, settings) for name in wanted}
-
-
-def _load(card: Card, folder: Path, settings: WorkerSettings) -> _Loaded:
-    checkpoint = load_model(card, folder)
-    return _Loaded(make_engine(checkpoint, settings.engine, device=settings.device), card)
-
-
-def profile(loaded: _Loaded, size: tuple[int, int]) -> ServedModel:
-    """Warms a model up and measures what each stage costs.
-
-    A stage's time splits into a fixed part and one that goes with the share of active pixels: runs
-    with everything active and with nothing active tell both. A dense engine has a fixed part only.
-    """
-    dense_s, dense_gmacs, show_s = _time_stages(loaded, size, None)
-    sparse_s, sparse_gmacs = dense_s, dense_gmacs
-    if loaded.engine.sparse:
-        nothing: Criterion = MaximumProbability(-1.0)
-        if loaded.card.config.task == "pose":
-            nothing = HeatmapMaximum(1e9)
-        sparse_s, sparse_gmacs, _ = _time_stages(loaded, size, nothing)
-    stages = tuple(
-        StageCost(min(s0, s1), max(s1 - s0, 0.0), min(g0, g1), max(g1 - g0, 0.0))
-        for s0, s1, g0, g1 in zip(sparse_s, dense_s, sparse_gmacs, dense_gmacs, strict=True)
-    )
-    quality = () if loaded.card.quality is None else loaded.card.quality.per_exit
-    costs = ModelProfile(loaded.card.name, (SizeProfile(*size, stages),), quality)
-    return ServedModel(describe(loaded.card, dense_gmacs), costs, loaded.engine.name, show_s)
-
-
-def _time_stages(
-    loaded: _Loaded, size: tuple[int, int], criterion: Criterion | None
-) -> tuple[list[float], list[float], float]:
-    """Median seconds and 1e9 multiply-adds of each stage, and the median seconds of a picture."""
-    image = np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8)
-    times: list[list[float]] = []
-    shows: list[float] = []
-    gmacs: list[float] = []
-    for _ in range(1 + _REPEATS):
-        gmacs = []
-        row: list[float] = []
-        began = time.perf_counter()
-        run = loaded.engine.begin(image)
-        for _stage in loaded.card.criteria():
-            result = run.advance(criterion, None)
-            row.append(time.perf_counter() - began)
-            gmacs.append(result.macs / 1e9)
-            began = time.perf_counter()
-        loaded.engine.decode(result)
-        shows.append(time.perf_counter() - began)
-        times.append(row)
-    stages = [statistics.median(column) for column in zip(*times[1:], strict=True)]
-    return stages, gmacs, statistics.median(shows[1:])
-
-
-def describe(card: Card, gmacs: Sequence[float]) -> ModelInfo:
-    """What clients are told about a model.
-
-    Args:
-        card: its manifest entry.
-        gmacs: 1e9 multiply-adds of each stage, unmasked.
-    """
-    quality = [None] * len(gmacs) if card.quality is None else list(card.quality.per_exit)
-    exits = tuple(ExitInfo(sum(gmacs[: index + 1]), value) for index, value in enumerate(quality))
-    task = Task(card.config.task)
-    if task is Task.POSE:
-        joints = tuple(label.name for label in card.labels)
-        return ModelInfo(card.name, task, exits, keypoints=joints, skeleton=card.skeleton)
-    classes = tuple(
-        ClassInfo(index, label.name, _rgb(label.color)) for index, label in enumerate(card.labels)
-    )
-    return ModelInfo(card.name, task, exits, classes=classes)
-
-
-def _rgb(color: str) -> tuple[int, int, int]:
-    red, green, blue = bytes.fromhex(color.removeprefix("#"))
-    return red, green, blue
 
 
 def _limit_threads(threads: int) -> None:

@@ -138,12 +138,12 @@ def decode(data: bytes, max_pixels: int) -> Decoded:
         if image.width * image.height > max_pixels:
             raise ImageError(ErrorCode.TOO_MANY_PIXELS, f"more than {max_pixels} px")
         try:
-            upright = ImageOps.exif_transpose(image)
-            if upright.mode.startswith("I"):
-                grey = (np.asarray(upright).astype(np.int64) >> 8).clip(0, 255).astype(np.uint8)
+            ImageOps.exif_transpose(image, in_place=True)
+            if image.mode.startswith("I"):
+                grey = (np.asarray(image).astype(np.int64) >> 8).clip(0, 255).astype(np.uint8)
                 pixels = np.repeat(grey[:, :, None], 3, axis=2)
             else:
-                pixels = np.array(upright.convert("RGB"))
+                pixels = np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
         except ImageError:
             raise
         except Exception as error:

@@ -193,12 +193,17 @@ class Run:
         stage: the stage, from 1; its end is exit number `stage`.
         predicted_s: how long it will probably take, the decoding included.
         stop_at_s: when it will have to be stopped if nothing changes; infinity without a deadline.
+        depth: the deepest exit that its time and budget allow, as predicted now.
+        goes_on: its next stage will most likely be run right after: depth allows it, no other job
+            is in the house, and none of its limits depends on what this stage will find.
     """
 
     job_id: str
     stage: int
     predicted_s: float
     stop_at_s: float
+    depth: int
+    goes_on: bool
 
 
 @dataclass(frozen=True, slots=True)

@@ -444,8 +444,19 @@ class Scheduler:
         live = self._jobs[chosen.job_id]
         predicted = self._terms.outlook(live, now).needs
         self._running = _Running(live, chosen.stage, live.ahead[0].base_s, now, predicted)
-        _, stop_at_s = self._terms.stop_terms(live, now)
-        return Run(chosen.job_id, chosen.stage, predicted.mean_s, stop_at_s)
+        limits, stop_at_s = self._terms.stop_terms(live, now)
+        depth = chosen.steps[-1].exit
+        return Run(
+            chosen.job_id,
+            chosen.stage,
+            predicted.mean_s,
+            stop_at_s,
+            depth=depth,
+            goes_on=depth > chosen.stage
+            and len(self._jobs) == 1
+            and not self._draining
+            and limits.confidence == limits.confident_share == math.inf,
+        )
 
     def _stopped(self, job_id: str, stage: int) -> _Running:
         """The executor is free again."""

@@ -303,7 +303,7 @@ class _Simulation:
             match replica.scheduler.decide(now):
                 case Finish(ending):
                     self._record([ending], now)
-                case Run(job_id, stage, _, stop_at_s):
+                case Run(job_id, stage, stop_at_s=stop_at_s):
                     self._starts(replica, self.requests[job_id], stage, stop_at_s, now)
                 case Wait(until_s):
                     if until_s is not None and until_s < replica.looks_s:

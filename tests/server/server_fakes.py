@@ -78,6 +78,7 @@ class FakeExecutor:
         crash_at: jobs whose next stage kills the executor.
         fail_at: jobs whose next stage is answered by an error.
         gate: a stage waits for it, or for `stop`.
+        ahead: `go_ahead` of each stage.
     """
 
     clock: FakeClock | None = None
@@ -90,8 +91,10 @@ class FakeExecutor:
     names: dict[str, str] = field(default_factory=dict)
     exits: dict[str, int] = field(default_factory=dict)
     log: list[tuple[str, str, int]] = field(default_factory=list)
+    ahead: list[bool] = field(default_factory=list)
     starts: int = 0
     stops: int = 0
+    holds: int = 0
     closed: bool = False
     running: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -111,9 +114,10 @@ class FakeExecutor:
         self.exits[job_id] = 0
 
     async def run(
-        self, job_id: str, stage: int, view: View | None = None
+        self, job_id: str, stage: int, view: View | None = None, *, go_ahead: bool = False
     ) -> StageDone | StageStopped:
         self.log.append(("run", job_id, stage))
+        self.ahead.append(go_ahead)
         assert self.exits[job_id] == stage - 1, "a stage without the one before it"
         assert not self.running.is_set(), "two stages at a time"
         self._stop.clear()
@@ -178,6 +182,9 @@ class FakeExecutor:
     def stop(self) -> None:
         self.stops += 1
         self._stop.set()
+
+    def hold(self) -> None:
+        self.holds += 1
 
     def forget(self, job_id: str) -> None:
         self.log.append(("forget", job_id, 0))

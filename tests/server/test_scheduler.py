@@ -317,7 +317,9 @@ def test_duplicate_ids_and_unknown_models_are_the_callers_errors():
 def test_first_exits_go_before_deeper_ones_earliest_deadline_first():
     s = scheduler()
     s.submit(job("a", deadline_ms=400), 0.0)
-    assert s.decide(0.0) == Run("a", 1, pytest.approx(0.01, rel=0.01), pytest.approx(0.4))
+    assert s.decide(0.0) == Run(
+        "a", 1, pytest.approx(0.01, rel=0.01), pytest.approx(0.4), depth=4, goes_on=True
+    )
     s.submit(job("b", deadline_ms=300), 0.001)
     s.submit(job("c", deadline_ms=200), 0.002)
     s.complete("a", 1, 0.010, result(1), 0.010)
@@ -359,7 +361,7 @@ def test_a_request_without_deadline_does_not_starve_under_endless_urgent_traffic
             refused += isinstance(answer, Rejected)
             number, next_s = number + 1, next_s + 0.010
         match s.decide(now):
-            case Run(job_id, stage, _, _):
+            case Run(job_id, stage):
                 now += STAGE_S[stage - 1]
                 ends = s.complete(job_id, stage, STAGE_S[stage - 1], result(stage), now)
                 if any(isinstance(end, Final) and end.job_id == "patient" for end in ends):
