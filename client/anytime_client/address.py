@@ -6,6 +6,7 @@ pauses between attempts. Opens nothing and waits for nothing.
 
 from __future__ import annotations
 
+import os
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -106,13 +107,21 @@ def may_be_sent(code: int) -> int:
     return CloseCode.NORMAL if code in {1005, 1006, 1015} else code
 
 
-def refusal(status: int, body: bytes) -> RequestError | AnswerError:
+def refusal(url: str, status: int, body: bytes) -> RequestError | AnswerError:
     """What an answer with an error status means: the server's problem, or somebody else's page."""
     text = body.decode("utf-8", "replace")
     try:
         return RequestError.of(Problem.parse(text))
     except ProtocolError:
-        return AnswerError(f"found status {status} with {shorten(text)!r}, expected a problem")
+        found = f"found status {status} with {shorten(text)!r}"
+        return AnswerError(f"{url}: {found}; this is no anytime server, or no path of one")
+
+
+def unreachable(address: Address, error: Exception) -> ConnectError:
+    """The error for a server that nobody answers for, in the words of the system."""
+    number = error.errno if isinstance(error, OSError) else None
+    why = os.strerror(number) if number else str(error) or type(error).__name__
+    return ConnectError(address.base, f"no connection ({why}); does the server run there?")
 
 
 def is_worth_retrying(error: RequestError) -> bool:

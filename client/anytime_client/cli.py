@@ -12,6 +12,7 @@ Decides the options that all subcommands share, and what an error looks like and
 from __future__ import annotations
 
 import sys
+from importlib import metadata
 from typing import Annotated
 
 import typer
@@ -38,6 +39,12 @@ app = typer.Typer(
 )
 
 
+def _say_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"anytime {metadata.version('anytime-dense')}")
+        raise typer.Exit
+
+
 @app.callback()
 def root(
     context: typer.Context,
@@ -53,18 +60,24 @@ def root(
     timeout_s: Annotated[
         float, typer.Option("--timeout-s", min=0.1, help="Longest silence of the server, in s.")
     ] = 30.0,
+    _version: Annotated[
+        bool,
+        typer.Option(
+            "--version", is_eager=True, callback=_say_version, help="Print the version and exit."
+        ),
+    ] = False,
 ) -> None:
     """A map early, a better one at each exit, stopped whenever the budget says so."""
     context.obj = options.Connection(url, token, transport, timeout_s)
 
 
+app.command()(demo.demo)
 app.command()(predict.predict)
 app.command()(stream.stream)
 app.command()(watch.watch)
 app.command()(models.models)
 app.command()(budget.budget)
 app.command()(bench.bench)
-app.command()(demo.demo)
 
 
 def main() -> None:

@@ -14,7 +14,7 @@ from typing import Any, Final, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image as Pillow
-from PIL import ImageOps
+from PIL import ImageOps, UnidentifiedImageError
 
 from anytime_client.errors import ImageError
 
@@ -51,7 +51,7 @@ def as_file(image: Image) -> tuple[bytes, str]:
         case str() | Path():
             return _as_is_or_png(_read(Path(image)), f"{image}")
         case bytes():
-            return _as_is_or_png(image, "bytes")
+            return _as_is_or_png(image, "image")
         case np.ndarray():
             return _png(_picture(image)), "image/png"
         case Pillow.Image():
@@ -86,6 +86,9 @@ def _decode(data: bytes, name: str) -> Pillow.Image:
     try:
         picture = Pillow.open(io.BytesIO(data))
         picture.load()
+    except UnidentifiedImageError as error:
+        found = f"{len(data)} bytes of no known format" if data else "nothing"
+        raise ImageError(f"{name}: found {found}, expected an image") from error
     except (OSError, ValueError, SyntaxError, Pillow.DecompressionBombError) as error:
         raise ImageError(f"{name}: not an image that can be read ({error})") from error
     return picture

@@ -23,7 +23,7 @@ from websockets.exceptions import (
 from websockets.typing import Subprotocol
 
 from anytime_client import web
-from anytime_client.address import Address, close_meaning, may_be_sent, refusal
+from anytime_client.address import Address, close_meaning, may_be_sent, refusal, unreachable
 from anytime_client.conversation import Conversation, Event
 from anytime_client.errors import (
     AnswerError,
@@ -371,13 +371,15 @@ async def _connect(address: Address, timeout_s: float) -> ClientConnection:
             process_exception=lambda error: error,
         )
     except InvalidStatus as error:
-        raise refusal(error.response.status_code, bytes(error.response.body or b"")) from error
+        answer = error.response
+        body = bytes(answer.body or b"")
+        raise refusal(address.socket_url, answer.status_code, body) from error
     except InvalidHandshake as error:
         raise AnswerError(
             f"{address.socket_url}: no websocket of this protocol ({error})"
         ) from error
     except (OSError, TimeoutError, EOFError, WebSocketException) as error:
-        raise ConnectError(address.base, f"no connection ({error})") from error
+        raise unreachable(address, error) from error
 
 
 def _code_and_reason(error: ConnectionClosed) -> tuple[int, str]:

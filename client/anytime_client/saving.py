@@ -76,8 +76,11 @@ def render(update: Update, picture: Image.Image, form: Form) -> bytes:
         form: how.
 
     Raises:
-        MissingArrayError: a mask of a pose model.
+        SavingError: a mask of a pose model.
     """
+    if form is Form.MASK and update.joints is not None:
+        found = f"{update.model.name} is a pose model, which makes no map"
+        raise SavingError(f"{form}: {found}; expected the form overlay, npy or json")
     out = io.BytesIO()
     match form:
         case Form.MASK:

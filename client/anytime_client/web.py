@@ -11,11 +11,10 @@ from typing import Any, Final
 
 import httpx
 
-from anytime_client.address import Address, refusal
+from anytime_client.address import Address, refusal, unreachable
 from anytime_client.errors import (
     AnswerError,
     AnytimeError,
-    ConnectError,
     ConnectionLostError,
     SilenceError,
 )
@@ -91,7 +90,7 @@ def check(response: httpx.Response) -> None:
         AnswerError: an error status without one: something else than the server answered.
     """
     if not response.is_success:
-        raise refusal(response.status_code, response.content)
+        raise refusal(str(response.url), response.status_code, response.content)
 
 
 def read_json(response: httpx.Response) -> JsonObject:
@@ -142,7 +141,7 @@ def translate(error: Exception, address: Address, timeout_s: float, *, begun: bo
         case httpx.HTTPError() if begun:
             return ConnectionLostError(address.base, f"the connection broke off ({error})", None)
         case _:
-            return ConnectError(address.base, f"no connection ({error})")
+            return unreachable(address, error)
 
 
 def _send(address: Address, method: str, url: str, body: JsonObject) -> Call:

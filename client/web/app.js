@@ -14,6 +14,7 @@ import { fromBlob, fromVideo } from "./pictures.js";
 const WANT = { encoding: "delta", confidence: true, active: true };
 const ENOUGH = { min_confidence: 0 };
 const POLL_MS = 2000;
+const MOVES = "Moves reach the server while it computes.";
 const TOKEN_KEY = "anytime-token";
 const ENDS = {
   complete: "all exits done",
@@ -27,7 +28,7 @@ const ENDS = {
 const $ = (id) => document.getElementById(id);
 
 const NOTES = {
-  settled: "Bright pixels are what the next stage computes; dark ones are settled and cost nothing more.",
+  settled: "Bright pixels are those that a next stage computes; dark ones are settled and cost nothing more.",
   confidence: "From dark blue, where the network is unsure, to yellow, where it is sure.",
 };
 
@@ -134,7 +135,7 @@ async function run() {
   state.predicted = 0;
   state.stopped = false;
   state.unheard = false;
-  $("applied").textContent = "";
+  $("applied").textContent = MOVES;
   connection.ask(
     { model: $("model").value, media_type: state.picture.mediaType, budget: budget(), want: WANT },
     state.picture.file,

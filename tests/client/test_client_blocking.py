@@ -239,13 +239,12 @@ def test_the_callback_runs_in_the_callers_thread():
 
 
 def test_a_closed_client_leaves_no_thread():
-    before = threading.active_count()
-    with fake_server() as server:
-        inside = threading.active_count()
-        with Client(server.url) as client:
-            client.predict(PIXELS)
-        assert threading.active_count() <= inside + 1  # the server's own for the connection
-    assert threading.active_count() == before
+    before = set(threading.enumerate())
+    with fake_server() as server, Client(server.url) as client:
+        client.predict(PIXELS)
+        [own] = [t for t in set(threading.enumerate()) - before if t.name == "anytime-client"]
+        client.close()
+        assert not own.is_alive()
 
 
 def test_updates_after_acceptance_alone_are_waited_for():

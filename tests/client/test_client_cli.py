@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from anytime_client import cli
-from client.client_fakes import MAPS, failed, fake_server, free_port
+from client.client_fakes import MAPS, failed, fake_server, free_port, plain_http_server
 
 PROGRAM = Path(sys.executable).with_name("anytime")
 
@@ -107,6 +107,18 @@ def test_watch_takes_every_image_of_a_folder_once(anytime, url, image, tmp_path)
     ]
 
 
+def test_watch_passes_over_what_is_no_image_and_ends_with_1(anytime, url, image):
+    image.with_name("a.bmp").write_bytes(b"no image")
+    done = anytime(url, "watch", image.parent, "--once", "--json")
+    assert (done.returncode, b"a.bmp: found 8 bytes of no known format" in done.stderr) == (1, True)
+    assert json.loads(done.stdout)["frame"] == "street.png"
+
+
+def test_watch_says_that_a_folder_has_no_images(anytime, url, tmp_path):
+    done = anytime(url, "watch", tmp_path, "--once")
+    assert (done.returncode, b"found no images" in done.stderr) == (0, True)
+
+
 def test_models_are_listed(anytime, url):
     assert b"street" in anytime(url, "models").stdout
     names = [
@@ -132,7 +144,8 @@ def test_bench_prints_percentiles_and_what_was_served(anytime, url, image):
         (["predict", "IMAGE", "--model", "nope"], 1, "unknown-model"),
         (["predict", "IMAGE", "--unknown"], 2, "--unknown"),
         (["budget", "--set", "{", "--clear"], 2, "exclude"),
-        (["budget", "--set", "{"], 2, "JSON"),
+        (["budget", "--set", "{"], 2, "--set: no JSON object"),
+        (["watch", "nowhere"], 2, "nowhere: found nothing, expected a folder"),
     ],
 )
 def test_errors_are_one_line_and_a_documented_code(anytime, url, image, arguments, code, words):
@@ -145,9 +158,23 @@ def test_a_refused_request_is_1_and_no_server_is_3(anytime, image):
     with fake_server(lambda event: [failed(event.id)]) as server:
         done = anytime(server.url, "predict", image)
         assert (done.returncode, done.stderr) == (1, b"anytime: overloaded: no room\n")
-    done = anytime(f"http://127.0.0.1:{free_port()}", "models")
-    assert done.returncode == 3
-    assert done.stderr.startswith(b"anytime: http://127.0.0.1")
+    port = free_port()
+    done = anytime(f"http://127.0.0.1:{port}", "models")
+    refused = f"anytime: http://127.0.0.1:{port}: no connection (Connection refused); "
+    assert (done.returncode, done.stderr.decode().startswith(refused)) == (3, True), done.stderr
+
+
+def test_another_program_at_the_url_is_3_and_the_demonstration_leaves_it_alone(anytime, tmp_path):
+    with plain_http_server() as url:
+        done = anytime(f"{url}/elsewhere", "models")
+        assert (done.returncode, b"this is no anytime server" in done.stderr) == (3, True)
+        done = anytime(url, "demo", "--out", tmp_path)
+        assert (done.returncode, b"another program answers" in done.stderr) == (2, True)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_version_is_printed(anytime, url):
+    assert anytime(url, "--version").stdout.startswith(b"anytime ")
 
 
 def test_the_demonstration_never_starts_a_server_on_another_machine(anytime, tmp_path):

@@ -152,10 +152,12 @@ def test_what_is_no_url_of_a_server_is_refused(url):
 
 def test_a_refusal_is_the_servers_problem_or_somebody_elses_page():
     body = b'{"type":"/problems/draining","status":503,"code":"draining","detail":"bye"}'
-    problem = refusal(503, body)
+    problem = refusal("http://x", 503, body)
     assert isinstance(problem, RequestError)
     assert problem.code is ErrorCode.DRAINING
-    assert isinstance(refusal(404, b"<h1>nginx</h1>"), AnswerError)
+    stranger = refusal("http://x/v1/models", 404, b"<h1>nginx</h1>")
+    assert isinstance(stranger, AnswerError)
+    assert "http://x/v1/models: found status 404 with '<h1>nginx</h1>'" in str(stranger)
 
 
 def test_pauses_grow_and_add_up_to_the_time_allowed():

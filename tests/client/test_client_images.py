@@ -56,8 +56,8 @@ def test_rotation_is_honoured_where_a_picture_is_shown():
     ("image", "message"),
     [
         ("no such file", "No such file"),
-        (b"", "not an image"),
-        (b"GIF89a nonsense", "not an image"),
+        (b"", "found nothing, expected an image"),
+        (b"GIF89a nonsense", "15 bytes of no known format"),
         (PIXELS.astype(np.float32), "float32"),
         (np.zeros((4, 5, 4), np.uint8), r"\(4, 5, 4\)"),
         (np.zeros((0, 5, 3), np.uint8), r"\(0, 5, 3\)"),

@@ -8,7 +8,6 @@ import pytest
 from PIL import Image
 
 from anytime_client import painting, terminal
-from anytime_client.errors import MissingArrayError
 from anytime_client.results import Update, UpdateTimes
 from anytime_client.saving import Form, SavingError, describe, form_of, render, write
 from anytime_protocol import rle
@@ -80,7 +79,7 @@ def test_npy_holds_the_map_or_the_joints():
 
 
 def test_joints_have_no_mask():
-    with pytest.raises(MissingArrayError, match="keypoints"):
+    with pytest.raises(SavingError, match="overlay, npy or json"):
         render(pose(), GREY, Form.MASK)
 
 

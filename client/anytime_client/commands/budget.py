@@ -12,6 +12,7 @@ from anytime_client.commands import options
 from anytime_client.results import ServerBudget
 from anytime_protocol.budget import Budget
 from anytime_protocol.codec import load_json
+from anytime_protocol.errors import FrameError
 
 
 def budget(
@@ -37,7 +38,7 @@ def budget(
     if sum(given) > 1:
         raise typer.BadParameter("--set, --clear and limits exclude each other")
     if new is not None:
-        wanted = Budget.from_json(load_json(new))
+        wanted = _read(new)
     with options.connection(context).open() as client:
         if any(given):
             client.set_server_budget(wanted)
@@ -50,6 +51,13 @@ def budget(
         console.print(f"in force now:      {_words(state.effective)}", highlight=False)
         load = f"{state.in_flight} running, {state.queued} waiting, slow-down {state.slowdown:.2f}"
         console.print(f"load:              {load}", highlight=False)
+
+
+def _read(text: str) -> Budget:
+    try:
+        return Budget.from_json(load_json(text))
+    except FrameError as error:
+        raise typer.BadParameter(f"no JSON object ({error})", param_hint="--set") from error
 
 
 def _describe(state: ServerBudget) -> dict[str, object]:

@@ -6,10 +6,12 @@ Decides how a server is started beside the client and waited for. Starts the pro
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
 import time
+from enum import Enum, auto
 from pathlib import Path
 from typing import Annotated, Final
 
@@ -32,6 +34,17 @@ _POLL_S: Final = 0.25
 
 class DemoError(AnytimeError):
     """The demonstration's server cannot be started."""
+
+
+class Found(Enum):
+    """What answers at an address."""
+
+    READY = auto()
+    LOADING = auto()
+    """A server whose models are not loaded yet."""
+    NOBODY = auto()
+    STRANGER = auto()
+    """Another program."""
 
 
 def demo(
@@ -58,9 +71,16 @@ def demo(
     server = options.connection(context)
     address = Address.parse(server.url, server.token)
     process = None
-    if not _is_ready(address):
+    found = _look(address)
+    if found is Found.STRANGER:
+        raise DemoError(
+            f"{address.base}: another program answers there; name a free port: "
+            "ANYTIME_URL=http://127.0.0.1:8001"
+        )
+    if found is Found.NOBODY:
         process = _start(address, weights, out)
-        _wait(address, process, out, patience_s, console)
+    if found is not Found.READY:
+        _wait(address, process, out / "server.log", patience_s, console)
     data = options.read_image(image)[0] if image is not None else _sample(address)
     picture = open_picture(data)
     with server.open() as client:
@@ -74,25 +94,33 @@ def demo(
         names = f"exit{updates[0].exit}.png to exit{updates[-1].exit}.png"
         options.remark(f"maps:   {names} and exits.png in {out}")
     options.remark(f"page:   {address.base}/")
-    if process is not None:
-        options.remark(
-            f"server: runs on as process {process.pid}; stop it with: kill {process.pid}"
-        )
+    if process is None:
+        options.remark("server: had been running before, and runs on")
+    else:
+        stop = f"taskkill /F /PID {process.pid}" if os.name == "nt" else f"kill {process.pid}"
+        options.remark(f"server: runs on as process {process.pid}; stop it with: {stop}")
 
 
-def _is_ready(address: Address) -> bool:
+def _look(address: Address) -> Found:
     try:
-        return httpx.get(address.at("/readyz"), headers=address.headers, timeout=2.0).is_success
+        answer = httpx.get(address.at("/readyz"), headers=address.headers, timeout=2.0)
     except httpx.HTTPError:
-        return False
+        return Found.NOBODY
+    match answer.status_code:
+        case httpx.codes.OK:
+            return Found.READY
+        case httpx.codes.SERVICE_UNAVAILABLE:
+            return Found.LOADING
+        case _:
+            return Found.STRANGER
 
 
 def _start(address: Address, weights: Path, out: Path) -> subprocess.Popen[bytes]:
     url = httpx.URL(address.base)
     if url.host not in {"127.0.0.1", "localhost", "::1"}:
         raise DemoError(f"{address.base}: no server is ready there; only a local one is started")
-    program = Path(sys.executable).with_name("anytime-server")
-    found = str(program) if program.is_file() else shutil.which("anytime-server")
+    beside = shutil.which("anytime-server", path=Path(sys.executable).parent)
+    found = beside or shutil.which("anytime-server")
     if found is None:
         raise DemoError("anytime-server is not installed here: pip install 'anytime-dense[server]'")
     out.mkdir(parents=True, exist_ok=True)
@@ -109,22 +137,32 @@ def _start(address: Address, weights: Path, out: Path) -> subprocess.Popen[bytes
 
 def _wait(
     address: Address,
-    process: subprocess.Popen[bytes],
-    out: Path,
+    process: subprocess.Popen[bytes] | None,
+    log: Path,
     patience_s: float,
     console: Console,
 ) -> None:
     until = time.monotonic() + patience_s
     with console.status("The server loads its models and measures them ..."):
-        while not _is_ready(address):
-            if process.poll() is not None:
-                log = (out / "server.log").read_text("utf-8", "replace").strip()
-                last = log.splitlines()[-1] if log else "it said nothing"
-                raise DemoError(f"the server ended with {process.returncode}: {last}")
+        while _look(address) is not Found.READY:
+            if process is not None and process.poll() is not None:
+                raise DemoError(f"the server ended with {process.returncode}: {_last_words(log)}")
             if time.monotonic() > until:
-                process.terminate()
-                raise DemoError(f"the server was not ready in {patience_s:g} s: {out}/server.log")
+                if process is not None:
+                    process.terminate()
+                raise DemoError(
+                    f"the server was not ready in {patience_s:g} s; {log} may say why, and "
+                    "--patience-s waits longer"
+                )
             time.sleep(_POLL_S)
+
+
+def _last_words(log: Path) -> str:
+    """The last line of a server's log that speaks of an error, or else the last."""
+    lines = log.read_text("utf-8", "replace").split("\n")
+    said = [line for line in lines if line.strip()] or ["it said nothing"]
+    errors = [line for line in said if "error" in line.lower()]
+    return f"{(errors or said)[-1].strip()} ({log} has the rest)"
 
 
 def _sample(address: Address) -> bytes:

@@ -110,5 +110,5 @@ ConfidentShare: TypeAlias = Annotated[
     float | None, typer.Option("--confident-share", help="Stop at this share of settled pixels.")
 ]
 AsJson: TypeAlias = Annotated[
-    bool, typer.Option("--json", help="Print JSON on standard output instead of a table.")
+    bool, typer.Option("--json", help="JSON on standard output, for programs.")
 ]

@@ -122,7 +122,3 @@ def save_sheet(path: Path, picture: Image.Image, updates: list[Update]) -> None:
         return
     path.parent.mkdir(parents=True, exist_ok=True)
     painting.sheet(picture, updates).save(path, "PNG", optimize=True)
-
-
-def _say(update: Update) -> None:
-    options.say(describe(update))

@@ -24,7 +24,10 @@ _SUFFIXES = {Form.MASK: "png", Form.OVERLAY: "png", Form.NPY: "npy", Form.JSON: 
 def watch(
     context: typer.Context,
     source: Annotated[
-        str, typer.Argument(help="Folder, video file, or camera (its number or device file).")
+        str,
+        typer.Argument(
+            metavar="SOURCE", help="Folder, video file, or camera (its number or device file)."
+        ),
     ],
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="Folder for a file of each frame.")
@@ -49,15 +52,20 @@ def watch(
     """Follow a folder, a video file at its own speed, or a camera.
 
     While one frame is computed newer ones replace each other, so that the next is never stale. A
-    frame that fails is reported and passed over.
+    frame that fails is reported and passed over; the exit code is then 1 in the end.
     """
     budget = Budget(deadline_ms=deadline_ms, max_exit=max_exit)
-    served = 0
+    served = failed = 0
     with options.connection(context).open() as client:
         for frame, dropped in _frames(source, once=once, every=every):
-            served += _serve(client, frame, dropped, budget, model, out, form, as_json=as_json)
+            done = _serve(client, frame, dropped, budget, model, out, form, as_json=as_json)
+            served, failed = served + done, failed + (not done)
             if served == most:
-                return
+                break
+    if not served and not failed:
+        options.remark(f"{source}: found no images")
+    if failed:
+        raise typer.Exit(1)
 
 
 def _serve(
@@ -95,6 +103,8 @@ def _frames(source: str, *, once: bool, every: bool) -> Iterator[tuple[Frame, in
     if folder.is_dir():
         found = frames.in_folder(folder) if once else frames.appearing_in(folder)
         every = every or once
+    elif not folder.exists() and not frames.is_camera(source):
+        raise ImageError(f"{source}: found nothing, expected a folder, a video file or a camera")
     else:
         found = frames.of_video(source, paced=not every and not frames.is_camera(source))
     if every:
