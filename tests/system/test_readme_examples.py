@@ -1,0 +1,84 @@
+"""The README's examples of the client's use run as they stand, against a real server."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from client.client_fakes import real_server
+from model.model_fakes import save_tiny
+
+ROOT = Path(__file__).parents[2]
+USE = (ROOT / "README.md").read_text("utf-8").split("## Use it")[1].split("\n## ")[0]
+BLOCKS = dict(re.findall(r"```(python|js)\n(.*?)```", USE, flags=re.DOTALL))
+COMMANDS = re.findall(r"^    ((?:anytime|curl) (?:.*\\\n)*.*)$", USE, flags=re.MULTILINE)
+NODE = """
+import {{ readFileSync }} from "node:fs";
+const image = readFileSync("street.jpg");
+{code}
+"""
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+
+
+@pytest.fixture(scope="module")
+def url(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("weights")
+    save_tiny(folder, name="camvid-w18")
+    with real_server(folder) as address:
+        yield address
+
+
+@pytest.fixture
+def run(url, tmp_path):
+    """Runs a command in a folder with an image, the server's address in place of the usual."""
+    shutil.copy(ROOT / "client" / "web" / "samples" / "street-1.jpg", tmp_path / "street.jpg")
+    programs = str(Path(sys.executable).parent)
+    environment = os.environ | {
+        "ANYTIME_URL": url,
+        "PATH": os.pathsep.join([programs, os.environ["PATH"]]),
+    }
+
+    def do(*command):
+        done = subprocess.run(
+            [part.replace("http://127.0.0.1:8000", url) for part in command],
+            capture_output=True, text=True, timeout=100, check=False, cwd=tmp_path, env=environment,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    return do
+
+
+def test_the_python_example_prints_every_exit(run):
+    lines = run(sys.executable, "-c", BLOCKS["python"]).splitlines()
+    assert [line.split()[0] for line in lines] == ["1", "2", "3", "4"]
+    assert lines[0].endswith("(360, 480)")
+
+
+@pytest.mark.skipif(shutil.which("node") is None, reason="Node is not installed")
+def test_the_javascript_example_prints_json_lines(run):
+    printed = run("node", "--input-type=module", "-e", NODE.format(code=BLOCKS["js"]))
+    assert '"type":"final"' in printed.replace(" ", "")
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=lambda command: " ".join(command.split()[:2]))
+def test_the_shells_examples_work(run, command, tmp_path):
+    program = command.split()[0]
+    if shutil.which(program, path=f"{Path(sys.executable).parent}:{os.environ['PATH']}") is None:
+        pytest.skip(f"{program} is not installed")
+    # The tiny network needs less than the deadlines of the examples only on an idle machine.
+    run("sh", "-c", re.sub(r"(-ms|-Ms:) 80", r"\1 60000", command))
+    if "map.png" in command:
+        with Image.open(tmp_path / "map.png") as picture:
+            assert picture.size == (480, 360)
+
+
+def test_every_way_has_its_example():
+    assert [command.split()[0] for command in COMMANDS] == ["anytime", "anytime", "curl"]
+    assert set(BLOCKS) == {"python", "js"}
