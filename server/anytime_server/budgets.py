@@ -26,6 +26,7 @@ from anytime_protocol.errors import BudgetError
 from anytime_protocol.fields import Fields, JsonObject, describe
 
 DAY_S: Final = 86_400.0
+_DAY_MS: Final = DAY_S * 1e3
 """Length of a day's schedule in seconds."""
 
 _LIST_LIMIT: Final = 64
@@ -75,7 +76,7 @@ class ServerBudget:
         load_caps: in any order; of those that are on, the tightest counts.
         floors: `(urgency, exit)`: the load never caps this class below this exit.
         clock: what the schedule counts from.
-        schedule: `(at_s, limits)`, rising; each entry overrides the limits that it names, as in a
+        schedule: `(at_ms, limits)`, rising; each entry overrides the limits that it names, as in a
             client's schedule.
 
     Raises:
@@ -97,14 +98,14 @@ class ServerBudget:
             if exit_ < 1:
                 raise BudgetError(f"floors.{urgency}", describe(exit_), "an exit of at least 1")
         before = -1.0
-        for at_s, limits in self.schedule:
-            if not before < at_s < DAY_S:
+        for at_ms, limits in self.schedule:
+            if not before < at_ms < _DAY_MS:
                 raise BudgetError(
-                    "schedule.at_s", describe(at_s), f"more than {before:g} and less than a day"
+                    "schedule.at_ms", describe(at_ms), f"more than {before:g} and less than a day"
                 )
             if limits.schedule:
                 raise BudgetError("schedule", "a schedule in a schedule", "limits only")
-            before = at_s
+            before = at_ms
 
     @classmethod
     def from_json(cls, value: object) -> ServerBudget:
@@ -112,7 +113,7 @@ class ServerBudget:
 
         The limits stand at the top, as in a client's budget, beside `load_caps`
         (`[{"above_s", "below_s", "max_exit"}]`), `floors` (`{"0": 4}`), `clock` (`daily` or
-        `elapsed`) and `schedule` (`[{"at_s", ...limits}]`).
+        `elapsed`) and `schedule` (`[{"at_ms", ...limits}]`).
 
         Args:
             value: a JSON object as `json.loads` gives it.
@@ -144,7 +145,7 @@ class ServerBudget:
         if self.schedule:
             wire["clock"] = self.clock.value
             wire["schedule"] = [
-                {"at_s": at_s, **limits.to_json()} for at_s, limits in self.schedule
+                {"at_ms": at_ms, **limits.to_json()} for at_ms, limits in self.schedule
             ]
         return wire
 
@@ -157,7 +158,7 @@ class ServerBudget:
         if not self.schedule:
             return self.limits
         phase_s = self._phase_s(clock_s)
-        past = [limits for at_s, limits in self.schedule if at_s <= phase_s]
+        past = [limits for at_ms, limits in self.schedule if at_ms <= phase_s * 1e3]
         if self.clock is Clock.DAILY:  # what yesterday's entries left behind still holds
             past = [limits for _, limits in self.schedule] + past
         in_order = tuple((float(index), limits) for index, limits in enumerate(past))
@@ -166,11 +167,11 @@ class ServerBudget:
     def changes_in(self, clock_s: float) -> float:
         """Seconds from `clock_s` until other limits may hold; infinity if they never change."""
         phase_s = self._phase_s(clock_s)
-        coming = [at_s for at_s, _ in self.schedule if at_s > phase_s]
+        coming = [at_ms / 1e3 for at_ms, _ in self.schedule if at_ms > phase_s * 1e3]
         if coming:
             return coming[0] - phase_s
         daily = self.clock is Clock.DAILY and bool(self.schedule)
-        return DAY_S - phase_s + self.schedule[0][0] if daily else math.inf
+        return DAY_S - phase_s + self.schedule[0][0] / 1e3 if daily else math.inf
 
     def load_cap(self, engaged: tuple[bool, ...], urgency: int) -> float:
         """The deepest exit that the load leaves to a class; infinity where no cap is on.
@@ -298,12 +299,12 @@ def _read_schedule(reader: Fields) -> tuple[tuple[float, Budget], ...]:
     before = -1.0
     for index, item in enumerate(reader.items("schedule", _LIST_LIMIT)):
         path = f"budget.schedule[{index}]"
-        at_s = Fields(item, path, BudgetError).number("at_s", 0, DAY_S)
-        if at_s <= before:
-            raise BudgetError(f"{path}.at_s", describe(at_s), f"more than {before:g}")
-        limits = {name: limit for name, limit in _as_object(item).items() if name != "at_s"}
+        at_ms = Fields(item, path, BudgetError).number("at_ms", 0, _DAY_MS)
+        if at_ms <= before:
+            raise BudgetError(f"{path}.at_ms", describe(at_ms), f"more than {before:g}")
+        limits = {name: limit for name, limit in _as_object(item).items() if name != "at_ms"}
         if "schedule" in limits:
             raise BudgetError(f"{path}.schedule", "a schedule in a schedule", "limits only")
-        schedule.append((at_s, Budget.from_json(limits, path)))
-        before = at_s
+        schedule.append((at_ms, Budget.from_json(limits, path)))
+        before = at_ms
     return tuple(schedule)

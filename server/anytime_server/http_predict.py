@@ -19,7 +19,7 @@ from starlette.types import Receive, Scope, Send
 from anytime_protocol.budget import Budget
 from anytime_protocol.messages import Failed, Finished
 from anytime_protocol.vocabulary import Task
-from anytime_server import http_answers, http_streams
+from anytime_server import door, http_answers, http_streams
 from anytime_server.answering import Answering
 from anytime_server.http_access import require_token, service_of
 from anytime_server.http_call import Call, Form, read_body, read_call
@@ -99,7 +99,7 @@ _BODY: dict[str, Any] = {
 async def predict(request: Request, model: str) -> Response:
     """See `docs/PROTOCOL.md`, section HTTP."""
     service = service_of(request)
-    arrival_s = service.engine.clock()
+    arrival_s = door.arrival_s(request, service.engine.clock)
     served = service.check_model(model)
     service.check_open()
     call = read_call(request, served.info.task, service.settings)

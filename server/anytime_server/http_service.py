@@ -11,7 +11,6 @@ from typing import Any
 from fastapi import APIRouter, Depends, Request, Response
 from starlette.responses import JSONResponse, PlainTextResponse
 
-from anytime_protocol.errors import BudgetError
 from anytime_protocol.fields import Fields, JsonObject
 from anytime_server import asyncapi
 from anytime_server.budgets import ServerBudget
@@ -104,7 +103,7 @@ async def put_budget(request: Request) -> Response:
     service = service_of(request)
     service.check_loaded()
     fields = Fields(await read_json(request, service.settings))
-    budget = read_budget(fields.take("budget", "an object"))
+    budget = ServerBudget.from_json(fields.take("budget", "an object"))
     fields.end()
     service.engine.set_server_budget(budget)
     return JSONResponse(budget_status(service))
@@ -116,37 +115,10 @@ def budget_status(service: Service) -> JsonObject:
     budget = scheduler.server_budget
     queued = sum(ticket.first_s is None for ticket in engine.tickets.values())
     return {
-        "budget": write_budget(budget),
+        "budget": budget.to_json(),
         "effective": engine.server_limits().to_json(),
         "in_flight": len(engine.tickets),
         "queued": queued,
         "load_s": round(scheduler.load_s, 6),
         "slowdown": round(scheduler.costs.slow_down.mean, 4),
     }
-
-
-def read_budget(value: object) -> ServerBudget:
-    """The wire form, whose schedule counts in ms like a client's.
-
-    Raises:
-        BudgetError: malformed.
-    """
-    if isinstance(value, dict) and isinstance(value.get("schedule"), list):
-        entries = [_in_seconds(i, entry) for i, entry in enumerate(value["schedule"])]
-        value = value | {"schedule": entries}
-    return ServerBudget.from_json(value)
-
-
-def write_budget(budget: ServerBudget) -> JsonObject:
-    """The wire form; `read_budget` of it gives an equal budget."""
-    wire = budget.to_json()
-    for entry in wire.get("schedule", []):
-        entry["at_ms"] = entry.pop("at_s") * 1e3
-    return wire
-
-
-def _in_seconds(index: int, entry: object) -> object:
-    fields = Fields(entry, f"budget.schedule[{index}]", BudgetError)
-    at_ms = fields.number("at_ms", 0, 86_400_000)
-    rest = {name: limit for name, limit in dict(entry).items() if name != "at_ms"}  # type: ignore[call-overload]
-    return {"at_s": at_ms / 1e3} | rest

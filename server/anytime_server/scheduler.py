@@ -349,7 +349,7 @@ class Scheduler:
             text = f"exit 1 costs {gmacs:.3g} GMACs, the budget allows {allowed:.3g}"
             return Rejected(job.id, ErrorCode.BUDGET_TOO_SMALL, text, None)
         owed = self._owed(live, now)
-        late_s = now + owed.needs.mean_s - owed.due_s
+        late_s = now + owed.needs.mean_s - self._terms.outlook(live, now).expected_due_s
         if late_s > 0.0:
             text = f"exit 1 would be {late_s * 1e3:.1f} ms too late even on an idle server"
             return Rejected(job.id, ErrorCode.DEADLINE_EXCEEDED, text, None)

@@ -1,8 +1,9 @@
 """Running the application under uvicorn, and ending it gracefully.
 
-Decides what a signal does. On the first SIGTERM or Ctrl-C nothing more is admitted, running
-requests are answered with what they have, and only then are the sockets closed: uvicorn by itself
-would close websockets first. A second signal ends at once. Either way the exit status is 0.
+Decides what stands between uvicorn and the application, and what a signal does. On the first
+SIGTERM or Ctrl-C nothing more is admitted, running requests are answered with what they have, and
+only then are the sockets closed: uvicorn by itself would close websockets first. A second signal
+ends at once. Either way the exit status is 0.
 """
 
 from __future__ import annotations
@@ -14,8 +15,11 @@ from typing import Any, Final
 
 import uvicorn
 from fastapi import FastAPI
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
 from anytime_protocol.codec import FrameLimits
+from anytime_protocol.vocabulary import CloseCode
+from anytime_server.door import Door
 from anytime_server.executor import ExecutorStartError
 from anytime_server.service import Service
 from anytime_server.settings import Settings
@@ -26,24 +30,34 @@ _FLUSH_S: Final = 0.2
 """Between the last answer and the closing of sockets, so that writers can write it."""
 
 
+class Socket(WebSocketsSansIOProtocol):
+    """Uvicorn's websocket; a client that does not answer its pings hears our close code."""
+
+    def keepalive_timeout(self) -> None:
+        """See uvicorn, whose own close comes second and is not sent."""
+        if not (self.close_sent or self.transport.is_closing()):
+            self.conn.fail(CloseCode.TIMEOUT, "pings are not answered")
+        super().keepalive_timeout()
+
+
 def uvicorn_config(app: FastAPI, settings: Settings) -> uvicorn.Config:
     """Uvicorn's settings; what it logs goes to our log."""
     limits = settings.limits
+    service: Service = app.state.service
     frame_bytes = FrameLimits(limits.max_json_bytes, limits.max_payload_bytes).frame_bytes
     return uvicorn.Config(
-        app,
+        Door(app, service.engine.clock, settings.max_connections),
         host=settings.host,
         port=settings.port,
         log_config=None,
         log_level=settings.log_level,
         access_log=settings.log_level == "debug",
         server_header=False,
-        ws="websockets-sansio",
+        ws=Socket,
         ws_max_size=frame_bytes,
         ws_per_message_deflate=False,
         ws_ping_interval=settings.ping_interval_s,
         ws_ping_timeout=settings.ping_interval_s,
-        limit_concurrency=settings.max_connections,
         timeout_graceful_shutdown=max(round(settings.send_timeout_s), 1),
     )
 
@@ -58,6 +72,8 @@ class Server(uvicorn.Server):
 
     def __init__(self, config: uvicorn.Config, service: Service) -> None:
         super().__init__(config)
+        if isinstance(config.app, Door):
+            config.app.connections = lambda: len(self.server_state.connections)
         self.failure: ExecutorStartError | None = None
         self._service = service
         self._draining: asyncio.Task[None] | None = None

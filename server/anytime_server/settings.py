@@ -87,7 +87,19 @@ class Settings(BaseSettings):
         1.0, gt=0, description="Wait of a request without deadline before its stage is owed, in s."
     )
     sigmas: float = Field(
-        2.0, ge=0, le=10, description="Safety margin of predictions, in standard deviations."
+        2.0, ge=0, le=10, description="Safety margin of what is owed, in standard deviations."
+    )
+    depth_sigmas: float = Field(
+        1.0, ge=0, le=10, description="Safety margin of a stage beyond exit 1, in deviations."
+    )
+    reserve_sigmas: float = Field(
+        3.0, ge=0, le=10, description="Safety margin of encoding an answer, in deviations."
+    )
+    reserve_s: float = Field(
+        0.002, ge=0, le=10, description="Kept for the unmeasured way back of an answer, in seconds."
+    )
+    reaction_s: float = Field(
+        0.005, ge=0, le=10, description="Longest time to stop a running stage, in seconds."
     )
     hang_s: float = Field(
         10.0, gt=0, description="A stage that ignores a stop for so long is killed, in seconds."
@@ -129,5 +141,11 @@ class Settings(BaseSettings):
     def scheduling(self) -> SchedulerSettings:
         """What the scheduler is told."""
         return SchedulerSettings(
-            max_jobs=self.max_requests, sigmas=self.sigmas, patience_s=self.patience_s
+            max_jobs=self.max_requests,
+            sigmas=self.sigmas,
+            depth_sigmas=self.depth_sigmas,
+            reserve_sigmas=self.reserve_sigmas,
+            reserve_s=self.reserve_s,
+            reaction_s=self.reaction_s,
+            patience_s=self.patience_s,
         )

@@ -33,6 +33,8 @@ class SchedulerSettings:
             stage times that vary by 12 % got the deepest exit that fits in 93 % of its requests
             with a margin of 1, in 88 % with 2, always in time.
         reserve_sigmas: the same for encoding the answer, which nothing can stop half-way.
+        reserve_s: time that an answer takes beside its encoding, and that nobody measures: from one
+            process to the other, through sockets, to a client that has to read it.
         reaction_s: time from asking `should_stop` to a stopped executor, at most.
         patience_s: how long a request without a deadline waits before it is owed its next stage.
         drain_retry_s: what a client is told to wait when this server is going away.
@@ -42,6 +44,7 @@ class SchedulerSettings:
     sigmas: float = 2.0
     depth_sigmas: float = 1.0
     reserve_sigmas: float = 3.0
+    reserve_s: float = 0.0
     reaction_s: float = 0.005
     patience_s: float = 1.0
     drain_retry_s: float = 5.0
@@ -49,7 +52,14 @@ class SchedulerSettings:
     def __post_init__(self) -> None:
         if self.max_jobs < 1:
             raise SettingsError("max_jobs", str(self.max_jobs), "at least 1")
-        for name in ("sigmas", "depth_sigmas", "reserve_sigmas", "reaction_s", "drain_retry_s"):
+        for name in (
+            "sigmas",
+            "depth_sigmas",
+            "reserve_sigmas",
+            "reserve_s",
+            "reaction_s",
+            "drain_retry_s",
+        ):
             value = getattr(self, name)
             if not 0 <= value < math.inf:
                 raise SettingsError(name, str(value), "a finite number >= 0")
@@ -80,7 +90,8 @@ class Outlook(NamedTuple):
         limits: its effective budget.
         may_go_on: depth and multiply-adds allow its next stage.
         needs: time for its next stage, the decoding included if still due; zero after the last.
-        due_s: when a stage must have ended for its map to arrive by the deadline.
+        due_s: when a stage must have ended for its map to arrive by the deadline, margin included.
+        expected_due_s: the same as expected, which is enough for exit 1 on an idle machine.
         order_s: when its turn comes: `due_s`, or without a deadline the end of its patience.
         latest_start_s: when its next stage must have been started.
     """
@@ -89,6 +100,7 @@ class Outlook(NamedTuple):
     may_go_on: bool
     needs: Prediction
     due_s: float
+    expected_due_s: float
     order_s: float
     latest_start_s: float
 
@@ -221,11 +233,14 @@ class Terms:
         """Limits on the running stage, and when to give it up so that the last map is in time.
 
         Load caps do not count once a stage has begun: stopping it because the load has risen since
-        would only waste what it has cost. Stores nothing.
+        would only waste what it has cost. Stage 1 is given up only when its map can no longer be
+        expected in time, since nothing would be left to send. Stores nothing.
         """
         limits = self._limits_at(live, now, math.inf)
-        due_s = self._due_s(live, limits)
-        return limits, due_s - self._settings.reaction_s if live.made else due_s
+        if live.made:
+            due_s = self._due_s(live, limits, self._settings.reserve_sigmas)
+            return limits, due_s - self._settings.reaction_s
+        return limits, self._due_s(live, limits, 0.0)
 
     def lifted_s(self, live: LiveJob, now: float) -> float | None:
         """When the client's own schedule will allow the next stage, if that is soon enough."""
@@ -240,24 +255,28 @@ class Terms:
 
     def _outlook_under(self, live: LiveJob, limits: Limits) -> Outlook:
         needs = self.needs(live, live.ahead[0]) if live.ahead else Prediction(0.0, 0.0)
-        due_s = self._due_s(live, limits)
+        due_s = self._due_s(live, limits, self._settings.reserve_sigmas)
+        expected_due_s = self._due_s(live, limits, 0.0)
         patient_until_s = live.progress_s + self._settings.patience_s
         # Exit 1 is owed, so that its expected time must fit and no more; a later one needs its
-        # margin as well.
-        margin_s = needs.upper_s(self._settings.depth_sigmas) if live.made else needs.mean_s
+        # margins as well.
+        latest_start_s = expected_due_s - needs.mean_s
+        if live.made:
+            latest_start_s = due_s - needs.upper_s(self._settings.depth_sigmas)
         return Outlook(
             limits=limits,
             may_go_on=live.may_go_on(limits),
             needs=needs,
             due_s=due_s,
+            expected_due_s=expected_due_s,
             order_s=patient_until_s if due_s == math.inf else due_s,
-            latest_start_s=due_s - margin_s,
+            latest_start_s=latest_start_s,
         )
 
-    def _due_s(self, live: LiveJob, limits: Limits) -> float:
+    def _due_s(self, live: LiveJob, limits: Limits, sigmas: float) -> float:
         if limits.deadline_s == math.inf:
             return math.inf
-        return limits.deadline_s - self.way_back(live).upper_s(self._settings.reserve_sigmas)
+        return limits.deadline_s - self.way_back(live).upper_s(sigmas)
 
     def _load_cap(self, live: LiveJob) -> float:
         return self.budget.load_cap(self._engaged, live.job.urgency)
@@ -314,7 +333,8 @@ class Terms:
     def way_back(self, live: LiveJob) -> Prediction:
         """Time from an exit to the last byte of the answer."""
         encode = self._costs.encode(live.job.encoding, _pixels(live.job))
-        return Prediction(encode.mean_s + live.job.network_s, encode.sigma_s)
+        beside_s = live.job.network_s + self._settings.reserve_s
+        return Prediction(encode.mean_s + beside_s, encode.sigma_s)
 
 
 def _pixels(job: Job) -> int:

@@ -16,7 +16,7 @@ from anytime_server.budgets import DAY_S, Clock, LoadCap, ServerBudget, effectiv
 NIGHTLY = ServerBudget(
     limits=Budget(max_exit=4),
     clock=Clock.DAILY,
-    schedule=((8 * 3600.0, Budget(max_exit=2)), (20 * 3600.0, Budget(max_exit=3))),
+    schedule=((8 * 3.6e6, Budget(max_exit=2)), (20 * 3.6e6, Budget(max_exit=3))),
 )
 LIMITS = st.builds(
     Budget,
@@ -70,14 +70,14 @@ def test_a_daily_schedule_knows_its_next_change_even_past_midnight():
 
 
 def test_an_elapsed_schedule_counts_from_when_it_was_set_and_ends():
-    budget = ServerBudget(schedule=((10.0, Budget(max_exit=1)), (20.0, Budget(max_exit=3))))
+    budget = ServerBudget(schedule=((10e3, Budget(max_exit=1)), (20e3, Budget(max_exit=3))))
     assert [budget.at(s).max_exit for s in (0, 10, 19, 20, 1e6)] == [None, 1, 1, 3, 3]
     assert budget.changes_in(12.0) == 8.0
     assert budget.changes_in(20.0) == math.inf
 
 
 def test_a_schedule_never_loosens_the_standing_limits():
-    budget = ServerBudget(limits=Budget(max_exit=2), schedule=((10.0, Budget(max_exit=4)),))
+    budget = ServerBudget(limits=Budget(max_exit=2), schedule=((10e3, Budget(max_exit=4)),))
     assert budget.at(11.0).max_exit == 2
 
 
@@ -114,7 +114,7 @@ def test_the_wire_form_comes_back_equal():
         load_caps=(LoadCap(2.0, 1.0, 2),),
         floors=((0, 4), (1, 3)),
         clock=Clock.DAILY,
-        schedule=((0.0, Budget(max_exit=3)), (3600.0, Budget(compute_gmacs=20.0))),
+        schedule=((0.0, Budget(max_exit=3)), (3.6e6, Budget(compute_gmacs=20.0))),
     )
     assert ServerBudget.from_json(json.loads(json.dumps(budget.to_json()))) == budget
     assert ServerBudget.from_json({}) == ServerBudget()
@@ -134,10 +134,10 @@ def test_the_wire_form_comes_back_equal():
         ({"floors": {"8": 1}}, "floors.8"),
         ({"floors": {"1": 0}}, "floors.1"),
         ({"clock": "lunar"}, "clock"),
-        ({"schedule": [{"max_exit": 2}]}, "schedule[0].at_s"),
-        ({"schedule": [{"at_s": 5}, {"at_s": 5}]}, "schedule[1].at_s"),
-        ({"schedule": [{"at_s": 5, "max_exit": "2"}]}, "schedule[0].max_exit"),
-        ({"schedule": [{"at_s": 5, "schedule": []}]}, "schedule"),
+        ({"schedule": [{"max_exit": 2}]}, "schedule[0].at_ms"),
+        ({"schedule": [{"at_ms": 5}, {"at_ms": 5}]}, "schedule[1].at_ms"),
+        ({"schedule": [{"at_ms": 5, "max_exit": "2"}]}, "schedule[0].max_exit"),
+        ({"schedule": [{"at_ms": 5, "schedule": []}]}, "schedule"),
     ],
 )
 def test_a_nonsense_budget_is_refused_with_the_field_named(wire, field):

@@ -8,7 +8,6 @@ import pytest
 from anytime_protocol.problems import Problem
 from anytime_protocol.vocabulary import ErrorCode
 from anytime_server.budgets import ServerBudget
-from anytime_server.http_service import read_budget, write_budget
 from server.server_fakes import FakeExecutor, picture_file
 
 URL = "/v1/models/street/predict"
@@ -158,10 +157,10 @@ async def test_a_malformed_budget_of_the_operator_is_refused(live, budget):
 
 def test_a_server_budgets_times_are_ms_on_the_wire():
     wire = {"clock": "daily", "max_exit": 4, "schedule": [{"at_ms": 1500.0, "max_exit": 2}]}
-    budget = read_budget(wire)
-    assert budget.schedule[0][0] == 1.5
-    assert read_budget(write_budget(budget)) == budget
-    assert write_budget(ServerBudget()) == {}
+    budget = ServerBudget.from_json(wire)
+    assert budget.at(1.4).max_exit == 2  # yesterday's entry
+    assert budget.changes_in(1.0) == 0.5
+    assert budget.to_json() == wire
 
 
 async def test_tokens_guard_everything_but_health(serve):

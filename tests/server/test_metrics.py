@@ -1,13 +1,18 @@
 """Names and types of the metrics, and the log's two forms."""
 
+import asyncio
 import json
 import logging
+import shutil
+import subprocess
 
+import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from anytime_protocol.vocabulary import ErrorCode
 from anytime_server.logs import JsonFormatter
 from anytime_server.metrics import Metrics
+from server.server_fakes import picture_file
 
 
 def families():
@@ -47,3 +52,21 @@ def test_a_log_line_can_be_json():
     except ValueError as error:
         record.exc_info = (type(error), error, error.__traceback__)
     assert "why" in json.loads(JsonFormatter().format(record))["exception"]
+
+
+@pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool is not installed")
+async def test_promtool_finds_nothing_to_say_about_the_metrics(live):
+    image = picture_file()
+    lines = {"Content-Type": "image/jpeg"}
+    url = "/v1/models/street/predict"
+    assert (await live.http.post(url, content=image, headers=lines)).status_code == 200
+    assert (await live.http.post(url, content=b"x", headers=lines)).status_code == 422
+    text = (await live.http.get("/metrics")).content
+    checked = await asyncio.to_thread(
+        subprocess.run,
+        ["promtool", "check", "metrics"],
+        input=text,
+        capture_output=True,
+        check=False,
+    )
+    assert (checked.returncode, checked.stdout, checked.stderr) == (0, b"", b"")
