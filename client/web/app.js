@@ -323,19 +323,24 @@ $("file").addEventListener("change", (event) => {
 
 const stage = $("stage");
 stage.classList.add("empty");
+// Anywhere on the page: a file that is dropped beside the stage would else replace the page.
 for (const name of ["dragenter", "dragover"]) {
-  stage.addEventListener(name, (event) => {
+  document.addEventListener(name, (event) => {
     event.preventDefault();
     stage.classList.add("over");
   });
 }
-stage.addEventListener("dragleave", (event) => {
-  if (!stage.contains(event.relatedTarget)) stage.classList.remove("over");
+document.addEventListener("dragleave", (event) => {
+  if (event.relatedTarget === null) stage.classList.remove("over");
 });
-stage.addEventListener("drop", (event) => {
+document.addEventListener("drop", (event) => {
   event.preventDefault();
   stage.classList.remove("over");
   const [file] = event.dataTransfer.files;
+  if (file) choosePicture(file, file.name);
+});
+document.addEventListener("paste", (event) => {
+  const [file] = event.clipboardData.files;
   if (file) choosePicture(file, file.name);
 });
 

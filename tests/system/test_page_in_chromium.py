@@ -149,18 +149,32 @@ def test_an_uploaded_file_is_sent_and_shown(page, url, tmp_path):
     expect(page.locator("#status")).to_contain_text("all exits done")
 
 
-def test_a_dropped_file_is_sent_and_what_is_no_image_is_refused(page, url):
+def png(height, width):
     out = io.BytesIO()
-    Image.fromarray(random_pixels(60, 80)).save(out, "PNG")
+    Image.fromarray(random_pixels(height, width)).save(out, "PNG")
+    return list(out.getvalue())
+
+
+def test_a_dropped_file_is_sent_and_what_is_no_image_is_refused(page, url):
     open_page(page, url)
-    _drop(page, "dropped.png", "image/png", list(out.getvalue()))
+    _drop(page, "#stage", "dropped.png", "image/png", png(60, 80))
     expect(page.locator("#canvas")).to_have_attribute("aria-label", _matches("the map of exit 4"))
     expect(page.locator("#canvas")).to_have_attribute("width", "640")
     expect(page.locator("#status")).to_contain_text("all exits done")
-    _drop(page, "notes.txt", "text/plain", [1, 2, 3])
+    _drop(page, "#stage", "notes.txt", "text/plain", [1, 2, 3])
     expect(page.locator("#status")).to_have_text(
         "notes.txt is not an image that this browser can show."
     )
+
+
+def test_a_file_may_be_dropped_beside_the_stage_or_pasted(page, url):
+    open_page(page, url)
+    _drop(page, "footer", "beside.png", "image/png", png(60, 80))
+    expect(page.locator("#canvas")).to_have_attribute("aria-label", _matches("beside.png with"))
+    script = """(transfer) => document.body.dispatchEvent(
+        new ClipboardEvent("paste", { clipboardData: transfer, bubbles: true }))"""
+    page.evaluate(script, _transfer(page, "pasted.png", "image/png", png(64, 80)))
+    expect(page.locator("#canvas")).to_have_attribute("aria-label", _matches("pasted.png with"))
 
 
 def test_a_slider_changes_the_budget_while_the_server_computes(page, url, large):
@@ -329,8 +343,8 @@ def test_the_pages_deltas_are_the_protocols(page, url, base, new):
         page.evaluate(script, [list(base), list(change + b"x")])
 
 
-def _drop(page, name, kind, data):
-    transfer = page.evaluate_handle(
+def _transfer(page, name, kind, data):
+    return page.evaluate_handle(
         """([name, type, data]) => {
           const transfer = new DataTransfer();
           transfer.items.add(new File([Uint8Array.from(data)], name, { type }));
@@ -338,8 +352,12 @@ def _drop(page, name, kind, data):
         }""",
         [name, kind, data],
     )
+
+
+def _drop(page, where, name, kind, data):
+    transfer = _transfer(page, name, kind, data)
     for event in ("dragenter", "dragover", "drop"):
-        page.dispatch_event("#stage", event, {"dataTransfer": transfer})
+        page.dispatch_event(where, event, {"dataTransfer": transfer})
 
 
 def _matches(text):
