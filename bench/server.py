@@ -6,8 +6,12 @@ Starts `anytime-server serve` on a free port and asks it over real sockets. Four
   interleaved so that both meet the same disturbances;
 * cancel: from sending a cancel to the final message, which is sent only when the executor is idle;
 * ping: round trip of a websocket ping while other connections keep the executor busy;
-* deadline: deadlines drawn between exit 1's time and twice exit 4's; how many answers come inside,
-  and how often the exit is the deepest whose median time fits.
+* deadline: deadlines drawn between exit 1's time and twice exit 4's; how many requests get a map
+  inside (a refusal counts as a miss, however early it comes; the clock is the client's), and how
+  often the exit is the deepest whose median time fits.
+
+With `--against ENGINE` a second server runs that engine, and the two are asked in turn for exit 1
+and for the last exit: what an engine brings to clients.
 
 Where there are no weights a network of random ones is served, unmasked.
 """
@@ -49,6 +53,12 @@ ROOT = Path(__file__).parents[1]
 def percentile(values, share):
     """The value that `share` of the values do not exceed."""
     return sorted(values)[min(int(share * len(values)), len(values) - 1)]
+
+
+def spread(values):
+    """Median, with the quartiles around it."""
+    low, middle, high = statistics.quantiles(values, n=4)
+    return [middle, low, high]
 
 
 def random_weights(folder, preset):
@@ -141,25 +151,20 @@ def measure_overhead(ask, engine, card, image, rounds):
     for _ in range(3):
         time_bare(engine, card, pixels)
         ask()
-    bares, totals, ratios, parts = [], [], [], []
+    bares, totals, parts = [], [], []
     for _ in range(rounds):
-        before = time_bare(engine, card, pixels)
+        bares.append(time_bare(engine, card, pixels))
         _, headers, total = ask()
-        bares.append(before)
         totals.append(total)
-        timing = parse_timing(headers["Server-Timing"])
-        parts.append(timing)
-        ratios.append(total / before)
-    median = {k: statistics.median(p[k] for p in parts) for k in parts[0]}
-    inside = [t - p["compute"] for t, p in zip(totals, parts, strict=True)]
-    shares = [t / p["compute"] - 1 for t, p in zip(totals, parts, strict=True)]
+        parts.append(parse_timing(headers["Server-Timing"]))
+    names = ("queue", "decode", "compute", "encode")
+    other = [t - sum(p[n] for n in names) for t, p in zip(totals, parts, strict=True)]
     return {
-        "bare_ms": statistics.median(bares),
-        "total_ms": statistics.median(totals),
-        "overhead": statistics.median(ratios) - 1,
-        "beside_compute_ms": statistics.median(inside),
-        "beside_compute": statistics.median(shares),
-        **{f"{name}_ms": value for name, value in median.items() if name != "total"},
+        "bare_ms": spread(bares),
+        "total_ms": spread(totals),
+        "overhead": spread([total / bare - 1 for total, bare in zip(totals, bares, strict=True)]),
+        **{f"{name}_ms": spread([p[name] for p in parts]) for name in names},
+        "other_ms": spread(other),
     }
 
 
@@ -267,7 +272,7 @@ async def measure_ping(port, model, image, connections, seconds):
 
 def measure_deadlines(ask, rounds):
     """Depth by deadline; the time of each exit is measured between the deadlines, not before."""
-    times = {k: [ask(max_exit=k)[2] for _ in range(5)] for k in range(1, 5)}
+    times = {k: [ask(max_exit=k)[2] for _ in range(15)] for k in range(1, 5)}
     first, last = (statistics.median(times[k]) for k in (1, 4))
     answers = []
     for number in range(rounds):
@@ -279,19 +284,46 @@ def measure_deadlines(ask, rounds):
             k = number // 4 % 4 + 1
             times[k].append(ask(max_exit=k)[2])
     medians = {k: statistics.median(times[k]) for k in times}
-    inside = deepest = 0
-    for deadline_ms, _, exit_, elapsed_ms in answers:
+    inside = late = deepest = 0
+    for deadline_ms, status, exit_, elapsed_ms in answers:
         fits = max((k for k, ms in medians.items() if ms <= deadline_ms), default=1)
-        inside += elapsed_ms <= deadline_ms
+        late += elapsed_ms > deadline_ms
+        inside += status == 200 and elapsed_ms <= deadline_ms
         deepest += exit_ >= fits
     return {
         "answers": rounds,
         "inside": inside / rounds,
         "deepest": deepest / rounds,
+        "late": late / rounds,
+        "late_by_ms": [round(ms - due, 1) for due, _, _, ms in answers if ms > due],
         "none": sum(status != 200 for _, status, _, _ in answers) / rounds,
         "problems": ask.problems[:3],
         "exit_ms": [round(medians[k], 1) for k in sorted(medians)],
     }
+
+
+def measure_engines(asks, rounds):
+    """Times of exit 1 and of the last exit through several servers, asked in turn.
+
+    Args:
+        asks: an `Asker` for each server, by its engine; ratios are to the first.
+        rounds: answers of each kind from each.
+    """
+    found = {}
+    for name, max_exit in (("exit 1", 1), ("last exit", None)):
+        times = {engine: [] for engine in asks}
+        for number in range(rounds + 3):
+            for engine, ask in asks.items():
+                elapsed_ms = ask(max_exit=max_exit)[2]
+                if number >= 3:
+                    times[engine].append(elapsed_ms)
+        first = next(iter(times.values()))
+        for engine, values in times.items():
+            found[f"{name}, {engine}, ms"] = spread(values)
+            if values is not first:
+                ratios = [mine / best for mine, best in zip(values, first, strict=True)]
+                found[f"{name}, {engine}, ratio"] = spread(ratios)
+    return found
 
 
 TARGETS = [
@@ -303,16 +335,26 @@ TARGETS = [
 ]
 
 
+def written(value):
+    """A figure; a spread as `median [quartile, quartile]`."""
+    match value:
+        case float():
+            return f"{value:.3g}"
+        case [float(middle), float(low), float(high)]:
+            return f"{middle:.3g} [{low:.3g}, {high:.3g}]"
+    return str(value)
+
+
 def report(results, host):
     """Print the figures, and each target with its verdict."""
     print(f"# {host}")
     for name, values in results.items():
-        words = [f"{k} {v:.3g}" if isinstance(v, float) else f"{k} {v}" for k, v in values.items()]
-        print(f"{name:>9}: {', '.join(words)}")
+        print(f"{name}: {'; '.join(f'{k} {written(v)}' for k, v in values.items())}")
     print()
     for part, name, sign, target in TARGETS:
         if part in results:
             value = results[part][name]
+            value = value[0] if isinstance(value, list) else value
             good = value <= target if sign == "<=" else value >= target
             verdict = "yes" if good else "NO"
             print(f"{part} {name}: {value:.3g} (to reach: {sign} {target:g}) {verdict}")
@@ -326,7 +368,8 @@ def arguments():
     parser.add_argument("--model", help="default: the first segmentation model")
     parser.add_argument("--preset", default="w18", help="of the random weights")
     parser.add_argument("--size", default="360x480", help="HEIGHTxWIDTH, px")
-    parser.add_argument("--engine", default="auto", help="auto, torch or native")
+    parser.add_argument("--engine", default="auto", help="auto, native, torch or openvino")
+    parser.add_argument("--against", help="an engine to compare with, in a server of its own")
     parser.add_argument("--rounds", type=int, default=60, help="of each measurement")
     parser.add_argument("--only", default="overhead,cancel,ping,deadline", help="which to measure")
     parser.add_argument("--json", action="store_true", help="print JSON")
@@ -353,9 +396,12 @@ def main():
             ask = Asker(port, model, image)
             results = {}
             only = given.only.split(",")
-            results["overhead"] = measure_overhead(ask, engine, cards[model], image, given.rounds)
+            if "overhead" in only:
+                results["overhead"] = measure_overhead(
+                    ask, engine, cards[model], image, given.rounds
+                )
             if "cancel" in only:
-                longest = results["overhead"]["total_ms"]
+                longest = statistics.median(ask()[2] for _ in range(5))
                 results["cancel"] = asyncio.run(
                     measure_cancel(port, model, image, longest, 3 * given.rounds)
                 )
@@ -364,6 +410,14 @@ def main():
             if "deadline" in only:
                 ask = Asker(port, model, image)  # the first connection has timed out meanwhile
                 results["deadline"] = measure_deadlines(ask, 4 * given.rounds)
+            if given.against:
+                other = ["--engine", given.against]
+                with server(weights, model, given.size, other) as second:
+                    asks = {
+                        engine.name: Asker(port, model, image),
+                        given.against: Asker(second, model, image),
+                    }
+                    results["engines"] = measure_engines(asks, given.rounds)
     if given.json:
         print(json.dumps({"host": host, **results}, indent=2))
     else:
