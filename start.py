@@ -166,15 +166,19 @@ class Machine:
                 lines.put(None)
 
             threading.Thread(target=read, daemon=True).start()
-            while True:
-                try:
-                    line = lines.get(timeout=1.0)
-                except queue.Empty:
-                    hear(None)
-                    continue
-                if line is None:
-                    return process.wait()
-                hear(line)
+            try:
+                while True:
+                    try:
+                        line = lines.get(timeout=1.0)
+                    except queue.Empty:
+                        hear(None)
+                        continue
+                    if line is None:
+                        return process.wait()
+                    hear(line)
+            except BaseException:
+                process.terminate()
+                raise
 
     def become(self, command: Sequence[str | Path]) -> int:
         """Runs the command that everything was for, which has the terminal and Ctrl-C to itself."""

@@ -5,6 +5,7 @@ import importlib.util
 import io
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -218,6 +219,19 @@ def test_an_old_python_is_told_so_instead_of_a_traceback():
     assert done.returncode == 1
     assert done.stderr.startswith("start.py: found Python 3.6.9")
     assert "Traceback" not in done.stderr
+
+
+def test_a_process_that_is_watched_ends_with_its_watcher():
+    code = "import time; print('begun', flush=True); time.sleep(60)"
+    began = time.monotonic()
+
+    def hear(line):
+        if line is not None:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        start.Machine().watch([sys.executable, "-c", code], hear)
+    assert time.monotonic() - began < 30
 
 
 def test_watching_a_process_gives_its_lines_and_its_status():
