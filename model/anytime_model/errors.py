@@ -8,6 +8,8 @@ AnytimeModelError
 ├── FinishedError          an exit was asked for after the last one
 ├── CheckpointError        a weights file or manifest that cannot be used
 ├── DataError              a data set that is not laid out as its loader expects
+├── BuildError             (in kernels/build) kernels that cannot be compiled
+├── KernelError            (in kernels/library) kernels that cannot be used or refused something
 └── TrainingStoppedError   (in training/stopping) a training that ended early and can resume
 """
 

@@ -7,7 +7,9 @@ import torch
 
 from anytime_model.checkpoint import Checkpoint
 from anytime_model.engines.native import NativeEngine
-from anytime_model.kernels.library import KernelError, load
+from anytime_model.engines.native_lowering import lower
+from anytime_model.kernels.handles import ModelHandle, PlanHandle
+from anytime_model.kernels.library import KernelError, Op, Slot, load
 from model.model_fakes import random_image, tiny_card, tiny_network
 
 TOLERANCE = 1e-4
@@ -36,6 +38,32 @@ def smooth_pixels(height, width, seed=0):
     """An (H, W, 3) uint8 image whose map varies: parts of it are sure and parts are not."""
     values = random_image(1, height, width, seed)[0].permute(1, 2, 0).numpy()
     return (110 + 55 * values).clip(0, 255).astype(np.uint8)
+
+
+def plan_maker(isa=None, **changes):
+    """Plans of a tiny program, each with what a function changes of its slots and operations."""
+    program = lower(tiny_checkpoint(**changes).network)
+    library = load()
+    model = ModelHandle(library, isa or library.isas[-1])
+    for conv in program.convs:
+        model.add_conv(conv.weights, conv.stride)
+    for norm in program.norms:
+        model.add_norm(norm.bias, norm.shift, norm.window)
+
+    def make(change=lambda slots, ops: None, size=(64, 96)):
+        slots = [Slot(b.level, b.channels, b.floats, b.place) for b in program.buffers]
+        ops = []
+        for o in program.operations:
+            op = Op(o.kind, o.where, o.conv, o.norm, o.relu, o.keep, o.out, o.first, o.residual)
+            op.pool, op.together, op.banded = o.pool, o.together, o.banded
+            op.inputs = len(o.sources)
+            for i, source in enumerate(o.sources):
+                op.sources[i] = source
+            ops.append(op)
+        change(slots, ops)
+        return PlanHandle(model, size, slots, ops, program.ends)
+
+    return make
 
 
 @dataclass(frozen=True)

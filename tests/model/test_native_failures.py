@@ -14,12 +14,13 @@ from anytime_model.engines.native_lowering import lower
 from anytime_model.engines.torch_engine import TorchEngine
 from anytime_model.errors import ConfigError, ImageError
 from anytime_model.kernels import build, library
-from anytime_model.kernels.handles import ModelHandle, PlanHandle, RunHandle, decode_labels
-from anytime_model.kernels.library import KernelError, Kind, NotBuiltError, Op, Place, Slot
+from anytime_model.kernels.handles import RunHandle, decode_labels
+from anytime_model.kernels.library import KernelError, Kind, NotBuiltError, Place
 from model.engine_fakes import (
     assert_agrees,
     native,
     native_isas,
+    plan_maker,
     run,
     smooth_pixels,
     tiny_checkpoint,
@@ -258,27 +259,7 @@ assert len(run(engine, random_pixels(64, 96))) == 4
 @pytest.fixture
 def plan_of():
     """Make a plan from a tiny program with one thing changed."""
-    program = lower(tiny_checkpoint().network)
-    loaded = library.load()
-    model = ModelHandle(loaded, loaded.isas[-1])
-    for conv in program.convs:
-        model.add_conv(conv.weights, conv.stride)
-    for norm in program.norms:
-        model.add_norm(norm.bias, norm.shift, norm.window)
-
-    def make(change=lambda slots, ops: None, size=(64, 96)):
-        slots = [Slot(b.level, b.channels, b.floats, b.place) for b in program.buffers]
-        ops = []
-        for o in program.operations:
-            op = Op(o.kind, o.where, o.conv, o.norm, o.relu, o.keep, o.out, o.first, o.residual)
-            op.pool, op.together, op.inputs = o.pool, o.together, len(o.sources)
-            for i, source in enumerate(o.sources):
-                op.sources[i] = source
-            ops.append(op)
-        change(slots, ops)
-        return PlanHandle(model, size, slots, ops, program.ends)
-
-    return make
+    return plan_maker()
 
 
 @built
@@ -331,7 +312,18 @@ def test_slots_that_do_not_fit_their_operations_are_refused(plan_of):
 def test_any_single_change_to_a_program_is_refused_or_harmless(plan_of):
     """A fuzz of the checks: whatever passes them must also run without harm."""
     rng = np.random.default_rng(0)
-    fields = ["kind", "where", "conv", "norm", "keep", "out", "first", "residual", "together"]
+    fields = [
+        "kind",
+        "where",
+        "conv",
+        "norm",
+        "keep",
+        "out",
+        "first",
+        "residual",
+        "together",
+        "banded",
+    ]
     refused = 0
     for _ in range(300):
 

@@ -129,8 +129,7 @@ class NativeEngine:
 
     def _begin(self, size: tuple[int, int], put: Callable[[RunHandle], None]) -> "NativeRun":
         height, width = size
-        plan = self._plans.get(height + -height % STRIDE, width + -width % STRIDE)
-        handle = plan.take_run()
+        plan, handle = self._plans.take_run(height + -height % STRIDE, width + -width % STRIDE)
         put(handle)
         return NativeRun(self, plan, handle, size)
 

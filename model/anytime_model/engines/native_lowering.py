@@ -61,18 +61,24 @@ class _Lowering:
     def __init__(self, network: AnytimeNetwork, image_channels: int) -> None:
         self.program = Program()
         self.free: dict[tuple[int, int, bool, Place], list[Buffer]] = {}
+        self.scratch = Place.SCRATCH
         image = self.buffer(IMAGE_LEVEL, image_channels, place=Place.RUN)
         self.map = self.buffer(MAP_LEVEL, network.config.outputs, floats=True, place=Place.RUN)
         features = [image]
         for stage, exit_ in zip(network.stages, network.exits, strict=True):
             match stage:
                 case FirstStage():
+                    self.scratch = Place.WINDOW
                     features = [self.first_stage(stage, features[0])]
+                    self.scratch = Place.SCRATCH
                 case Stage():
                     features = self.stage(stage, features)
                 case _:
                     raise TypeError(f"a stage of type {type(stage).__name__} has no lowering")
+            end = len(self.program.operations)
             self.exit(exit_, features)
+            if isinstance(stage, FirstStage):
+                self.in_bands(end)
             self.program.ends.append(len(self.program.operations))
 
     # Buffers and weights
@@ -83,8 +89,9 @@ class _Lowering:
         channels: int,
         *,
         floats: bool = False,
-        place: Place = Place.SCRATCH,
+        place: Place | None = None,
     ) -> Buffer:
+        place = self.scratch if place is None else place
         unused = self.free.get((level, channels, floats, place))
         if unused:
             return unused.pop()
@@ -109,6 +116,19 @@ class _Lowering:
             last -= 1
         for i in range(first, last):
             operations[i] = replace(operations[i], together=True)
+
+    def in_bands(self, end: int) -> None:
+        """All operations up to `end`, and those together with it, are done in bands of rows.
+
+        What lies between them goes through windows.
+        """
+        operations = self.program.operations
+        for i in range(len(operations)):
+            if operations[i].together:
+                continue
+            if i >= end:
+                break
+            operations[i] = replace(operations[i], banded=True)
 
     def weights(self, weights: Tensor, stride: int = 1) -> int:
         self.program.convs.append(ConvWeights(_array(weights), stride))
@@ -166,24 +186,33 @@ class _Lowering:
         self.emit(Kind.MIX, out, where, sources=tuple(term.slot for term in terms), relu=relu)
 
     def first_stage(self, stage: FirstStage, x: Buffer) -> Buffer:
-        for layer in stage.stem:
-            before, x = x, self.layer(_conv_norm(layer), x)
-            self.release(before)
+        """The stem and the bottlenecks.
+
+        A 3x3 convolution is done together with the 1x1 ones that follow, so that the wide features,
+        which outgrow the caches, pass through them once.
+        """
         blocks = [_bottleneck(block) for block in stage.blocks]
-        narrow = self.layer(blocks[0].conv1, x)
+        *stem, last = [_conv_norm(layer) for layer in stage.stem]
+        for layer in stem:
+            before, x = x, self.layer(layer, x)
+            self.release(before)
+        with self.together():
+            before, x = x, self.layer(last, x)
+            narrow = self.layer(blocks[0].conv1, x)
+        self.release(before)
         wide = self.buffer(x.level, blocks[0].conv3.conv.out_channels, place=Place.RUN)
         for i, block in enumerate(blocks):
-            middle = self.layer(block.conv2, narrow)
-            self.release(narrow)
-            # All 1x1: the wide features, which outgrow the caches, pass through them once.
+            middle = self.buffer(x.level, narrow.channels, place=Place.LOCAL)
+            before = narrow
             with self.together():
+                self.layer(block.conv2, narrow, out=middle)
                 if isinstance(block.shortcut, ConvNorm):
                     self.layer(block.shortcut, x, out=wide)
-                    self.release(x)
                 self.layer(block.conv3, middle, out=wide, residual=wide, relu=True)
                 if i + 1 < len(blocks):
                     narrow = self.layer(blocks[i + 1].conv1, wide)
-            self.release(middle)
+            self.release(middle, before)
+        self.release(x)
         return wide
 
     def stage(self, stage: Stage, features: Sequence[Buffer]) -> list[Buffer]:

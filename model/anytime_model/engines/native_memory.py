@@ -86,8 +86,8 @@ class Plans:
         """Of all plans."""
         return sum(plan.bytes for plan in self._plans.values())
 
-    def get(self, height: int, width: int) -> Plan:
-        """The plan for a padded size, with room for one more run.
+    def take_run(self, height: int, width: int) -> tuple[Plan, RunHandle]:
+        """The plan for a padded size, and buffers for an image.
 
         Raises:
             ImageError: the size needs more memory than there may be or is.
@@ -97,10 +97,10 @@ class Plans:
             if plan is None:
                 plan = self._new(height, width)
             self._make_room(plan.next_run_bytes + plan.bytes, (height, width))
+            self._plans[height, width] = plan
+            return plan, plan.take_run()
         except OutOfMemoryError as e:
             raise ImageError(_too_large(height, width, f"{e}")) from e
-        self._plans[height, width] = plan
-        return plan
 
     def _new(self, height: int, width: int) -> Plan:
         if max(height, width) > MOST_SIDE:
@@ -110,14 +110,14 @@ class Plans:
         return Plan(PlanHandle(self._model, size, self._slots, self._ops, self._ends))
 
     def _estimate(self, height: int, width: int) -> int:
-        """Bytes of a plan with one run, before it is made; exact but for the masks' lists."""
+        """Bytes of a plan with one run, before it is made; exact but for lists and windows."""
         return sum(
             ((height >> b.level) + 2)
             * ((width >> b.level) + 2)
             * b.channels
             * (4 if b.floats else self._element_bytes)
             for b in self._buffers
-            if b.place != Place.LOCAL
+            if b.place not in {Place.LOCAL, Place.WINDOW}
         )
 
     def _make_room(self, wanted: int, size: tuple[int, int]) -> None:
@@ -153,6 +153,7 @@ def _op(operation: Operation) -> Op:
         operation.residual,
         operation.pool,
         operation.together,
+        operation.banded,
         len(sources),
         (c_int32 * TERMS)(*sources, *[-1] * (TERMS - len(sources))),
     )

@@ -42,7 +42,8 @@ class Buffer:
 
     Attributes:
         floats: float32 whatever the engine computes in.
-        place: with the size's plan, with the image's run, or only within steps done together.
+        place: with the size's plan, with the image's run, or only within steps done together or
+            in bands of rows.
     """
 
     slot: int
@@ -68,6 +69,7 @@ class Operation:
     residual: int = -1
     pool: bool = False
     together: bool = False
+    banded: bool = False
 
 
 @dataclass(slots=True)

@@ -21,6 +21,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+from anytime_model.errors import AnytimeModelError
+
 SOURCES = Path(__file__).parent / "native"
 LIBRARY = "libanytime_kernels.so"
 COMMON_FLAGS = (
@@ -47,7 +49,7 @@ X86_DEFINES = ("-DANYTIME_AVX2", "-DANYTIME_AVX512", "-DANYTIME_AVX512_BF16")
 SANITIZE_FLAGS = ("-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-O1", "-g")
 
 
-class BuildError(Exception):
+class BuildError(AnytimeModelError):
     """The kernels could not be compiled.
 
     Attributes:

@@ -17,9 +17,10 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from anytime_model.errors import AnytimeModelError
 from anytime_model.kernels.build import Recipe, library_path
 
-ABI = 1
+ABI = 2
 STAGES = 4
 TERMS = 4
 OUT_OF_MEMORY = -2
@@ -28,7 +29,7 @@ Floats = NDArray[np.float32]
 Bytes = NDArray[np.uint8]
 
 
-class KernelError(Exception):
+class KernelError(AnytimeModelError):
     """Root of what goes wrong in the native kernels."""
 
 
@@ -56,11 +57,15 @@ class Where(IntEnum):
 
 
 class Place(IntEnum):
-    """Where a slot lives: with the plan, with the run, or only within operations done together."""
+    """Where a slot lives: with the plan, with the run, or only within operations done together.
+
+    A WINDOW holds some rows at a time of what only operations done in bands of rows know.
+    """
 
     SCRATCH = 0
     RUN = 1
     LOCAL = 2
+    WINDOW = 3
 
 
 class Measure(IntEnum):
@@ -85,7 +90,7 @@ class Op(ctypes.Structure):
             (name, c_int32)
             for name in (
                 *("kind", "where", "conv", "norm", "relu", "keep"),
-                *("out", "first", "residual", "pool", "together", "inputs"),
+                *("out", "first", "residual", "pool", "together", "banded", "inputs"),
             )
         ),
         ("sources", c_int32 * TERMS),

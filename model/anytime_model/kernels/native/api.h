@@ -16,7 +16,7 @@
 extern "C" {
 #endif
 
-#define ANYTIME_ABI 1
+#define ANYTIME_ABI 2
 
 #pragma GCC visibility push(default)
 
@@ -35,8 +35,14 @@ typedef enum { ANYTIME_CONV = 0, ANYTIME_FILL = 1, ANYTIME_MIX = 2 } AnytimeKind
 typedef enum { ANYTIME_ACTIVE = 0, ANYTIME_NEEDED = 1 } AnytimeWhere;
 
 /* Where a slot lives. SCRATCH: with the plan. RUN: with the run, between stages too. LOCAL: only
- * while operations are done together, for the few sites that they are at. */
-typedef enum { ANYTIME_SCRATCH = 0, ANYTIME_RUN = 1, ANYTIME_LOCAL = 2 } AnytimePlace;
+ * while operations are done together, for the few sites that they are at. WINDOW: only while
+ * operations are done in bands, and only some rows of it at a time. */
+typedef enum {
+  ANYTIME_SCRATCH = 0,
+  ANYTIME_RUN = 1,
+  ANYTIME_LOCAL = 2,
+  ANYTIME_WINDOW = 3
+} AnytimePlace;
 
 typedef enum { ANYTIME_OK = 0, ANYTIME_FAILED = -1, ANYTIME_NO_MEMORY = -2 } AnytimeStatus;
 
@@ -59,6 +65,7 @@ typedef struct {
   int32_t residual; /* slot or -1; may be the same as out */
   int32_t pool;     /* a mix puts out means of 2x2 */
   int32_t together; /* done with the next operation, a few sites at a time */
+  int32_t banded;   /* done with the next operation, a few rows at a time; in the first stage */
   int32_t inputs;
   int32_t in[ANYTIME_TERMS]; /* slots */
 } AnytimeOp;

@@ -71,6 +71,14 @@ ANYTIME_INLINE void tile(const ConvCall& c, const Group& g, const int32_t* from,
     for (int n = 0; n < N; n++)
       sum[p][n] = c.bias ? Simd::load(c.bias + g.first + n * Simd::lanes) : Simd::zero();
   }
+  if (c.residual != nullptr) {  // it may come from far away: ask for it now, it is added last
+    ANYTIME_UNROLL
+    for (int p = 0; p < P; p++)
+      ANYTIME_UNROLL
+      for (int n = 0; n < N; n++)
+        __builtin_prefetch(static_cast<const O*>(c.residual) + int64_t(at[p]) * conv.out_channels +
+                           g.first + n * Simd::lanes);
+  }
   for (int row = 0; row < window.rows; row++) {
     for (int64_t i = 0; i < window.length; i += A::depth) {
       typename A::Weight weight[N];

@@ -32,8 +32,8 @@ Plan::Plan(std::shared_ptr<const Model> model, int height, int width,
   if (slots_.size() < 2 || slots_.size() > kMostSlots || ops_.size() > kMostOps)
     throw Refusal("a plan has 2 to 4096 slots and at most 65536 operations");
   for (const AnytimeSlot& slot : slots_)
-    if (slot.place < ANYTIME_SCRATCH || slot.place > ANYTIME_LOCAL || slot.level < 0 || slot.level >= kLevels || slot.channels < 1 ||
-        slot.channels > kMostChannels || slot_bytes(slot) > (int64_t(1) << 40))
+    if (slot.place < ANYTIME_SCRATCH || slot.place > ANYTIME_WINDOW || slot.level < 0 ||
+        slot.level >= kLevels || slot.channels < 1 || slot.channels > kMostChannels || slot_bytes(slot) > (int64_t(1) << 40))
       throw Refusal("a slot's level or channels are out of range");
   const AnytimeSlot &image = slots_[kImageSlot], &map = slots_[kMapSlot];
   if (image.level != 0 || image.channels < 3 || image.channels > 4 || image.floats ||
@@ -54,14 +54,19 @@ Plan::Plan(std::shared_ptr<const Model> model, int height, int width,
     first = i + 1;
   }
   if (first != int(ops_.size())) throw Refusal("the last operation has none to be done with");
+  find_bands();
   int64_t kept = 0;
   for (const AnytimeOp& op : ops_) {
     const AnytimeSlot& out = slots_[op.out];
     if (op.keep) kept = std::max(kept, pyramid_.level[out.level].stored() * out.channels);
   }
   kept_ = Buffer(kept * int64_t(sizeof(float)));
-  for (const AnytimeSlot& slot : slots_)
-    scratch_.push_back(slot.place == ANYTIME_SCRATCH ? Buffer(slot_bytes(slot)) : Buffer());
+  for (int i = 0; i < int(slots_.size()); i++) {
+    int64_t bytes = 0;
+    if (slots_[i].place == ANYTIME_SCRATCH) bytes = slot_bytes(slots_[i]);
+    for (const Bands& bands : bands_) bytes += bands.window_rows(i) * row_bytes(slots_[i]);
+    scratch_.push_back(bytes > 0 ? Buffer(bytes) : Buffer());
+  }
   for (const AnytimeSlot& slot : slots_) {
     local_offsets_.push_back(local_bytes_);
     if (slot.place == ANYTIME_LOCAL)
@@ -162,9 +167,53 @@ void Plan::check_together(int first, int last) const {
   }
 }
 
-int64_t Plan::slot_bytes(const AnytimeSlot& slot) const {
+// Bands are where the first stage says so. A window is known to one set of bands only.
+void Plan::find_bands() {
+  for (int i = 0; i < int(ops_.size()); i++) {
+    require(!ops_[i].banded || (!ops_[i].together && i + 1 < ends_[0]), i,
+            "bands end before the first stage does, and after what is done together");
+  }
+  std::vector<int> owner(slots_.size(), -1);
+  for (int first = 0; first < int(ops_.size());) {
+    const auto next = [&](int op) {
+      while (ops_[op].together) op++;
+      return op;
+    };
+    int last = next(first);
+    const bool banded = ops_[last].banded;
+    while (ops_[last].banded) last = next(last + 1);
+    require(!banded || last < ends_[0], last, "bands go beyond the first stage");
+    if (banded) bands_.emplace_back(*model_, pyramid_, slots_, ops_, first, last + 1);
+    for (int i = first; i <= last; i++) {
+      const AnytimeOp& op = ops_[i];
+      const auto claim = [&](int slot) {
+        if (slot < 0 || slots_[slot].place != ANYTIME_WINDOW) return;
+        const int mine = banded ? int(bands_.size()) - 1 : -2;
+        require(banded && (owner[slot] == -1 || owner[slot] == mine), i,
+                "a window outside of its bands");
+        owner[slot] = mine;
+      };
+      claim(op.out);
+      claim(op.residual);
+      for (int t = 0; t < op.inputs; t++) claim(op.in[t]);
+    }
+    first = last + 1;
+  }
+}
+
+const Bands* Plan::bands_at(int op) const {
+  for (const Bands& bands : bands_)
+    if (bands.first() == op) return &bands;
+  return nullptr;
+}
+
+int64_t Plan::row_bytes(const AnytimeSlot& slot) const {
   const int64_t element = slot.floats ? int64_t(sizeof(float)) : kernels().element_size;
-  return pyramid_.level[slot.level].stored() * slot.channels * element;
+  return int64_t(pyramid_.level[slot.level].pitch()) * slot.channels * element;
+}
+
+int64_t Plan::slot_bytes(const AnytimeSlot& slot) const {
+  return (pyramid_.level[slot.level].height + 2) * row_bytes(slot);
 }
 
 int64_t Plan::scratch_bytes() const {

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "api.h"
+#include "bands.hpp"
 #include "lists.hpp"
 #include "model.hpp"
 
@@ -38,6 +39,9 @@ class Plan {
   friend class Run;
   void check(const AnytimeOp&, int index) const;
   void check_together(int first, int last) const;
+  void find_bands();
+  const Bands* bands_at(int op) const;  // that begin with an operation; nullptr where none do
+  int64_t row_bytes(const AnytimeSlot&) const;
   int64_t slot_bytes(const AnytimeSlot&) const;
   const Kernels& kernels() const { return *model_->kernels; }
 
@@ -50,6 +54,7 @@ class Plan {
   Buffer kept_;                  // values before ReLU, between a convolution and its fill
   std::vector<int64_t> local_offsets_;  // of local slots, in each worker's buffer
   int64_t local_bytes_ = 0;
+  std::vector<Bands> bands_;
   FullLists full_;
 };
 
@@ -63,7 +68,7 @@ class Run {
   void settle(Measure, bool decide, float least, float most);
   void mask(const uint8_t* active);
   void read(float* map, float* confidence, uint8_t* active) const;
-  int operation() const { return op_; }
+  int operation() const;
   int64_t macs() const { return macs_; }
 
  private:
@@ -73,6 +78,9 @@ class Run {
   Sites sites(const AnytimeOp&) const;
   int end_of_group(int op) const;
   int64_t cost(const AnytimeOp&) const;
+  int piece(int op, int end, int first, int last);
+  bool band_piece(const Bands&);
+  void move_windows(const Bands&);
   void step(int op, int end, int first, int last);
   void together(int op, int end, int first, int last);
   void conv(const AnytimeOp&, int first, int last);
@@ -92,6 +100,7 @@ class Run {
   bool masked_ = false;
   int stage_ = ANYTIME_STAGES;  // nothing to do before an image comes
   int op_ = 0, first_ = 0;
+  BandWalk walk_;
   int64_t macs_ = 0;
 };
 

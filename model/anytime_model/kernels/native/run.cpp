@@ -44,6 +44,9 @@ void* Run::buffer(int slot, int worker) const {
     case ANYTIME_RUN: return own_[slot].get();
     case ANYTIME_LOCAL:
       return static_cast<char*>(local_[worker].get()) + plan_->local_offsets_[slot];
+    case ANYTIME_WINDOW:  // where row 0 would be
+      return static_cast<char*>(plan_->scratch_[slot].get()) -
+             walk_.top[slot] * plan_->row_bytes(plan_->slots_[slot]);
     default: return plan_->scratch_[slot].get();
   }
 }
@@ -90,26 +93,93 @@ void Run::start(const uint8_t* bytes, const float* floats, int height, int width
   masked_ = false;
   std::fill(active_.begin(), active_.end(), uint8_t(1));
   stage_ = op_ = first_ = 0;
+  walk_ = {};
   macs_ = 0;
 }
 
 bool Run::advance(int64_t slice_us) {
   if (stage_ >= ANYTIME_STAGES) throw Refusal("the last map has been made, or there is no image");
   const auto deadline = Clock::now() + std::chrono::microseconds(slice_us);
-  const int64_t most = kPieceMacs * plan_->kernels().lanes * plan_->kernels().depth;
   while (op_ < plan_->ends_[stage_]) {
-    const int end = end_of_group(op_), count = sites(plan_->ops_[op_]).count;
-    int64_t each = 0;
-    for (int i = op_; i < end; i++) each += cost(plan_->ops_[i]);
-    const int size = int(std::max<int64_t>(kLeastTask, most / each));
-    const int last = std::min(first_ + size, count);
-    if (first_ < last) step(op_, end, first_, last);
-    first_ = last;
-    if (last == count) op_ = end, first_ = 0;
+    if (const Bands* bands = plan_->bands_at(op_)) {
+      if (band_piece(*bands)) op_ = bands->end(), first_ = 0;
+    } else {
+      const int end = end_of_group(op_), count = sites(plan_->ops_[op_]).count;
+      first_ = piece(op_, end, first_, count);
+      if (first_ == count) op_ = end, first_ = 0;
+    }
     if (slice_us > 0 && op_ < plan_->ends_[stage_] && Clock::now() >= deadline) return true;
   }
   stage_++;
   return false;
+}
+
+int Run::operation() const {
+  const Bands* bands = op_ < int(plan_->ops_.size()) ? plan_->bands_at(op_) : nullptr;
+  return bands != nullptr ? bands->steps()[walk_.step].first : op_;
+}
+
+// Do what can be done of sites [first, last) before another look at the clock. Returns how far.
+int Run::piece(int op, int end, int first, int last) {
+  const int64_t most = kPieceMacs * plan_->kernels().lanes * plan_->kernels().depth;
+  int64_t each = 0;
+  for (int i = op; i < end; i++) each += cost(plan_->ops_[i]);
+  const int size = int(std::max<int64_t>(kLeastTask, most / each));
+  const int to = std::min(first + size, last);
+  if (first < to) step(op, end, first, to);
+  return to;
+}
+
+// One piece of one step of one band; whether it was the last. In bands nothing is masked, so that
+// sites are rows side by side.
+bool Run::band_piece(const Bands& bands) {
+  const int steps = int(bands.steps().size());
+  if (first_ == 0 && walk_.step == 0 && walk_.band == 0) {
+    walk_.done.assign(steps, 0);
+    walk_.top.assign(plan_->slots_.size(), 0);
+    bands.due(0, walk_.due);
+  }
+  const Step& step = bands.steps()[walk_.step];
+  const int width = plan_->pyramid_.level[plan_->slots_[plan_->ops_[step.first].out].level].width;
+  int& done = walk_.done[walk_.step];
+  const int due = walk_.due[walk_.step];
+  if (first_ == 0) {
+    move_windows(bands);
+    first_ = done * width;
+  }
+  first_ = piece(step.first, step.end, first_, due * width);
+  if (first_ < due * width) return false;
+  done = due;
+  first_ = 0;
+  if (++walk_.step < steps) return false;
+  walk_.step = 0;
+  if (++walk_.band < bands.count()) {
+    bands.due(walk_.band, walk_.due);
+    return false;
+  }
+  walk_.band = 0;
+  return true;
+}
+
+// Before a step: make room in the windows that it writes, and lay their borders.
+void Run::move_windows(const Bands& bands) {
+  const int step = walk_.step, done = walk_.done[step], due = walk_.due[step];
+  for (const Use& use : bands.uses()) {
+    const AnytimeSlot& slot = plan_->slots_[use.slot];
+    if (use.step != step || !use.writes || slot.place != ANYTIME_WINDOW || done == due) continue;
+    const int64_t row = plan_->row_bytes(slot);
+    const Bands::Span needed = bands.span(use.slot, step, due, walk_.done);
+    char* window = static_cast<char*>(plan_->scratch_[use.slot].get());
+    int& top = walk_.top[use.slot];
+    if (needed.high > top + bands.window_rows(use.slot)) {
+      const int written = std::min(needed.high, top + bands.window_rows(use.slot));
+      std::memmove(window, window + (needed.low - top) * row, (written - needed.low) * row);
+      top = needed.low;
+    }
+    const int last = bands.steps()[step].height + 1;
+    if (done == 0 && top == 0) std::memset(window, 0, row);
+    if (needed.high == last + 1) std::memset(window + (last - top) * row, 0, row);
+  }
 }
 
 int Run::end_of_group(int op) const {
@@ -250,6 +320,7 @@ void Run::mix(const AnytimeOp& op, int first, int last) {
 }
 
 void Run::settle(Measure measure, bool decide, float least, float most) {
+  if (stage_ == 0) throw Refusal("there is no map yet");
   const AnytimeSlot& map = plan_->slots_[kMapSlot];
   const Sites where = lists(kMapLevel).active();
   const ConfidenceCall call{static_cast<const float*>(buffer(kMapSlot)),
@@ -269,6 +340,7 @@ void Run::settle(Measure measure, bool decide, float least, float most) {
 }
 
 void Run::mask(const uint8_t* active) {
+  if (stage_ == 0) throw Refusal("there is no map yet");
   for (size_t i = 0; i < active_.size(); i++) active_[i] = uint8_t(active_[i] && active[i]);
   mask_lists_.build(active_.data());
   masked_ = true;
