@@ -47,9 +47,9 @@ def create_app(settings: Settings, executor: Executor) -> FastAPI:
     )
     app.state.service = service
     http_problems.install(app)
+    app.include_router(http_predict.router)  # routes are tried in order, and this one is in a hurry
     app.include_router(http_service.public)
     app.include_router(http_service.router)
-    app.include_router(http_predict.router)
     app.include_router(http_requests.router)
     app.include_router(ws.router)
     folder = page.find(settings.page)

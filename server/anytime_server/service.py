@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import OrderedDict
+from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -114,7 +114,7 @@ class Service:
         access: who may ask.
         sockets: open websockets.
         going: set when the server is about to close its sockets.
-        records: HTTP requests by id, oldest first.
+        records: HTTP requests by id.
     """
 
     settings: Settings
@@ -124,7 +124,8 @@ class Service:
     access: Access = field(init=False)
     sockets: int = 0
     going: asyncio.Event = field(default_factory=asyncio.Event)
-    records: OrderedDict[str, Record] = field(default_factory=OrderedDict)
+    records: dict[str, Record] = field(default_factory=dict)
+    _over: deque[Record] = field(default_factory=deque)
     _tasks: list[asyncio.Task[None]] = field(default_factory=list)
     _readers: ThreadPoolExecutor = field(init=False)
     _decoders: ThreadPoolExecutor = field(init=False)
@@ -321,19 +322,18 @@ class Service:
     # The memory of HTTP requests.
 
     def remember(self, request_id: str, ticket: Ticket) -> Record:
-        """Keeps a request findable; old ones that are over are forgotten."""
-        now = self.engine.clock()
-        for known, record in list(self.records.items()):
-            over = record.ended_s is not None
-            old = over and now - (record.ended_s or now) > _REMEMBERED_S
-            if old or (over and len(self.records) >= _REMEMBERED):
-                del self.records[known]
+        """Keeps a request findable, until some time after its end."""
         record = Record(ticket, ticket.job.budget)
-        self.records.pop(request_id, None)
         self.records[request_id] = record
         return record
 
     def end(self, record: Record, end: Finished | FailedMessage) -> None:
-        """A remembered request is over."""
-        record.end, record.ended_s = end, self.engine.clock()
+        """A remembered request is over; what ended long ago is forgotten."""
+        now = self.engine.clock()
+        record.end, record.ended_s = end, now
         record.ticket.shown = None  # what is remembered is small
+        self._over.append(record)
+        while len(self._over) > _REMEMBERED or now - (self._over[0].ended_s or now) > _REMEMBERED_S:
+            old = self._over.popleft()
+            if self.records.get(old.ticket.id) is old:
+                del self.records[old.ticket.id]
