@@ -295,7 +295,7 @@ def measure_deadlines(ask, rounds):
         "inside": inside / rounds,
         "deepest": deepest / rounds,
         "late": late / rounds,
-        "late_by_ms": [round(ms - due, 1) for due, _, _, ms in answers if ms > due],
+        "latest_by_ms": max(elapsed_ms - deadline_ms for deadline_ms, _, _, elapsed_ms in answers),
         "none": sum(status != 200 for _, status, _, _ in answers) / rounds,
         "problems": ask.problems[:3],
         "exit_ms": [round(medians[k], 1) for k in sorted(medians)],

@@ -406,3 +406,32 @@ def test_every_admitted_request_ends_exactly_once_whatever_happens(actions):
             assert engine.tickets == {}
 
     asyncio.run(story())
+
+
+async def test_a_request_alone_lets_the_executor_go_ahead_up_to_its_depth():
+    async with house() as (engine, executor):
+        teller, _ = submit(engine, "a", Budget(max_exit=3), want=Want(progress=False))
+        await over(teller)
+        assert executor.ahead == [True, True, False]
+        # and nobody has to ask for the picture of the exit that is foreseen to be the last
+        assert executor.log.index(("show", "a", 3)) < executor.log.index(("forget", "a", 0))
+
+
+async def test_a_second_request_takes_the_word_to_go_ahead_back():
+    async with house() as (engine, executor):
+        executor.gate.clear()
+        first, _ = submit(engine, "a")
+        await executor.running.wait()
+        before = executor.holds
+        second, _ = submit(engine, "b")
+        assert executor.holds == before + 1
+        executor.gate.set()
+        await over(first, second)
+        assert executor.ahead[:2] == [True, False]
+
+
+async def test_a_request_that_confidence_may_end_is_never_gone_ahead_with():
+    async with house() as (engine, executor):
+        teller, _ = submit(engine, "a", Budget(min_confidence=0.99))
+        await over(teller)
+        assert not any(executor.ahead)

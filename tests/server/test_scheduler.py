@@ -12,6 +12,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from anytime_protocol.budget import Budget
 from anytime_protocol.vocabulary import Effect, ErrorCode, Reason
 from anytime_server.budgets import LoadCap, ServerBudget
+from anytime_server.costs import CostModel, SideCost
 from anytime_server.errors import DuplicateJobError, StageNotRunningError, UnknownModelError
 from anytime_server.jobs import (
     Admitted,
@@ -26,8 +27,17 @@ from anytime_server.jobs import (
     Wait,
 )
 from anytime_server.policy import EarliestDeadline, Fifo, QualityPerSecond, SlackFit, Static
+from anytime_server.scheduler import Scheduler
 from anytime_server.terms import SchedulerSettings
-from server.scheduling_fakes import STAGE_S, job, result, run_until_idle, scheduler
+from server.scheduling_fakes import (
+    FREE,
+    STAGE_S,
+    job,
+    profile,
+    result,
+    run_until_idle,
+    scheduler,
+)
 
 
 def stages_of(runs, job_id):
@@ -168,6 +178,18 @@ def test_a_stage_that_can_no_longer_be_sent_in_time_is_stopped_and_the_last_map_
     assert s.should_stop("a", 0.036) is Reason.DEADLINE
     [final] = s.abandon("a", 2, 0.026, 0.036)
     assert (final.reason, final.exit, final.wasted_s) == (Reason.DEADLINE, 1, 0.026)
+
+
+def test_exit_1_is_tried_as_long_as_it_can_be_expected_and_a_later_one_with_its_reserve():
+    encode = {"png": SideCost(0.002, 0.0)}
+    costs = CostModel([profile()], {"image/jpeg": FREE}, encode)
+    s = Scheduler(costs, settings=SchedulerSettings(reserve_s=0.001))
+    assert isinstance(s.submit(job("a", deadline_ms=12.9), 0.0), Rejected)
+    s.submit(job("b", deadline_ms=13.1), 0.0)
+    run = s.decide(0.0)
+    assert run.stop_at_s == pytest.approx(0.0101)  # expected encoding and the reserve: 3 ms
+    [made, final] = s.complete("b", 1, 0.010, result(1), 0.010)
+    assert (made.exit, final.reason) == (1, Reason.DEADLINE)
 
 
 def test_a_budget_lowered_below_the_running_stage_stops_it():
