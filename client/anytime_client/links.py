@@ -87,6 +87,7 @@ class SocketLink:
         self._conversation = conversation
         self._ready = ready
         self._writing = asyncio.Lock()
+        self._writers: set[asyncio.Task[None]] = set()
         self._inboxes: dict[str, asyncio.Queue[Event]] = {}
         self._reader = asyncio.create_task(self._pump(), name="anytime-client")
 
@@ -131,7 +132,7 @@ class SocketLink:
         return self._conversation.closed is None
 
     async def begin(self, question: Question) -> Exchange:
-        """Sends a request.
+        """Sends a request; a caller who is cancelled meanwhile cancels it.
 
         Raises:
             ConnectionLostError: the connection has just ended.
@@ -144,7 +145,12 @@ class SocketLink:
         request_id, _ = self._conversation.ask(question)
         inbox: asyncio.Queue[Event] = asyncio.Queue()
         self._inboxes[request_id] = inbox
-        await self._write()
+        try:
+            await self._write()
+        except asyncio.CancelledError:
+            self._conversation.cancel(request_id)
+            self._start_writing()
+            raise
         return _SocketExchange(self, request_id, inbox)
 
     async def say(self, request_id: str, budget: Budget | None) -> None:
@@ -163,7 +169,17 @@ class SocketLink:
         await self._reader
 
     async def _write(self) -> None:
-        """Writes what there is to say; a broken connection is the reader's to notice."""
+        """Writes what there is to say; a caller who is cancelled leaves no frame unsaid."""
+        await asyncio.shield(self._start_writing())
+
+    def _start_writing(self) -> asyncio.Task[None]:
+        writer = asyncio.create_task(self._write_all(), name="anytime-client-writer")
+        self._writers.add(writer)  # the loop itself keeps no task alive
+        writer.add_done_callback(self._writers.discard)
+        return writer
+
+    async def _write_all(self) -> None:
+        """Writes in order; a broken connection is the reader's to notice."""
         async with self._writing:
             for frame in self._conversation.outgoing():
                 try:

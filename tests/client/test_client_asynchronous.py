@@ -13,7 +13,7 @@ from anytime_client.errors import (
     RequestError,
     SilenceError,
 )
-from anytime_protocol.messages import Cancel
+from anytime_protocol.messages import Cancel, Infer, SetBudget
 from client.client_fakes import (
     MAPS,
     PIXELS,
@@ -142,3 +142,21 @@ async def test_no_websocket_on_the_way_means_http():
         async with AsyncClient(url, transport="http") as client:
             with pytest.raises(ConnectionLostError, match="without a final"):
                 await client.predict(PIXELS)
+
+
+async def test_a_task_that_is_cancelled_at_any_moment_leaves_no_request_behind():
+    with fake_server(patient) as server:
+        async with AsyncClient(server.url) as client:
+            await client.models()
+            for moment in range(25):
+                task = asyncio.create_task(client.predict(PIXELS))
+                for _ in range(moment):
+                    await asyncio.sleep(0)
+                task.cancel()
+                await asyncio.wait([task])
+                after = client.stream(PIXELS, satisfied=lambda _: True)
+                assert [update.exit async for update in after] == [1]
+        assert len(server.tokens) == 1
+        heard = list(server.heard.queue)
+        sent = {message.id for message in heard if isinstance(message, Infer)}
+        assert sent == {message.id for message in heard if isinstance(message, Cancel | SetBudget)}
