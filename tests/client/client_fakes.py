@@ -196,7 +196,8 @@ def fake_server(
     answer: Answer = all_exits, ready: Ready = READY, port: int = 0
 ) -> Iterator[FakeServer]:
     fake = FakeServer(answer, ready)
-    with serve(fake, "127.0.0.1", port, subprotocols=[PROTOCOL], compression=None) as server:
+    options = {"subprotocols": [PROTOCOL], "compression": None, "max_size": 2**24}
+    with serve(fake, "127.0.0.1", port, **options) as server:
         fake.server = server
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
