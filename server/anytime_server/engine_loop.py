@@ -452,6 +452,7 @@ class EngineLoop:
 
     def _look(self) -> None:
         """Something has changed: stop the running stage if need be, and have the loop look."""
+        self._executor.hold()
         run = self._running
         if run is not None and self.scheduler.should_stop(run.job_id, self.clock()) is not None:
             self._executor.stop()
