@@ -221,11 +221,18 @@ def test_the_command_line_works_against_the_server(url, image):
     assert json.loads(done.stdout.splitlines()[-1])["reason"] == "complete"
 
 
-def test_the_demonstration_starts_a_server_and_leaves_it_running(weights, tmp_path):
+def test_the_demonstration_starts_a_server_and_leaves_it_running(tmp_path):
     address = f"http://127.0.0.1:{free_port()}"
     sample = Path(__file__).parents[2] / "client" / "web" / "samples" / "street-1.jpg"
+    weights = tmp_path / "weights"
+    weights.mkdir()
+    save_tiny(weights)
     command = [PROGRAM, "--server", address, "demo", "--weights", weights, "--out", tmp_path]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=110, check=False)
+    command += ["--patience-s", "150"]
+    quick = os.environ | {"ANYTIME_PROFILE_SIZE": "64x96"}
+    done = subprocess.run(
+        command, capture_output=True, text=True, timeout=200, check=False, env=quick
+    )
     assert done.returncode == 0, done.stderr
     process = int(re.search(r"kill (\d+)", done.stderr)[1])
     try:

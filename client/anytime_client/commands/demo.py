@@ -79,8 +79,13 @@ def demo(
         )
     if found is Found.NOBODY:
         process = _start(address, weights, out)
-    if found is not Found.READY:
-        _wait(address, process, out / "server.log", patience_s, console)
+    try:
+        if found is not Found.READY:
+            _wait(address, process, out / "server.log", patience_s, console)
+    except BaseException:  # Ctrl-C, too, leaves no server behind that nobody was told of
+        if process is not None:
+            process.terminate()
+        raise
     data = options.read_image(image)[0] if image is not None else _sample(address)
     picture = open_picture(data)
     with server.open() as client:
@@ -148,8 +153,6 @@ def _wait(
             if process is not None and process.poll() is not None:
                 raise DemoError(f"the server ended with {process.returncode}: {_last_words(log)}")
             if time.monotonic() > until:
-                if process is not None:
-                    process.terminate()
                 raise DemoError(
                     f"the server was not ready in {patience_s:g} s; {log} may say why, and "
                     "--patience-s waits longer"
