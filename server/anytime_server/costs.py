@@ -110,12 +110,22 @@ class ModelProfile:
             then the doubt left after an exit (1 - confidence) stands for what is still to gain.
         typical_share: active share that each stage typically starts with; 1 where unknown. Only
             plans that look further than the next stage use it, and it is learnt on the way.
+        input_side: length that the longer side of every image is brought to, px; None where images
+            are computed at the size at which they come.
     """
 
     model: str
     sizes: tuple[SizeProfile, ...]
     quality: tuple[float, ...] = ()
     typical_share: tuple[float, ...] = ()
+    input_side: int | None = None
+
+    def computed_size(self, height: int, width: int) -> tuple[int, int]:
+        """Height and width that an image of so many px is computed at, px."""
+        if self.input_side is None:
+            return height, width
+        factor = self.input_side / max(height, width)
+        return max(1, round(height * factor)), max(1, round(width * factor))
 
     @property
     def exits(self) -> int:
@@ -282,7 +292,7 @@ class CostModel:
             raise UnknownModelError(model, self._profiles) from None
 
     def stages(self, model: str, height: int, width: int) -> tuple[StageCost, ...]:
-        """Base costs of a model's stages at any input size (px).
+        """Base costs of a model's stages for an image of any size (px).
 
         A size that was not profiled takes the costs of the one nearest in pixels, scaled by pixels;
         both counts are taken after padding.
@@ -291,6 +301,7 @@ class CostModel:
             UnknownModelError: no such model.
         """
         profile = self.profile(model)
+        height, width = profile.computed_size(height, width)
         pixels = _padded(height) * _padded(width)
         key = (model, _padded(height), _padded(width))
         if key not in self._scaled:

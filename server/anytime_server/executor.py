@@ -51,13 +51,13 @@ class ServedModel:
         info: what clients are told.
         profile: what the scheduler is told.
         engine: what computes it.
-        show_s: seconds that a picture took at the first profiled size.
+        show_s_per_px: seconds that a picture takes, for each pixel of the image.
     """
 
     info: ModelInfo
     profile: ModelProfile
     engine: str
-    show_s: float
+    show_s_per_px: float
 
     @property
     def palette(self) -> bytes:

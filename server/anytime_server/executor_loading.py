@@ -17,6 +17,7 @@ import numpy as np
 from anytime_model.checkpoint import load_model
 from anytime_model.confidence import Criterion, HeatmapMaximum, MaximumProbability
 from anytime_model.engines.base import Engine
+from anytime_model.engines.fitted import fitted_size
 from anytime_model.engines.select import make_engine
 from anytime_model.errors import AnytimeModelError
 from anytime_model.manifest import MANIFEST, Card, read_manifest
@@ -78,7 +79,7 @@ def _load(card: Card, folder: Path, settings: WorkerSettings) -> Loaded:
 
 
 def profile(loaded: Loaded, size: tuple[int, int]) -> ServedModel:
-    """Warms a model up and measures what each stage costs.
+    """Warms a model up and measures what each stage costs, on an image of (H, W) px.
 
     A stage's time splits into a fixed part and one that goes with the share of active pixels: runs
     with everything active and with nothing active tell both. A dense engine has a fixed part only.
@@ -94,9 +95,12 @@ def profile(loaded: Loaded, size: tuple[int, int]) -> ServedModel:
         StageCost(min(s0, s1), max(s1 - s0, 0.0), min(g0, g1), max(g1 - g0, 0.0))
         for s0, s1, g0, g1 in zip(sparse_s, dense_s, sparse_gmacs, dense_gmacs, strict=True)
     )
-    quality = () if loaded.card.quality is None else loaded.card.quality.per_exit
-    costs = ModelProfile(loaded.card.name, (SizeProfile(*size, stages),), quality)
-    return ServedModel(describe(loaded.card, dense_gmacs), costs, loaded.engine.name, show_s)
+    card = loaded.card
+    quality = () if card.quality is None else card.quality.per_exit
+    computed = SizeProfile(*fitted_size(size, card.input_side), stages)
+    costs = ModelProfile(card.name, (computed,), quality, input_side=card.input_side)
+    show_s_per_px = show_s / (size[0] * size[1])
+    return ServedModel(describe(card, dense_gmacs), costs, loaded.engine.name, show_s_per_px)
 
 
 def _time_stages(

@@ -202,9 +202,10 @@ class Service:
 
     def _make_scheduler(self, served: tuple[ServedModel, ...]) -> Scheduler:
         """A scheduler that knows what was measured, the making of pictures included."""
-        megapixels = [m.profile.sizes[0].height * m.profile.sizes[0].width / 1e6 for m in served]
-        slowest = max(m.show_s / size for m, size in zip(served, megapixels, strict=True))
-        encode = {name: SideCost(0.001, slowest + 0.005) for name in ("png", "raw", "rle", "delta")}
+        slowest_s = 1e6 * max(m.show_s_per_px for m in served)
+        encode = {
+            name: SideCost(0.001, slowest_s + 0.005) for name in ("png", "raw", "rle", "delta")
+        }
         decode = dict.fromkeys(images.MEDIA_TYPES.values(), SideCost())
         costs = CostModel((m.profile for m in served), decode, encode)
         return Scheduler(costs, settings=self.settings.scheduling)

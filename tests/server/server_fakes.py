@@ -53,9 +53,8 @@ def served(info: ModelInfo = STREET, scale: float = 1.0) -> ServedModel:
         StageCost(s * scale, 0.0, fixed_gmacs=g) for s, g in zip(STAGE_S, GMACS, strict=True)
     )
     quality = (0.5, 0.6, 0.7, 0.8)
-    return ServedModel(
-        info, ModelProfile(info.name, (SizeProfile(*SIZE, stages),), quality), "fake", 1e-4
-    )
+    profile = ModelProfile(info.name, (SizeProfile(*SIZE, stages),), quality)
+    return ServedModel(info, profile, "fake", 1e-4 / (SIZE[0] * SIZE[1]))
 
 
 class FakeClock:

@@ -32,6 +32,12 @@ def test_a_stage_costs_its_fixed_part_and_its_share_of_the_active_part():
     assert STAGES[1].gmacs(0.25) == pytest.approx(1.0)
 
 
+@pytest.mark.parametrize("size", [(32, 64), (320, 640), (3200, 6400)])
+def test_a_model_that_fits_its_images_costs_the_same_whatever_their_size(size):
+    fitting = ModelProfile("m", (SizeProfile(64, 128, STAGES),), input_side=128)
+    assert CostModel([fitting]).stages("m", *size) == STAGES
+
+
 def test_a_profiled_size_is_taken_as_it_is_after_padding_to_32():
     costs = CostModel([PROFILE])
     assert costs.stages("m", 64, 64) == STAGES
