@@ -13,7 +13,7 @@ built = pytest.mark.skipif(not ISAS, reason="the native kernels are not built")
 
 SHAPES = {
     "one band": (64, 96),
-    "bands of equal height": (64, 2048),
+    "bands of equal height": (192, 2048),
     "a last band that is lower": (96, 1600),
     "a row at a time": (64, 8192),
     "a band higher than the map": (320, 32),
@@ -60,18 +60,18 @@ def test_bands_change_no_bit(isa, task, exits, shape):
 @built
 def test_bands_need_less_memory():
     plan_of = plan_maker()
-    size = (512, 1024)
+    size = (2048, 1024)
     assert plan_of(size=size).scratch_bytes < 0.7 * plan_of(straight, size).scratch_bytes
 
 
 @built
 def test_an_image_given_up_within_a_band_leaves_no_trace():
-    plan = plan_maker()(size=(64, 2048))
-    image = an_image((64, 2048))
+    plan = plan_maker()(size=(192, 2048))
+    image = an_image((192, 2048))
     expected = first_map(plan, image)
     run = RunHandle(plan)
     for pieces in (1, 2, 5):
-        run.start_floats(an_image((64, 2048), seed=9))
+        run.start_floats(an_image((192, 2048), seed=9))
         for _ in range(pieces):
             assert run.advance(1)
         run.start_floats(image)

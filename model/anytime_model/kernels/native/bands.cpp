@@ -8,8 +8,8 @@
 namespace anytime {
 namespace {
 
-// Pixels of the image in a band: 32 rows of 1024. Measured on stage 1, see docs/EXPERIMENTS.md.
-constexpr int64_t kBandPixels = 32 << 10;
+// Pixels of the image in a band: 96 rows of 1024. With fewer, threads wait for each other too often.
+constexpr int64_t kBandPixels = 96 << 10;
 
 void require(bool held, int index, const char* what) {
   if (!held) throw Refusal("operation " + std::to_string(index) + ": " + what);
