@@ -28,7 +28,6 @@ from numpy.typing import NDArray
 
 from anytime_model.engines.base import ExitResult, Keypoints, Run, SegmentationMap
 from anytime_model.errors import AnytimeModelError
-from anytime_model.kernels.library import KernelError
 from anytime_model.manifest import Card
 from anytime_server.executor import Image, Picture, StageDone, StageStopped, View
 from anytime_server.executor_loading import Loaded, load, profile
@@ -96,7 +95,7 @@ def main(pipe: Connection, shared: Shared, settings: WorkerSettings) -> None:
     try:
         loaded = load(settings)
         served = tuple(profile(item, settings.profile_size) for item in loaded.values())
-    except (AnytimeModelError, KernelError, OSError) as error:
+    except (AnytimeModelError, OSError) as error:
         pipe.send(Fault(str(error)))
         return
     pipe.send(served)

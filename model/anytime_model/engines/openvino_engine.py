@@ -206,7 +206,9 @@ class OpenVinoRun:
 
 
 def _infer(graph: Any, inputs: Sequence[Maps], pause: Pause | None) -> list[Maps]:
-    """Run a graph; its outputs are copies. `pause` may raise, which cancels it."""
+    """Run a graph; its outputs are copies. `pause` is called at least once and may cancel it."""
+    if pause is not None:
+        pause()
     request = graph.create_infer_request()
     request.start_async(dict(enumerate(inputs)))
     try:
