@@ -33,9 +33,8 @@ def draw_trade_off(reports: Sequence[Report], path: Path) -> None:
     figure = Figure(figsize=(6, 4.2), layout="constrained")
     axes = figure.subplots()
     for report in reports:
-        label = report.model
-        if report.thresholds:
-            label += f", masks at {', '.join(f'{t:g}' for t in dict.fromkeys(report.thresholds))}"
+        thresholds = ", ".join(f"{t:g}" for t in dict.fromkeys(report.thresholds or ()))
+        label = f"{report.model}, {f'masks at {thresholds}' if thresholds else 'no masks'}"
         axes.plot(
             [e.macs / GIGA for e in report.exits],
             [100 * e.score for e in report.exits],
