@@ -80,12 +80,7 @@ def draw_sheet(
     colours = np.full((256, 3), UNKNOWN, dtype=np.uint8)
     for index, label in enumerate(outputs):
         colours[index] = ImageColor.getrgb(label.color)
-    columns = len(views) + 1
-    height = 2.1 * 3 * image.shape[0] / image.shape[1] + 0.5
-    figure = Figure(figsize=(2.1 * columns, height), layout="constrained")
-    grid = figure.subplots(3, columns, squeeze=False)
-    for axes in grid.flat:
-        axes.set_axis_off()
+    figure, grid = _grid(image, len(views) + 1)
     _show(grid[0, 0], image, "image")
     _show(grid[1, 0], colours[labels], "truth")
     for k, view in enumerate(views, start=1):
@@ -142,12 +137,7 @@ def draw_pose_sheet(
     Rows: the skeleton, its joints green where within half a head's length of the truth and
     vermilion elsewhere; the largest heat-map value; and the image with settled pixels greyed.
     """
-    columns = len(views) + 1
-    height = 2.1 * 3 * person.image.shape[0] / person.image.shape[1] + 0.5
-    figure = Figure(figsize=(2.1 * columns, height), layout="constrained")
-    grid = figure.subplots(3, columns, squeeze=False)
-    for axes in grid.flat:
-        axes.set_axis_off()
+    figure, grid = _grid(person.image, len(views) + 1)
     visible = person.joints[:, 2] > 0
     _show(grid[0, 0], person.image, "image")
     _show(grid[1, 0], person.image, "truth")
@@ -189,6 +179,16 @@ def judged(view: ExitView, labels: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint
     picture[view.settled & ~right] = FROZEN_WRONG
     picture[labels == IGNORE] = UNKNOWN
     return picture
+
+
+def _grid(image: npt.NDArray[np.uint8], columns: int) -> tuple[Figure, npt.NDArray[np.object_]]:
+    """A figure with three rows of pictures like this image; the array holds their axes."""
+    height = 2.1 * 3 * image.shape[0] / image.shape[1] + 0.5
+    figure = Figure(figsize=(2.1 * columns, height), layout="constrained")
+    grid = figure.subplots(3, columns, squeeze=False)
+    for axes in grid.flat:
+        axes.set_axis_off()
+    return figure, grid
 
 
 def _show(axes: Axes, picture: npt.NDArray[np.uint8], title: str) -> None:

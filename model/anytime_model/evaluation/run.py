@@ -150,7 +150,7 @@ def sheet(evaluation: Evaluation, name: str, path: Path) -> None:
     """Draw the exits of one image of the split (see `figures`).
 
     Raises:
-        ConfigError: there is no such image.
+        ConfigError: there is no such image, or it has nothing to compare with.
     """
     source = evaluation.source
     sample = next((s for s in map(source.__getitem__, range(len(source))) if s.name == name), None)
@@ -182,6 +182,8 @@ def sheet(evaluation: Evaluation, name: str, path: Path) -> None:
         ]
         person = Person(sample.image, sample.joints, sample.head_px or 0.0, source.skeleton.edges)
         draw_pose_sheet(person, people, source.outputs, path)
+    else:
+        raise ConfigError(f"{evaluation.data_name} has neither classes nor joints for {name!r}.")
 
 
 def _settled(state: State, size: tuple[int, int]) -> np.ndarray:
