@@ -140,7 +140,7 @@ async def _open(
         admitted=admitted,
         inbox=inbox,
         answering=Answering(ticket, service.engine, service.encoders, call.id),
-        record=service.remember(call.id, ticket),
+        record=service.remember(ticket),
         lines=http_answers.common_headers(call, _applied_ms(call, budget)),
     )
 

@@ -322,10 +322,10 @@ class Service:
 
     # The memory of HTTP requests.
 
-    def remember(self, request_id: str, ticket: Ticket) -> Record:
+    def remember(self, ticket: Ticket) -> Record:
         """Keeps a request findable, until some time after its end."""
         record = Record(ticket, ticket.job.budget)
-        self.records[request_id] = record
+        self.records[ticket.id] = record
         return record
 
     def end(self, record: Record, end: Finished | FailedMessage) -> None:
