@@ -40,13 +40,16 @@ def smooth_pixels(height, width, seed=0):
     return (110 + 55 * values).clip(0, 255).astype(np.uint8)
 
 
-def plan_maker(isa=None, **changes):
-    """Plans of a tiny program, each with what a function changes of its slots and operations."""
+def plan_maker(isa=None, *, strips=True, **changes):
+    """Plans of a tiny program, each with what a function changes of its slots and operations.
+
+    Without strips, nine products make a sum of a 3x3 convolution everywhere.
+    """
     program = lower(tiny_checkpoint(**changes).network)
     library = load()
     model = ModelHandle(library, isa or library.isas[-1])
     for conv in program.convs:
-        model.add_conv(conv.weights, conv.stride)
+        model.add_conv(conv.weights, conv.stride, dense=strips and conv.dense)
     for norm in program.norms:
         model.add_norm(norm.bias, norm.shift, norm.window)
 

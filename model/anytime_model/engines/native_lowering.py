@@ -130,8 +130,8 @@ class _Lowering:
                 break
             operations[i] = replace(operations[i], banded=True)
 
-    def weights(self, weights: Tensor, stride: int = 1) -> int:
-        self.program.convs.append(ConvWeights(_array(weights), stride))
+    def weights(self, weights: Tensor, stride: int = 1, *, dense: bool = False) -> int:
+        self.program.convs.append(ConvWeights(_array(weights), stride, dense))
         return len(self.program.convs) - 1
 
     def norm(self, bias: Tensor, shift: Tensor, conv: nn.Conv2d) -> int:
@@ -155,6 +155,7 @@ class _Lowering:
         residual: Buffer | None = None,
         relu: bool | None = None,
         fill: bool = True,
+        dense: bool = False,
     ) -> Buffer:
         """A convolution with all that follows it; `fill=False` where only active ones are read."""
         weights, bias, shift, conv = _folded(layer)
@@ -172,7 +173,7 @@ class _Lowering:
             Kind.CONV,
             out,
             sources=(x.slot,),
-            conv=self.weights(weights, stride),
+            conv=self.weights(weights, stride, dense=dense),
             norm=norm,
             relu=relu,
             residual=other,
@@ -205,7 +206,7 @@ class _Lowering:
             middle = self.buffer(x.level, narrow.channels, place=Place.LOCAL)
             before = narrow
             with self.together():
-                self.layer(block.conv2, narrow, out=middle)
+                self.layer(block.conv2, narrow, out=middle, dense=True)
                 if isinstance(block.shortcut, ConvNorm):
                     self.layer(block.shortcut, x, out=wide)
                 self.layer(block.conv3, middle, out=wide, residual=wide, relu=True)

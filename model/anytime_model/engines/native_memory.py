@@ -70,7 +70,7 @@ class Plans:
     def __init__(self, library: Library, isa: str, program: Program, memory_bytes: int) -> None:
         self._model = ModelHandle(library, isa)
         for conv in program.convs:
-            self._model.add_conv(conv.weights, conv.stride)
+            self._model.add_conv(conv.weights, conv.stride, dense=conv.dense)
         for norm in program.norms:
             self._model.add_norm(norm.bias, norm.shift, norm.window)
         self._buffers = program.buffers

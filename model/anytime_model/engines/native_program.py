@@ -15,10 +15,17 @@ MAP_LEVEL = 2
 
 @dataclass(frozen=True, slots=True)
 class ConvWeights:
-    """One convolution: (out, in, k, k) float32 and its stride."""
+    """One convolution.
+
+    Attributes:
+        weights: (out, in, k, k) float32.
+        stride: 1 or 2.
+        dense: it is done at every position, in the first stage, together with what follows it.
+    """
 
     weights: Floats
     stride: int
+    dense: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -68,12 +68,19 @@ class ModelHandle(_Handle):
     def __init__(self, library: Library, isa: str) -> None:
         super().__init__(library, "model", library.call("model_new", library.isa_index(isa)))
 
-    def add_conv(self, weights: Floats, stride: int) -> int:
-        """Pack a convolution (out, in, k, k) and return its index."""
+    def add_conv(self, weights: Floats, stride: int, *, dense: bool = False) -> int:
+        """Pack a convolution (out, in, k, k) and return its index.
+
+        Args:
+            weights: of the convolution.
+            stride: 1 or 2.
+            dense: it is only done at every position, in the first stage, together with what
+                follows it.
+        """
         values = np.ascontiguousarray(weights, np.float32)
         outputs, inputs, kernel, _ = values.shape
         index = self.library.call(
-            "model_conv", self.handle, floats(values), outputs, inputs, kernel, stride
+            "model_conv", self.handle, floats(values), outputs, inputs, kernel, stride, dense
         )
         return int(index)
 

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from anytime_model.errors import AnytimeModelError
 from anytime_model.kernels.build import Recipe, library_path
 
-ABI = 2
+ABI = 3
 STAGES = 4
 TERMS = 4
 OUT_OF_MEMORY = -2
@@ -108,7 +108,7 @@ _SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
     "peak": (c_double, [c_int32]),
     "model_new": (_HANDLE, [c_int32]),
     "model_free": (None, [_HANDLE]),
-    "model_conv": (c_int32, [_HANDLE, _FLOATS, c_int32, c_int32, c_int32, c_int32]),
+    "model_conv": (c_int32, [_HANDLE, _FLOATS, *(c_int32,) * 5]),
     "model_norm": (c_int32, [_HANDLE, _FLOATS, _FLOATS, _FLOATS, c_int32]),
     "plan_new": (
         _HANDLE,

@@ -115,7 +115,7 @@ AnytimeModel* anytime_model_new(int32_t isa) {
 void anytime_model_free(AnytimeModel* model) { delete model; }
 
 int32_t anytime_model_conv(AnytimeModel* handle, const float* weights, int32_t out_channels,
-                           int32_t in_channels, int32_t kernel, int32_t stride) {
+                           int32_t in_channels, int32_t kernel, int32_t stride, int32_t dense) {
   return guarded([&]() -> int32_t {
     anytime::Model& model = *handle->model;
     constexpr int kMost = 16384;
@@ -125,8 +125,13 @@ int32_t anytime_model_conv(AnytimeModel* handle, const float* weights, int32_t o
       throw Refusal("a convolution must be 1x1 or 3x3, of stride 1 or 2");
     if (in_channels % model.kernels->depth)
       throw Refusal("this instruction set takes an even number of input channels");
-    model.convs.push_back(anytime::make_conv(*model.kernels, weights, out_channels, in_channels,
-                                             kernel, stride));
+    if (dense && (kernel != 3 || stride != 1))
+      throw Refusal("only a 3x3 convolution of stride 1 can be dense");
+    const anytime::Kernels& kernels = *model.kernels;
+    model.convs.push_back(
+        dense && kernels.conv_strips != nullptr
+            ? anytime::make_strip_conv(kernels, weights, out_channels, in_channels)
+            : anytime::make_conv(kernels, weights, out_channels, in_channels, kernel, stride));
     return int32_t(model.convs.size()) - 1;
   });
 }

@@ -16,7 +16,7 @@
 extern "C" {
 #endif
 
-#define ANYTIME_ABI 2
+#define ANYTIME_ABI 3
 
 #pragma GCC visibility push(default)
 
@@ -86,9 +86,11 @@ double anytime_peak(int32_t isa);
 /* ---- weights ---- */
 AnytimeModel* anytime_model_new(int32_t isa);
 void anytime_model_free(AnytimeModel*);
-/* Floats as (out, in, kernel, kernel). Returns the convolution's index. */
+/* Floats as (out, in, kernel, kernel). `dense`: a 3x3 convolution of stride 1 that is only done in
+ * the first stage, together with the next operation; there is a faster way for such. Returns the
+ * convolution's index. */
 int32_t anytime_model_conv(AnytimeModel*, const float* weights, int32_t out_channels,
-                           int32_t in_channels, int32_t kernel, int32_t stride);
+                           int32_t in_channels, int32_t kernel, int32_t stride, int32_t dense);
 /* `bias` is added to a sum; `shift` is the part of it that comes after an interpolation; `window`
  * holds the interpolation's 49 weights, or is NULL. Returns the norm's index. */
 int32_t anytime_model_norm(AnytimeModel*, const float* bias, const float* shift,

@@ -6,6 +6,7 @@
 #include "image.hpp"
 #include "logits.hpp"
 #include "mix.hpp"
+#include "strips.hpp"
 
 namespace anytime {
 
@@ -14,6 +15,7 @@ const Kernels kAvx2 = {
     1,                 Simd::most_vectors,
     sizeof(float),     pack<Float>,
     conv<Float, float>, conv<Float, float>,
+    conv_strips<Float>,
     fill<float>,       mix<float, float>,
     mix<float, float>, image<float>,
     confidence,        decode,

@@ -15,6 +15,7 @@ const Kernels kAvx512Bf16 = {
     Brain::depth,      Simd::most_vectors,
     sizeof(bf16),      pack<Brain>,
     conv<Brain, bf16>, conv<Brain, float>,
+    nullptr,
     fill<bf16>,        mix<bf16, bf16>,
     mix<float, float>, image<bf16>,
     confidence,        decode,

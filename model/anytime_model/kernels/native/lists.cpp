@@ -83,7 +83,8 @@ MaskLists::Map::Map(Grid grid)
     : pitch(grid.width + 2 * kRadius),
       at(std::size_t(pitch) * std::size_t(grid.height + 2 * kRadius) + 1) {}
 
-MaskLists::MaskLists(const Pyramid& pyramid) : pyramid_(pyramid) {
+MaskLists::MaskLists(const Pyramid& pyramid, const uint64_t* used) : pyramid_(pyramid) {
+  std::copy_n(used, kLevels, used_);
   for (int l = kMapLevel; l < kLevels; l++) {
     const Grid grid = pyramid.level[l];
     levels_[l] = LevelLists(grid);
@@ -172,6 +173,7 @@ void MaskLists::find_to_fill(int l) {
       uint64_t around = 0;
       for (int row = 0; row < kSide; row++)
         around |= seven_bits(active + (row - kRadius) * pitch + x - kRadius) << (kSide * row);
+      around &= used_[l];
       for (uint64_t bits = around; bits; bits &= bits - 1) {
         const int bit = __builtin_ctzll(bits);
         lists.histogram_[bit]++;

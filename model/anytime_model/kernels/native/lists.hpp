@@ -11,7 +11,8 @@
 // far from every active coarse one. Elsewhere buffers hold whatever they held.
 //
 // Needed and not active pixels are filled by interpolation; for each, which of the 49 pixels around
-// it are active? Those active ones must keep their values before ReLU.
+// it are active? Those active ones must keep their values before ReLU. Only the taps are asked for
+// that some layer looks at: with a lambda near 3 four or eight of the 49.
 #pragma once
 
 #include <cstddef>
@@ -62,7 +63,8 @@ class LevelLists {
 
 class MaskLists {
  public:
-  explicit MaskLists(const Pyramid&);
+  // `used`: for each level the bits of the window that some layer looks at.
+  MaskLists(const Pyramid&, const uint64_t* used);
   static int64_t bytes_for(const Pyramid&);
 
   // `active`: one byte a pixel of level 2, 0 or 1.
@@ -82,6 +84,7 @@ class MaskLists {
   void find_to_fill(int level);
 
   Pyramid pyramid_;
+  uint64_t used_[kLevels];
   LevelLists levels_[kLevels];
   Map active_[kLevels], needed_[kLevels], keep_[kLevels];
   std::vector<uint8_t> wide_;  // a row's scratch

@@ -107,8 +107,35 @@ std::unique_ptr<Conv> make_conv(const Kernels& k, const float* oihw, int out_cha
     k.pack(oihw, in_channels, kernel, g,
            static_cast<char*>(conv->weights.get()) + g.offset * k.element_size);
   conv->packed = {in_channels, out_channels, kernel, stride, conv->weights.get(),
-                  conv->groups.data(), int(conv->groups.size())};
+                  conv->groups.data(), int(conv->groups.size()), nullptr};
   conv->macs = int64_t(kernel) * kernel * in_channels * out_channels;
+  return conv;
+}
+
+std::unique_ptr<Conv> make_strip_conv(const Kernels& k, const float* oihw, int out_channels,
+                                      int in_channels) {
+  // Each point's weights, of the three along a row.
+  constexpr double kCombine[kPoints][3] = {{1. / 4, 0, 0},
+                                           {-1. / 6, -1. / 6, -1. / 6},
+                                           {-1. / 6, 1. / 6, -1. / 6},
+                                           {1. / 24, 1. / 12, 1. / 6},
+                                           {1. / 24, -1. / 12, 1. / 6},
+                                           {0, 0, 1}};
+  auto conv = std::make_unique<Conv>();
+  std::vector<float> combined(std::size_t(out_channels) * 3 * in_channels);
+  for (const auto& factors : kCombine) {
+    for (int o = 0; o < out_channels; o++)
+      for (int i = 0; i < in_channels; i++)
+        for (int y = 0; y < 3; y++) {
+          const float* w = oihw + ((int64_t(o) * in_channels + i) * 3 + y) * 3;
+          combined[(std::size_t(o) * 3 + y) * in_channels + i] =
+              float(factors[0] * w[0] + factors[1] * w[1] + factors[2] * w[2]);
+        }
+    conv->points.push_back(make_conv(k, combined.data(), out_channels, 3 * in_channels, 1, 1));
+    conv->packed_points.push_back(conv->points.back()->packed);
+  }
+  conv->packed = {in_channels, out_channels, 3, 1, nullptr, nullptr, 0, conv->packed_points.data()};
+  conv->macs = int64_t(9) * in_channels * out_channels;
   return conv;
 }
 

@@ -58,6 +58,7 @@ Plan::Plan(std::shared_ptr<const Model> model, int height, int width,
   int64_t kept = 0;
   for (const AnytimeOp& op : ops_) {
     const AnytimeSlot& out = slots_[op.out];
+    if (op.kind == ANYTIME_FILL) used_[out.level] |= model_->norms[op.norm]->used;
     if (op.keep) kept = std::max(kept, pyramid_.level[out.level].stored() * out.channels);
   }
   kept_ = Buffer(kept * int64_t(sizeof(float)));
@@ -72,6 +73,12 @@ Plan::Plan(std::shared_ptr<const Model> model, int height, int width,
     if (slot.place == ANYTIME_LOCAL)
       local_bytes_ += int64_t(slot.channels) * kTogetherSites * int64_t(sizeof(float));
   }
+  strip_offset_ = local_bytes_;
+  int64_t room = 0;
+  for (const AnytimeOp& op : ops_)
+    if (op.kind == ANYTIME_CONV && model_->convs[op.conv]->packed.points != nullptr)
+      room = std::max(room, strip_room(model_->convs[op.conv]->packed, kTogetherSites / kStrip));
+  local_bytes_ += room * int64_t(sizeof(float));
 }
 
 void Plan::check(const AnytimeOp& op, int i) const {
@@ -105,6 +112,10 @@ void Plan::check(const AnytimeOp& op, int i) const {
               "convolution of other channels");
       require(in.level + (conv.stride == 2) == out.level, i, "convolution between these levels");
       require(conv.stride == 1 || op.where == ANYTIME_ACTIVE, i, "strided where not active");
+      require(conv.points == nullptr ||
+                  (i < ends_[0] && op.together && op.where == ANYTIME_ACTIVE &&
+                   pyramid_.level[out.level].width % kStrip == 0),
+              i, "a dense convolution outside of the first stage, or alone");
       break;
     }
     case ANYTIME_FILL:

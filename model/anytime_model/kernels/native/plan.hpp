@@ -25,6 +25,7 @@ constexpr int kMapSlot = 1;
 // How many sites operations that are done together are done at: the values between them stay in a
 // core's cache, and tiles of 4, 6, 8 and 12 pixels fit.
 constexpr int kTogetherSites = 48;
+static_assert(kTogetherSites == kMostStrips * kStrip);
 constexpr int kMostSide = 32768;  // of a padded image, px: coordinates are packed in 16 bits
 
 class Plan {
@@ -53,7 +54,9 @@ class Plan {
   std::vector<Buffer> scratch_;  // one for each slot; empty where it belongs to the run
   Buffer kept_;                  // values before ReLU, between a convolution and its fill
   std::vector<int64_t> local_offsets_;  // of local slots, in each worker's buffer
+  int64_t strip_offset_ = 0;            // of the room for strips in it
   int64_t local_bytes_ = 0;
+  uint64_t used_[kLevels] = {};  // bits of the window that some fill of a level looks at
   std::vector<Bands> bands_;
   FullLists full_;
 };

@@ -13,7 +13,7 @@ namespace {
 // multiply-adds for each float of a register: one millisecond on two cores with AVX-512.
 constexpr int64_t kPieceMacs = 6'000'000;
 constexpr int kTasksPerThread = 8;
-constexpr int kLeastTask = 48;  // sites
+constexpr int kLeastTask = kTogetherSites;  // sites
 // Weights up to this stay in a core's cache while it goes through all groups of a few sites.
 constexpr int64_t kCachedWeights = 256 << 10;
 constexpr int kCachedSites = 192;
@@ -30,7 +30,7 @@ constexpr Count kCount;
 
 }  // namespace
 
-Run::Run(std::shared_ptr<const Plan> plan) : plan_(std::move(plan)), mask_lists_(plan_->pyramid_) {
+Run::Run(std::shared_ptr<const Plan> plan) : plan_(std::move(plan)), mask_lists_(plan_->pyramid_, plan_->used_) {
   for (const AnytimeSlot& slot : plan_->slots_)
     own_.push_back(slot.place == ANYTIME_RUN ? Buffer(plan_->slot_bytes(slot)) : Buffer());
   const size_t pixels = size_t(plan_->pyramid_.level[kMapLevel].pixels());
@@ -128,7 +128,7 @@ int Run::piece(int op, int end, int first, int last) {
   const int64_t most = kPieceMacs * plan_->kernels().lanes * plan_->kernels().depth;
   int64_t each = 0;
   for (int i = op; i < end; i++) each += cost(plan_->ops_[i]);
-  const int size = int(std::max<int64_t>(kLeastTask, most / each));
+  const int size = int(std::max<int64_t>(1, most / each / kLeastTask)) * kLeastTask;
   const int to = std::min(first + size, last);
   if (first < to) step(op, end, first, to);
   return to;
@@ -227,6 +227,11 @@ void Run::together(int op, int end, int first, int last) {
         continue;
       }
       const ConvCall call = conv_call(one, here, worker);
+      if (call.conv->points != nullptr) {
+        char* local = static_cast<char*>(local_[worker].get());
+        kernels.conv_strips(call, 0, count, reinterpret_cast<float*>(local + plan_->strip_offset_));
+        continue;
+      }
       for (int g = 0; g < call.conv->group_count; g++)
         (floats ? kernels.conv_to_float : kernels.conv)(call, g, 0, count);
     }

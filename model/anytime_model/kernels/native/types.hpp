@@ -29,6 +29,9 @@ constexpr int kRadius = 3;                           // of the interpolation's w
 constexpr int kSide = 2 * kRadius + 1;               // 7
 constexpr int kWindow = kSide * kSide;               // 49 taps, row by row
 constexpr int kBusySums = 10;                        // see Kernels::busy
+constexpr int kStrip = 4;                            // pixels side by side, see strips.hpp
+constexpr int kPoints = kStrip + 2;
+constexpr int kMostStrips = 12;                      // in a call
 constexpr int kMostTerms = 4;                        // branches that a mix may sum
 constexpr int kMostOutputs = 256;                    // classes or joints
 
@@ -78,7 +81,13 @@ struct PackedConv {
   const void* weights;
   const Group* groups;
   int group_count;
+  const PackedConv* points;  // nullptr, or in place of weights the kPoints convolutions of strips
 };
+
+// What a call for so many strips needs beside its output, floats.
+constexpr int64_t strip_room(const PackedConv& conv, int strips) {
+  return int64_t(kPoints) * strips * (3 * conv.in_channels + conv.out_channels);
+}
 
 struct ConvCall {
   const PackedConv* conv;
@@ -167,6 +176,7 @@ struct Kernels {
   void (*pack)(const float* oihw, int in_channels, int kernel, const Group& group, void* out);
   void (*conv)(const ConvCall&, int group, int first, int last);
   void (*conv_to_float)(const ConvCall&, int group, int first, int last);
+  void (*conv_strips)(const ConvCall&, int first, int last, float* room);  // or nullptr
   void (*fill)(const FillCall&, int first, int last);
   void (*mix)(const MixCall&, int first, int last);
   void (*mix_floats)(const MixCall&, int first, int last);
