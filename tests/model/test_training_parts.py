@@ -25,6 +25,7 @@ from anytime_model.training.losses import (
     heatmap_error,
     per_exit,
 )
+from anytime_model.training.lovasz import lovasz_softmax
 from anytime_model.training.muon import Muon, orthogonal
 from anytime_model.training.recipe import Adaptivity
 from anytime_model.training.recipes import RECIPES
@@ -108,6 +109,39 @@ def test_coarse_losses_look_at_the_two_middle_pixels_in_turn(stride: int) -> Non
 def test_an_image_without_a_label_costs_nothing() -> None:
     labels = torch.full((1, 8, 8), IGNORE, dtype=torch.uint8)
     assert cross_entropy(torch.randn(1, 3, 2, 2), labels, 1, 0) == 0
+
+
+def test_of_certain_maps_the_lovasz_loss_is_1_minus_the_mean_iou_of_the_classes_shown() -> None:
+    truth = torch.tensor([[[0, 0, 0, 1], [1, 1, 3, IGNORE]]])
+    found = torch.tensor([[[0, 0, 1, 1], [1, 2, 3, 0]]])
+    logits = 50.0 * F.one_hot(found, 5).permute(0, 3, 1, 2)
+    iou = (2 / 3 + 2 / 4 + 1) / 3  # of classes 0, 1 and 3; class 4 is neither shown nor found
+    assert lovasz_softmax(logits, truth, IGNORE) == pytest.approx(1 - iou)
+
+
+def test_the_lovasz_loss_falls_as_any_pixel_becomes_surer_of_its_class() -> None:
+    random = torch.Generator().manual_seed(1)
+    logits = torch.randn(2, 4, 5, 6, generator=random, requires_grad=True)
+    truth = torch.randint(0, 4, (2, 5, 6), generator=random)
+    loss = lovasz_softmax(logits, truth, IGNORE)
+    loss.backward()  # type: ignore[no-untyped-call]
+    assert logits.grad is not None
+    assert 0 < loss < 1
+    assert (logits.grad.gather(1, truth[:, None]) <= 0).all()
+
+
+def test_the_lovasz_loss_of_an_image_without_a_label_is_nothing() -> None:
+    unknown = torch.full((1, 2, 2), IGNORE)
+    assert lovasz_softmax(torch.randn(1, 3, 2, 2), unknown, IGNORE) == 0
+
+
+def test_overlap_adds_the_lovasz_loss_of_the_maps_own_resolution() -> None:
+    labels = torch.randint(0, 3, (1, 8, 8), generator=torch.Generator().manual_seed(2))
+    maps = [torch.randn(1, 3, 2, 2)] * 4
+    example = batch(labels.to(torch.uint8))
+    plain, more = (per_exit(CrossEntropy(overlap=w), maps, example, step=0) for w in (0.0, 0.5))
+    expected = 0.5 * lovasz_softmax(maps[0], labels[:, 2::4, 2::4], IGNORE)
+    torch.testing.assert_close(more - plain, expected.expand(4))
 
 
 def test_a_gaussian_peaks_where_decoding_looks_for_it() -> None:
