@@ -102,7 +102,7 @@ class FittedEngine:
         return self._engine.sparse
 
     def begin(self, image: NDArray[np.uint8]) -> Run:
-        """Fit the image, and begin it.
+        """Fit the image, and begin it; one that fits already is run as it is.
 
         Raises:
             ImageError: another shape or type.
@@ -110,21 +110,17 @@ class FittedEngine:
         check_image(image)
         size = (image.shape[0], image.shape[1])
         height, width = fitted_size(size, self._side)
-        if (height, width) != size:
-            resized = PIL.Image.fromarray(image).resize(
-                (width, height), PIL.Image.Resampling.BILINEAR, reducing_gap=2.0
-            )
-            image = np.asarray(resized)
-        return _FittedRun(self._engine.begin(image), size)
+        if (height, width) == size:
+            return self._engine.begin(image)
+        resized = PIL.Image.fromarray(image).resize(
+            (width, height), PIL.Image.Resampling.BILINEAR, reducing_gap=2.0
+        )
+        return _FittedRun(self._engine.begin(np.asarray(resized)), size)
 
     def decode(self, result: ExitResult) -> Decoded:
-        """The result at the size of the image as it came, from the exit as it was computed.
-
-        Raises:
-            TypeError: the result is not of a run of this engine.
-        """
+        """The result at the size of the image as it came, from the exit as it was computed."""
         if not isinstance(result, FittedResult):
-            raise TypeError(f"found {type(result).__name__}, expected a result of this engine.")
+            return self._engine.decode(result)
         size, fitted = result.image_size, result.fitted.image_size
         match self._engine.decode(result.fitted):
             case Keypoints(points=points):
