@@ -42,6 +42,7 @@ from anytime_server.executor_messages import (
     Show,
     WorkerSettings,
 )
+from anytime_server.heap import spare_what_stays
 from anytime_server.jobs import StageResult
 
 logger = logging.getLogger(__name__)
@@ -98,6 +99,7 @@ def main(pipe: Connection, shared: Shared, settings: WorkerSettings) -> None:
     except (AnytimeModelError, OSError) as error:
         pipe.send(Fault(str(error)))
         return
+    spare_what_stays()
     pipe.send(served)
     Worker(loaded, shared).serve(pipe)
 
