@@ -94,8 +94,10 @@ def open_page(page, url):
 
 
 def upload_slowly(page, path):
+    """Returns when this image is what is asked; choosing the model has asked for the one before."""
     page.locator("#model").select_option("slow")
     page.set_input_files("#file", path)
+    expect(page.locator("#canvas")).to_have_attribute("aria-label", _matches(path.name))
 
 
 def colours(page):
