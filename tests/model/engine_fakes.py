@@ -8,7 +8,7 @@ import torch
 from anytime_model.checkpoint import Checkpoint
 from anytime_model.engines.native import NativeEngine
 from anytime_model.engines.native_lowering import lower
-from anytime_model.kernels.handles import ModelHandle, PlanHandle
+from anytime_model.kernels.handles import ModelHandle, PlanHandle, RunHandle
 from anytime_model.kernels.library import KernelError, Op, Slot, load
 from model.model_fakes import random_image, tiny_card, tiny_network
 
@@ -67,6 +67,15 @@ def plan_maker(isa=None, *, strips=True, **changes):
         return PlanHandle(model, size, slots, ops, program.ends)
 
     return make
+
+
+def first_map(plan, image, slice_us=0):
+    """The first exit's map, made in slices of so many microseconds (0: at once)."""
+    run = RunHandle(plan)
+    run.start_floats(image)
+    while run.advance(slice_us):
+        pass
+    return run.read_map()
 
 
 @dataclass(frozen=True)

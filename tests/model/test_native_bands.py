@@ -6,7 +6,7 @@ import pytest
 from anytime_model.errors import AnytimeModelError
 from anytime_model.kernels.handles import RunHandle
 from anytime_model.kernels.library import KernelError, Kind, Place
-from model.engine_fakes import native_isas, plan_maker
+from model.engine_fakes import first_map, native_isas, plan_maker
 
 ISAS = native_isas()
 built = pytest.mark.skipif(not ISAS, reason="the native kernels are not built")
@@ -28,14 +28,6 @@ def straight(slots, ops):
     for slot in slots:
         if slot.place == Place.WINDOW:
             slot.place = Place.SCRATCH
-
-
-def first_map(plan, image, slice_us=0):
-    run = RunHandle(plan)
-    run.start_floats(image)
-    while run.advance(slice_us):
-        pass
-    return run.read_map()
 
 
 def an_image(size, seed=0):

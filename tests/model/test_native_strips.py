@@ -3,19 +3,12 @@
 import numpy as np
 import pytest
 
-from anytime_model.kernels.handles import ModelHandle, RunHandle
+from anytime_model.kernels.handles import ModelHandle
 from anytime_model.kernels.library import KernelError, load
-from model.engine_fakes import native_isas, plan_maker
+from model.engine_fakes import first_map, native_isas, plan_maker
 
 ISAS = native_isas()
 built = pytest.mark.skipif(not ISAS, reason="the native kernels are not built")
-
-
-def first_map(plan, image):
-    run = RunHandle(plan)
-    run.start_floats(image)
-    run.advance(0)
-    return run.read_map()
 
 
 @built

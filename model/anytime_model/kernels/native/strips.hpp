@@ -18,6 +18,11 @@
 namespace anytime {
 namespace {
 
+// a b + c
+ANYTIME_INLINE Simd::V times(float a, Simd::V b, Simd::V c) {
+  return Simd::fma(Simd::all(a), b, c);
+}
+
 // The inputs of a strip, `step` floats apart, to the values at the six points, `stride` apart.
 template <class... Mask>
 ANYTIME_INLINE void to_points(const float* in, int64_t step, float* out, int64_t stride,
@@ -26,9 +31,6 @@ ANYTIME_INLINE void to_points(const float* in, int64_t step, float* out, int64_t
   V d[kPoints];
   ANYTIME_UNROLL
   for (int x = 0; x < kPoints; x++) d[x] = load(in + x * step, mask...);
-  const auto times = [](float a, V b, V c) __attribute__((always_inline)) {
-    return Simd::fma(Simd::all(a), b, c);
-  };
   const V even = times(-4, d[2], d[4]), odd = times(-4, d[1], d[3]);
   const V near = times(-1, d[2], d[4]), far = times(-1, d[1], d[3]);
   store(out, times(4, d[0], times(-5, d[2], d[4])), mask...);
@@ -47,9 +49,6 @@ ANYTIME_INLINE void from_points(const float* sums, int64_t stride, Simd::V (&out
   V m[kPoints];
   ANYTIME_UNROLL
   for (int p = 0; p < kPoints; p++) m[p] = load(sums + p * stride, mask...);
-  const auto times = [](float a, V b, V c) __attribute__((always_inline)) {
-    return Simd::fma(Simd::all(a), b, c);
-  };
   const V sum1 = Simd::add(m[1], m[2]), difference1 = times(-1, m[2], m[1]);
   const V sum2 = Simd::add(m[3], m[4]), difference2 = times(-1, m[4], m[3]);
   out[0] = Simd::add(m[0], Simd::add(sum1, sum2));
