@@ -15,7 +15,7 @@ from anytime_server import http_predict, http_problems, http_requests, http_serv
 from anytime_server import websocket as ws
 from anytime_server.asyncapi import server_version
 from anytime_server.executor import Executor
-from anytime_server.heap import spare_what_stays
+from anytime_server.heap import keep_what_is_freed, spare_what_stays
 from anytime_server.service import Service
 from anytime_server.settings import Settings
 
@@ -32,6 +32,7 @@ def create_app(settings: Settings, executor: Executor) -> FastAPI:
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         images.take_over_size_check()
+        keep_what_is_freed()
         await service.open()
         spare_what_stays()  # while the executor loads its models
         try:

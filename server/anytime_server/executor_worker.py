@@ -42,7 +42,7 @@ from anytime_server.executor_messages import (
     Show,
     WorkerSettings,
 )
-from anytime_server.heap import spare_what_stays
+from anytime_server.heap import keep_what_is_freed, spare_what_stays
 from anytime_server.jobs import StageResult
 
 logger = logging.getLogger(__name__)
@@ -92,6 +92,7 @@ def main(pipe: Connection, shared: Shared, settings: WorkerSettings) -> None:
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     logging.captureWarnings(capture=True)  # among them why a slower engine had to be taken
+    keep_what_is_freed()
     _limit_threads(settings.threads)
     try:
         loaded = load(settings)

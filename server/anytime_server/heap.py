@@ -1,16 +1,48 @@
-"""What a process has loaded once and for all is no business of the garbage collector.
+"""Memory that a process keeps: from the garbage collector, and from the kernel.
 
-A full collection goes through every object that lives: some 200 000 with the libraries loaded,
-which took 240 ms on a busy core, in the middle of whatever stage or ping there was. Of what comes
-after a process is ready, it finds next to nothing to go through.
+*What was loaded once and for all is no business of the collector.* A full collection goes through
+every object that lives: some 200 000 with the libraries loaded, which took 240 ms on a busy core,
+in the middle of whatever stage or ping there was. Of what comes after a process is ready, it finds
+next to nothing to go through.
+
+*What one request has freed, the next will want.* glibc gives freed memory back to the kernel beyond
+128 kB, and gets it again page by page: decoding a JPEG of 480x360 in a thread took 2.3 ms, and takes
+1.2 ms where the process keeps 64 MiB (medians of 40, in turn). Other C libraries do as they please.
 """
 
 from __future__ import annotations
 
+import ctypes
 import gc
+import sys
+from typing import Final
+
+_M_TRIM_THRESHOLD: Final = -1
+_M_MMAP_THRESHOLD: Final = -3
+"""Names of parameters in glibc's `malloc.h`."""
+
+_KEPT: Final = 64 * 2**20
+"""Bytes that are free and not given back; of each thread that has allocated them."""
+
+_OWN_MAPPING: Final = 32 * 2**20
+"""Bytes from which an array gets pages of its own, given back at once; the most glibc takes."""
 
 
 def spare_what_stays() -> None:
     """Collects once, and leaves what is left out of all later collections."""
     gc.collect()
     gc.freeze()
+
+
+def keep_what_is_freed() -> bool:
+    """Has the C library hold on to freed memory, process-wide; returns whether it can."""
+    if sys.platform != "linux":
+        return False
+    library = ctypes.CDLL(None)
+    if not hasattr(library, "mallopt"):  # musl has none
+        return False
+    taken = [
+        library.mallopt(name, value)
+        for name, value in ((_M_TRIM_THRESHOLD, _KEPT), (_M_MMAP_THRESHOLD, _OWN_MAPPING))
+    ]
+    return all(taken)

@@ -1,6 +1,10 @@
-"""The garbage collector leaves alone what was there when a process became ready."""
+"""The garbage collector leaves alone what was there when a process became ready, and the C library
+keeps the memory that was freed."""
 
 import gc
+import platform
+import subprocess
+import sys
 
 import pytest
 
@@ -26,3 +30,28 @@ def test_what_comes_later_is_still_collected():
     ring.append(ring)
     del ring
     assert gc.collect() >= 1
+
+
+FAULTS_OF_A_SECOND_TIME = """
+import resource, sys
+import numpy as np
+from anytime_server.heap import keep_what_is_freed
+if sys.argv[1] == "keep":
+    assert keep_what_is_freed()
+def faults():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    np.ones(3_000_000, np.uint8)  # numpy takes huge pages for more than 4 MiB
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+faults()
+print(faults())
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="glibc alone can be told")
+def test_memory_that_was_freed_is_used_again_without_asking_the_kernel():
+    def count(how):
+        command = [sys.executable, "-c", FAULTS_OF_A_SECOND_TIME, how]
+        return int(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+
+    assert count("keep") < 50
+    assert count("leave") > 500
