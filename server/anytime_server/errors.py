@@ -63,7 +63,7 @@ class StageNotRunningError(ServerError):
         self.stage = stage
         super().__init__(
             f"stage {stage} of job {job_id!r} is not running ({running}): "
-            "report each Run exactly once, by complete, abandon or fail"
+            "report each stage of a Run exactly once, by complete, go_on, abandon or fail"
         )
 
 

@@ -148,21 +148,38 @@ class Executor(Protocol):
         ...
 
     async def run(
-        self, job_id: str, stage: int, view: View | None = None, *, go_ahead: bool = False
+        self,
+        job_id: str,
+        stage: int,
+        view: View | None = None,
+        *,
+        through: int | None = None,
+        go_ahead: bool = False,
     ) -> StageDone | StageStopped:
-        """Makes an exit.
+        """Makes an exit, or several.
 
         Args:
             job_id: of a job that has begun.
             stage: the one after the last that was made, from 1.
-            view: how to show it at once; None if nobody is going to look.
+            view: how to show the last one at once; None if nobody is going to look.
+            through: the stage to end with; `stage` by default. It may end with an earlier one.
             go_ahead: the next call will probably be for the stage after it, so that the executor
                 may begin that while it is being decided. A guess that was wrong costs the time of
                 a look at the stop word, and if another job is run instead, the job's stages so far.
 
+        Returns:
+            How the last stage ended; `made` tells of those before it.
+
         Raises:
             ExecutorCrashedError: see there.
             ExecutorCallError: see there.
+        """
+        ...
+
+    def made(self) -> tuple[StageDone, ...]:
+        """Exits of the running call, or of the last one, that nobody has been told of yet.
+
+        They come without pictures. The one that the call returns is not among them.
         """
         ...
 
@@ -180,7 +197,7 @@ class Executor(Protocol):
         ...
 
     def hold(self) -> None:
-        """Takes back `go_ahead` of the running stage; without one, nothing happens."""
+        """Takes back `through` and `go_ahead` of the running call: it ends with this stage."""
         ...
 
     def forget(self, job_id: str) -> None:

@@ -1,9 +1,12 @@
-"""The memory that the server and its executor's process share: two words, images, pictures.
+"""The memory that the server and its executor's process share: words, exits, images, pictures.
 
 Decides where arrays lie, so that what goes through the pipe stays small: a pipe takes 200 kB at a
 time, and each further piece costs two switches between the processes. There is one place for an
 image and one for a picture, since only one command is under way at a time; whoever reads copies at
 once. What does not fit goes through the pipe as it is.
+
+Exits that nobody waits for are noted here and not in the pipe, as a word in the pipe wakes the
+server, which has to take the time for it from a core that computes.
 
 The memory is an unlinked file, which ends with the two processes, however they end.
 """
@@ -17,12 +20,20 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from anytime_server.executor import Image, Picture
+from anytime_server.executor import Image, Picture, StageDone
+from anytime_server.jobs import StageResult
 
 _ARRAYS: Final = ("labels", "confidence", "active", "heatmaps")
 
 _SHOWN_BYTES: Final = 4
 """Of a picture, for each px of the largest image: three maps and the heat-maps of 8 joints."""
+
+
+MOST_EXITS: Final = 16
+"""That are noted of one run."""
+
+_NUMBERS: Final = 5
+"""Of an exit."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,12 +58,14 @@ class Shared:
     Attributes:
         stop_word: its one element is the number of the run that is to stop.
         hold_word: its one element is the number of the run after which the process shall wait.
+        exits: how many exits the run has noted, and the numbers of each.
         image: bytes of an image.
         picture: bytes of a picture's arrays.
     """
 
     stop_word: Any  # the shared arrays of multiprocessing have no public type
     hold_word: Any
+    exits: Any
     image: Any
     picture: Any
 
@@ -63,9 +76,36 @@ class Shared:
         return cls(
             context.RawArray("q", 1),
             context.RawArray("q", 1),
+            context.RawArray("d", 1 + _NUMBERS * MOST_EXITS),
             context.RawArray("B", 3 * max_pixels),
             context.RawArray("B", _SHOWN_BYTES * max_pixels),
         )
+
+    def clear_exits(self) -> None:
+        """Forgets the exits of the last run."""
+        self.exits[0] = 0
+
+    def write_exit(self, done: StageDone) -> None:
+        """Notes an exit behind those of this run; its picture is not noted."""
+        count, result = int(self.exits[0]), done.result
+        start = 1 + _NUMBERS * count
+        self.exits[start : start + _NUMBERS] = (
+            result.confidence,
+            result.active_share,
+            result.confident_share,
+            result.gmacs,
+            done.elapsed_s,
+        )
+        self.exits[0] = count + 1  # last, as it says that the numbers are there
+
+    def read_exits(self, known: int) -> tuple[StageDone, ...]:
+        """The exits of this run after the first `known`."""
+        found = []
+        for index in range(known, int(self.exits[0])):
+            start = 1 + _NUMBERS * index
+            *result, elapsed_s = self.exits[start : start + _NUMBERS]
+            found.append(StageDone(StageResult(*result), elapsed_s))
+        return tuple(found)
 
     def write_image(self, image: Image) -> tuple[int, int, int]:
         """Puts an image in its place; returns its shape.

@@ -48,19 +48,22 @@ class Begin:
 
 @dataclass(frozen=True, slots=True)
 class RunStage:
-    """Make an exit; answered by `StageDone`, `StageStopped` or `Fault`.
+    """Make exits; answered by `StageDone` or `StageStopped` of the last, or by `Fault`.
 
     Attributes:
         job_id: of a job that has begun.
-        stage: from 1.
+        stage: the first of them, from 1.
+        through: the last of them, unless the hold word names this run: then it ends with the one
+            under way. All but the last are noted in the shared memory.
         number: of this run; the stop word names it to stop it.
-        view: how to show the exit at once, or None.
+        view: how to show the last exit at once, or None.
         go_ahead: begin the stage after it while the server decides, unless the hold word names
             this run.
     """
 
     job_id: str
     stage: int
+    through: int
     number: int
     view: View | None
     go_ahead: bool = False

@@ -38,7 +38,7 @@ from anytime_server.executor import (
     StageStopped,
     View,
 )
-from anytime_server.executor_memory import Shared
+from anytime_server.executor_memory import MOST_EXITS, Shared
 from anytime_server.executor_messages import (
     Begin,
     Command,
@@ -109,6 +109,7 @@ class ProcessExecutor:
         self._child: _Child | None = None
         self._runs = 0
         self._running = 0
+        self._told = 0
         self._hang: asyncio.TimerHandle | None = None
         self._closed = False
 
@@ -144,13 +145,23 @@ class ProcessExecutor:
             self._tell(Begin(job_id, model, self._shared.write_image(image)))
 
     async def run(
-        self, job_id: str, stage: int, view: View | None = None, *, go_ahead: bool = False
+        self,
+        job_id: str,
+        stage: int,
+        view: View | None = None,
+        *,
+        through: int | None = None,
+        go_ahead: bool = False,
     ) -> StageDone | StageStopped:
         """See `Executor.run`."""
         self._runs += 1
         self._running = self._runs
+        self._told = 0
+        if self._shared is not None:
+            self._shared.clear_exits()
+        last = stage if through is None else min(through, stage + MOST_EXITS)
         try:
-            reply = await self._ask(RunStage(job_id, stage, self._runs, view, go_ahead))
+            reply = await self._ask(RunStage(job_id, stage, last, self._runs, view, go_ahead))
         finally:
             self._running = 0
             if self._hang is not None:
@@ -163,6 +174,14 @@ class ProcessExecutor:
                 return reply
             case _:
                 raise _unexpected(reply)
+
+    def made(self) -> tuple[StageDone, ...]:
+        """See `Executor.made`."""
+        if self._shared is None:
+            return ()
+        found = self._shared.read_exits(self._told)
+        self._told += len(found)
+        return found
 
     async def show(self, job_id: str, view: View) -> Picture:
         """See `Executor.show`."""

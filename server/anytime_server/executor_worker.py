@@ -19,7 +19,7 @@ import os
 import signal
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection
 
 import numpy as np
@@ -163,14 +163,20 @@ class Worker:
             logger.exception("no run for an image of shape %s", command.shape)
 
     def _run(self, command: RunStage) -> StageDone | StageStopped:
-        work = self._work[command.job_id]
-        early, work.early = work.early, None
-        made = early or _compute(work, command.stage, lambda: self._obey(command))
-        if isinstance(made, StageStopped):
-            return made
-        work.last = made.result
-        picture = None if command.view is None else self._show(work, command.view)
-        return StageDone(judge(made.result, work.loaded.card), made.elapsed_s, picture)
+        work, stage = self._work[command.job_id], command.stage
+        made, work.early = work.early, None
+        while True:
+            made = made or _compute(work, stage, lambda: self._obey(command))
+            if isinstance(made, StageStopped):
+                return made
+            work.last = made.result
+            done = StageDone(judge(made.result, work.loaded.card), made.elapsed_s)
+            if stage >= command.through and command.view is not None:
+                return replace(done, picture=self._show(work, command.view))
+            if stage >= command.through or self._shared.hold_word[0] == command.number:
+                return done
+            self._shared.write_exit(done)
+            made, stage = None, stage + 1
 
     def _obey(self, command: RunStage) -> None:
         if self._shared.stop_word[0] == command.number:

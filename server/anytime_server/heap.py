@@ -6,8 +6,9 @@ in the middle of whatever stage or ping there was. Of what comes after a process
 next to nothing to go through.
 
 *What one request has freed, the next will want.* glibc gives freed memory back to the kernel beyond
-128 kB, and gets it again page by page: decoding a JPEG of 480x360 in a thread took 2.3 ms, and takes
-1.2 ms where the process keeps 64 MiB (medians of 40, in turn). Other C libraries do as they please.
+128 kB, and gets it again page by page: decoding a JPEG of 480x360 in a thread took 2.3 ms, and
+takes 1.2 ms where the process keeps 64 MiB (medians of 40, in turn). Other C libraries do as they
+please.
 """
 
 from __future__ import annotations

@@ -46,10 +46,12 @@ class House:
         """Requests with an exit that is no picture yet, though somebody listens."""
         return (t for t in list(self.tickets.values()) if t.unseen and not t.discarded)
 
-    def made(self, ticket: Ticket, made: ExitMade, picture: Picture | None) -> None:
-        """A request has an exit, and maybe its picture at once."""
+    def made(
+        self, ticket: Ticket, made: ExitMade, at_s: float, picture: Picture | None = None
+    ) -> None:
+        """A request has had an exit since `at_s`, and maybe its picture at once."""
         ticket.made, ticket.exit = made, made.exit
-        self._metrics.exit_made(ticket, self._clock())
+        self._metrics.exit_made(ticket, at_s)
         if picture is not None:
             self._keep(ticket, made, picture)
 

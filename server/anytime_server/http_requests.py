@@ -81,6 +81,7 @@ async def delete_request(request: Request, request_id: str) -> Response:
 
 def status_of(service: Service, request_id: str, record: Record) -> JsonObject:
     """A request's representation."""
+    service.engine.catch_up()
     ticket = record.ticket
     now = service.engine.clock() if record.ended_s is None else record.ended_s
     state = "queued" if ticket.first_s is None else "running"

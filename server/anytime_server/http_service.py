@@ -112,6 +112,7 @@ async def put_budget(request: Request) -> Response:
 def budget_status(service: Service) -> JsonObject:
     """The operator's budget, what is in force of it, and the load."""
     engine, scheduler = service.engine, service.engine.scheduler
+    engine.catch_up()
     budget = scheduler.server_budget
     queued = sum(ticket.first_s is None for ticket in engine.tickets.values())
     return {

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import io
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
@@ -111,32 +112,27 @@ def probe(data: bytes, max_pixels: int) -> Header:
         ImageError: no image of a known format, or too large.
     """
     with _open(data) as image:
-        header = Header(MEDIA_TYPES[str(image.format)], image.height, image.width)
-    if header.pixels > max_pixels:
-        raise ImageError(
-            ErrorCode.TOO_MANY_PIXELS,
-            f"the image has {header.width}x{header.height} = {header.pixels} px, at most "
-            f"{max_pixels} are allowed: make it smaller",
-        )
-    return header
+        return _header_of(image, max_pixels)
 
 
-def decode(data: bytes, max_pixels: int) -> Decoded:
+def decode(data: bytes, max_pixels: int, tell: Callable[[Header], object] | None = None) -> Decoded:
     """The pixels of a file's first frame, upright, as 8-bit RGB.
 
     Alpha is dropped; 16-bit grey loses its low byte.
 
     Args:
         data: the file.
-        max_pixels: as for `probe`, in case that the header has lied.
+        max_pixels: as for `probe`.
+        tell: told what `probe` would have returned, before any pixel is decoded.
 
     Raises:
         ImageError: truncated, corrupt or too large.
     """
     began, began_cpu = time.perf_counter(), time.thread_time()
     with _open(data) as image:
-        if image.width * image.height > max_pixels:
-            raise ImageError(ErrorCode.TOO_MANY_PIXELS, f"more than {max_pixels} px")
+        header = _header_of(image, max_pixels)
+        if tell is not None:
+            tell(header)
         try:
             ImageOps.exif_transpose(image, in_place=True)
             if image.mode.startswith("I"):
@@ -157,6 +153,17 @@ def _open(data: bytes) -> PIL.Image.Image:
     except Exception as error:
         # A broken file makes Pillow's readers raise whatever they stumble over.
         raise _bad(error) from error
+
+
+def _header_of(image: PIL.Image.Image, max_pixels: int) -> Header:
+    header = Header(MEDIA_TYPES[str(image.format)], image.height, image.width)
+    if header.pixels > max_pixels:
+        raise ImageError(
+            ErrorCode.TOO_MANY_PIXELS,
+            f"the image has {header.width}x{header.height} = {header.pixels} px, at most "
+            f"{max_pixels} are allowed: make it smaller",
+        )
+    return header
 
 
 def _bad(error: Exception) -> ImageError:

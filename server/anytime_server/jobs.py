@@ -194,6 +194,8 @@ class Run:
         predicted_s: how long it will probably take, the decoding included.
         stop_at_s: when it will have to be stopped if nothing changes; infinity without a deadline.
         depth: the deepest exit that its time and budget allow, as predicted now.
+        through: the last stage that may be run without asking again, `stage` at least: until then
+            nothing that the stages find, and no time that passes, changes what is to be done.
         goes_on: its next stage will most likely be run right after: depth allows it, no other job
             is in the house, and none of its limits depends on what this stage will find.
     """
@@ -203,6 +205,7 @@ class Run:
     predicted_s: float
     stop_at_s: float
     depth: int
+    through: int
     goes_on: bool
 
 

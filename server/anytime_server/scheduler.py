@@ -28,6 +28,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import NamedTuple
 
 from anytime_protocol.budget import Budget
@@ -64,7 +65,7 @@ class _Running(NamedTuple):
     """The stage that the executor computes."""
 
     live: LiveJob
-    stage: int
+    run: Run
     base_s: float
     started_s: float
     predicted: Prediction
@@ -229,7 +230,7 @@ class Scheduler:
         running = self._running
         if running is None or running.live.job.id != job_id or running.live.cancelled:
             return Reason.CANCELLED
-        live, stage = running.live, running.stage
+        live, stage = running.live, running.run.stage
         limits, stop_at_s = self._terms.stop_terms(live, now)
         if stage > 1:
             if not live.allows(live.ahead[0], limits):
@@ -259,24 +260,48 @@ class Scheduler:
         """
         running = self._stopped(job_id, stage)
         live = running.live
-        self.costs.observe_stage(running.base_s, elapsed_s)
-        self.costs.observe_share(live.job.model, stage, live.active_share)
-        live.used_s += elapsed_s
-        live.gmacs += result.gmacs
-        live.decoded = True
+        self._learn(running, elapsed_s, result)
         if live.cancelled:
             live.wasted_s += elapsed_s
             return [self._end(live, _final(live, Reason.CANCELLED))]
         if stage == 1 and now > self._terms.outlook(live, now).limits.deadline_s:
             return [self._end(live, _too_late(live, "exit 1 came after the deadline"))]
-        live.made, live.result, live.progress_s = stage, result, now
-        self._terms.look_ahead(live)
+        self._reach(live, stage, result, now)
         outcomes: list[Outcome] = [ExitMade(job_id, stage, result)]
         self._weigh_load()
         ending = self._ending(live, now, now)
         if ending is not None:
             outcomes.append(self._end(live, ending))
         return outcomes
+
+    def go_on(
+        self, job_id: str, stage: int, elapsed_s: float, result: StageResult, ended_s: float
+    ) -> Run:
+        """The stage has ended, and the executor has begun the next, as `Run.through` allows.
+
+        Args:
+            job_id: the job.
+            stage: the stage that has ended.
+            elapsed_s: as for `complete`.
+            result: as for `complete`.
+            ended_s: when it ended; this moment or before.
+
+        Returns:
+            What runs now. The exit is made, even where the job has been cancelled meanwhile.
+
+        Raises:
+            StageNotRunningError: this is not the stage that was running, or it had to be the last.
+        """
+        running = self._reported(job_id, stage)
+        if stage >= running.run.through:
+            raise StageNotRunningError(job_id, stage + 1, f"stage {stage} was to be the last")
+        live = running.live
+        self._learn(running, elapsed_s, result)
+        self._reach(live, stage, result, ended_s)
+        predicted = self._terms.needs(live, live.ahead[0])
+        run = replace(running.run, stage=stage + 1, predicted_s=predicted.mean_s)
+        self._running = _Running(live, run, live.ahead[0].base_s, ended_s, predicted)
+        return run
 
     def abandon(self, job_id: str, stage: int, elapsed_s: float, now: float) -> list[Outcome]:
         """The stage of the last `Run` was stopped half-way; its work is lost.
@@ -443,30 +468,56 @@ class Scheduler:
     def _start(self, chosen: Candidate, now: float) -> Run:
         live = self._jobs[chosen.job_id]
         predicted = self._terms.outlook(live, now).needs
-        self._running = _Running(live, chosen.stage, live.ahead[0].base_s, now, predicted)
         limits, stop_at_s = self._terms.stop_terms(live, now)
         depth = chosen.steps[-1].exit
-        return Run(
+        alone = len(self._jobs) == 1 and not self._draining
+        goes_on = (
+            depth > chosen.stage
+            and alone
+            and limits.confidence == limits.confident_share == math.inf
+        )
+        # Exit 1 is stopped by another rule than the later ones, and tells how fast the machine is.
+        tells = limits.deadline_s < math.inf and live.made == 0
+        steady = goes_on and not tells and limits.until_s == math.inf
+        run = Run(
             chosen.job_id,
             chosen.stage,
             predicted.mean_s,
             stop_at_s,
             depth=depth,
-            goes_on=depth > chosen.stage
-            and len(self._jobs) == 1
-            and not self._draining
-            and limits.confidence == limits.confident_share == math.inf,
+            through=depth if steady else chosen.stage,
+            goes_on=goes_on,
         )
+        self._running = _Running(live, run, live.ahead[0].base_s, now, predicted)
+        return run
+
+    def _learn(self, running: _Running, elapsed_s: float, result: StageResult) -> None:
+        """What a stage has cost that ended by itself."""
+        live = running.live
+        self.costs.observe_stage(running.base_s, elapsed_s)
+        self.costs.observe_share(live.job.model, running.run.stage, live.active_share)
+        live.used_s += elapsed_s
+        live.gmacs += result.gmacs
+        live.decoded = True
+
+    def _reach(self, live: LiveJob, stage: int, result: StageResult, now: float) -> None:
+        """A job has a new exit."""
+        live.made, live.result, live.progress_s = stage, result, now
+        self._terms.look_ahead(live)
 
     def _stopped(self, job_id: str, stage: int) -> _Running:
         """The executor is free again."""
+        running, self._running = self._reported(job_id, stage), None
+        return running
+
+    def _reported(self, job_id: str, stage: int) -> _Running:
+        """What runs, if it is what the executor tells about."""
         running = self._running
-        if running is None or (running.live.job.id, running.stage) != (job_id, stage):
+        if running is None or (running.run.job_id, running.run.stage) != (job_id, stage):
             found = "nothing is"
             if running is not None:
-                found = f"stage {running.stage} of {running.live.job.id!r} is"
+                found = f"stage {running.run.stage} of {running.run.job_id!r} is"
             raise StageNotRunningError(job_id, stage, found)
-        self._running = None
         return running
 
     def _end(self, live: LiveJob, ending: Ending) -> Ending:

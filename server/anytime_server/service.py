@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Final
@@ -23,10 +23,10 @@ from anytime_protocol.vocabulary import ErrorCode
 from anytime_server import images
 from anytime_server.access import Access
 from anytime_server.costs import CostModel, SideCost
-from anytime_server.engine_loop import EngineLoop
+from anytime_server.engine_loop import EngineLoop, Load
 from anytime_server.errors import DuplicateJobError, ServerError
 from anytime_server.executor import Executor, ExecutorStartError, ServedModel
-from anytime_server.images import Decoded, ImageError
+from anytime_server.images import Decoded, Header, ImageError
 from anytime_server.jobs import Admitted, Job, Rejected
 from anytime_server.metrics import Metrics
 from anytime_server.scheduler import Scheduler
@@ -262,18 +262,13 @@ class Service:
         """
         served = self.check_model(asked.model)
         self.check_open()
-        loop = asyncio.get_running_loop()
-        most = self.settings.max_pixels
         try:
             images.check_media_type(asked.media_type)
-            header = await loop.run_in_executor(self._readers, images.probe, asked.data, most)
+            reading, load = self._read(asked.data)
+            header = await reading
         except ImageError as error:
             raise RefusedError(Problem(error.code, str(error), request_id=asked.id)) from error
         self._check_room(asked, header.pixels)
-
-        async def load() -> Decoded:
-            return await loop.run_in_executor(self._decoders, images.decode, asked.data, most)
-
         job = Job(
             id=asked.job_id,
             model=asked.model,
@@ -306,6 +301,34 @@ class Service:
                 Problem(answer.code, answer.detail, request_id=asked.id, retry_after_ms=retry_ms)
             )
         return ticket, answer
+
+    def _read(self, data: bytes) -> tuple[Awaitable[Header], Load]:
+        """The header of an image that has come, and how to load the rest.
+
+        Nothing is decoded for a request that may be refused; unless nobody else is here, when
+        hardly any is, and what would be done later is done while the request is admitted.
+        """
+        loop, most = asyncio.get_running_loop(), self.settings.max_pixels
+        if self.engine.tickets:
+            header = loop.run_in_executor(self._readers, images.probe, data, most)
+            return header, lambda: loop.run_in_executor(self._decoders, images.decode, data, most)
+        told: asyncio.Future[Header] = loop.create_future()
+
+        def tell(header: Header) -> None:
+            loop.call_soon_threadsafe(settle, header)
+
+        def settle(header: Header) -> None:
+            if not told.done():
+                told.set_result(header)
+
+        def note(image: asyncio.Future[Decoded]) -> None:
+            error = None if image.cancelled() else image.exception()
+            if error is not None and not told.done():
+                told.set_exception(error)
+
+        image = loop.run_in_executor(self._decoders, images.decode, data, most, tell)
+        image.add_done_callback(note)
+        return told, lambda: image
 
     def _check_room(self, asked: Asked, pixels: int) -> None:
         held, most = self.engine.pixels, self.settings.max_pixels_in_flight

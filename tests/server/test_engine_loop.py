@@ -410,11 +410,106 @@ def test_every_admitted_request_ends_exactly_once_whatever_happens(actions):
 
 async def test_a_request_alone_lets_the_executor_go_ahead_up_to_its_depth():
     async with house() as (engine, executor):
-        teller, _ = submit(engine, "a", Budget(max_exit=3), want=Want(progress=False))
+        teller, _ = submit(engine, "a", Budget(max_exit=3))
         await over(teller)
         assert executor.ahead == [True, True, False]
+
+
+async def test_a_request_alone_that_wants_one_map_is_one_call_of_the_executor():
+    async with house() as (engine, executor):
+        teller, _ = submit(engine, "a", Budget(max_exit=3), want=Want(progress=False))
+        work = engine.tickets["a"]
+        await over(teller)
+        assert executor.through == [3]
+        assert executor.ahead == [False]
+        assert work.compute_s == pytest.approx(0.05)
+        assert (work.exit, work.gmacs) == (3, 6.0)
+        assert engine.scheduler.load_s == 0.0
         # and nobody has to ask for the picture of the exit that is foreseen to be the last
         assert executor.log.index(("show", "a", 3)) < executor.log.index(("forget", "a", 0))
+
+
+async def test_with_a_deadline_exit_1_is_told_before_it_goes_on():
+    async with house() as (engine, executor):
+        teller, _ = submit(engine, "a", Budget(deadline_ms=1e4), want=Want(progress=False))
+        await over(teller)
+        assert executor.through == [1, 4]
+        assert executor.ahead == [True, False]
+        assert teller.end.ending.exit == 4
+
+
+@asynccontextmanager
+async def amid(stage, **changes):
+    """A request for one map, in one call of the executor that is in the middle of `stage`."""
+    async with house() as (engine, executor):
+        executor.on_stage = lambda _, now: executor.gate.clear() if now == stage else None
+        teller, _ = submit(engine, "a", want=Want(progress=False), **changes)
+        while ("run", "a", stage) not in executor.log:
+            await asyncio.sleep(0)
+        yield engine, executor, teller
+
+
+async def test_how_far_it_has_come_is_known_to_whoever_asks():
+    async with amid(3) as (engine, executor, teller):
+        assert engine.tickets["a"].exit == 0
+        engine.catch_up()
+        engine.catch_up()
+        assert engine.tickets["a"].exit == 2
+        assert engine.tickets["a"].compute_s == pytest.approx(0.03)
+        executor.gate.set()
+        await over(teller)
+        assert executor.through == [4]
+
+
+async def test_a_second_request_ends_the_call_with_the_stage_that_runs():
+    async with amid(2) as (engine, executor, teller):
+        second, _ = submit(engine, "b", Budget(max_exit=1), want=Want(progress=False))
+        executor.gate.set()
+        await over(teller, second)
+        runs = [entry[1:] for entry in executor.log if entry[0] == "run"]
+        assert runs[:3] == [("a", 1), ("a", 2), ("b", 1)]
+        assert executor.through[0] == 4
+
+
+async def test_a_new_budget_stops_what_goes_beyond_it():
+    async with amid(3) as (engine, _, teller):
+        answer = engine.update_budget("a", Budget(max_exit=2), 1)
+        assert (answer.at_exit, answer.stops_stage) == (2, True)
+        await over(teller)
+        assert teller.end.ending.reason is Reason.BUDGET
+        assert teller.end.shown.picture.exit == 2
+
+
+async def test_an_operators_new_budget_stops_it_as_well():
+    async with amid(3) as (engine, _, teller):
+        engine.set_server_budget(ServerBudget(Budget(max_exit=2)))
+        await over(teller)
+        assert teller.end.ending.exit == 2
+
+
+async def test_an_error_amid_several_stages_is_the_end_of_that_request_only():
+    async with amid(3) as (engine, executor, teller):
+        second, _ = submit(engine, "b", want=Want(progress=False))
+        executor.fail_at.add("a")
+        executor.on_stage = lambda job, stage: None
+        executor.gate.set()
+        await over(teller, second)
+        assert isinstance(teller.end.ending, Failed)
+        assert second.end.ending.exit == 4
+
+
+async def test_a_crash_amid_several_stages_leaves_nothing_behind():
+    async with house() as (engine, executor):
+        executor.on_stage = lambda job, now: executor.crash_at.add(job) if now == 3 else None
+        teller, _ = submit(engine, "a", want=Want(progress=False))
+        await over(teller)
+        assert isinstance(teller.end.ending, Failed)
+        executor.on_stage = lambda job, now: None
+        while engine.state is not State.READY:
+            await asyncio.sleep(0)
+        second, _ = submit(engine, "b", want=Want(progress=False))
+        await over(second)
+        assert second.end.ending.exit == 4
 
 
 async def test_a_second_request_takes_the_word_to_go_ahead_back():

@@ -104,6 +104,14 @@ async def test_a_whole_life(weights):
         again = await executor.run("s", 2, View())
         assert again.picture.exit == 2
 
+        # Several at once.
+        executor.begin("t", "street", IMAGE)
+        done = await executor.run("t", 1, View(), through=4)
+        assert done.picture.exit == 4
+        quiet = executor.made()
+        assert [exit_.result.gmacs > 0 for exit_ in quiet] == [True] * 3
+        assert executor.made() == ()
+
         # Crashing, and starting again.
         first = executor.pid
         os.kill(first, signal.SIGKILL)

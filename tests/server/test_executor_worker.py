@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from anytime_model.engines.base import ExitResult
-from anytime_server.executor import StageDone, StageStopped
+from anytime_server.executor import StageDone, StageStopped, View
 from anytime_server.executor_memory import Shared
 from anytime_server.executor_messages import Begin, Fault, Forget, RunStage
 from anytime_server.executor_worker import Worker
@@ -109,8 +109,8 @@ def begin(job="a"):
     return Begin(job, "street", IMAGE.shape)
 
 
-def run(stage, number, job="a", **more):
-    return RunStage(job, stage, number, None, **more)
+def run(stage, number, job="a", through=None, **more):
+    return RunStage(job, stage, through or stage, number, None, **more)
 
 
 def test_the_next_stage_has_been_made_when_it_is_asked_for():
@@ -166,6 +166,45 @@ def test_a_stage_begun_early_obeys_the_stop_of_the_one_that_asked_for_it():
     _, pipe = play(begin(), run(1, 1, go_ahead=True), run(2, 2), loaded=loaded, shared=shared)
     assert [type(reply) for reply in pipe.said] == [StageDone, StageStopped]
     assert loaded.advanced == [1]
+
+
+def test_several_stages_are_one_command_and_all_but_the_last_are_noted():
+    shared = Shared.allocate(1000)
+    loaded, pipe = play(begin(), run(1, 1, through=3), Forget("nobody"), shared=shared)
+    assert loaded.advanced == [1, 2, 3]
+    assert [type(reply) for reply in pipe.said] == [StageDone]
+    noted = shared.read_exits(0)
+    assert [done.result for done in noted] == [pipe.said[0].result] * 2
+    assert all(done.elapsed_s > 0 for done in noted)
+    assert shared.read_exits(1) == noted[1:]
+    shared.clear_exits()
+    assert shared.read_exits(0) == ()
+
+
+def test_only_the_last_of_several_becomes_a_picture():
+    shared, loaded = Shared.allocate(1000), FakeLoaded()
+    command = RunStage("a", 1, 2, 1, View(0.25))
+    _, pipe = play(begin(), command, loaded=loaded, shared=shared)
+    assert pipe.said[0].picture.exit == 2
+
+
+@pytest.mark.parametrize("word", ["stop_word", "hold_word"])
+def test_a_word_of_the_server_ends_several_stages(word):
+    shared, loaded = Shared.allocate(1000), FakeLoaded()
+
+    def say(stage):
+        if stage == 2:
+            getattr(shared, word)[0] = 1
+
+    loaded.between = say
+    command = RunStage("a", 1, 4, 1, View(0.25))
+    _, pipe = play(begin(), command, loaded=loaded, shared=shared)
+    (reply,) = pipe.said
+    held = word == "hold_word"
+    assert isinstance(reply, StageDone if held else StageStopped)
+    assert loaded.advanced == ([1, 2] if held else [1])
+    assert len(shared.read_exits(0)) == 1
+    assert not held or reply.picture is None
 
 
 def test_a_stage_that_fails_early_tells_when_it_is_asked_for():

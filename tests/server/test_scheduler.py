@@ -333,6 +333,69 @@ def test_duplicate_ids_and_unknown_models_are_the_callers_errors():
         s.submit(Job("b", "nothing", 64, 64, 0.0), 0.0)
 
 
+# Several stages without asking.
+
+
+@pytest.mark.parametrize(
+    ("budget", "through"),
+    [
+        ({}, 4),
+        ({"max_exit": 3}, 3),
+        ({"deadline_ms": 400}, 1),
+        ({"min_confidence": 0.99}, 1),
+        ({"confident_share": 0.99}, 1),
+        ({"schedule": ((50.0, Budget(max_exit=2)),)}, 1),
+    ],
+    ids=["free", "exit", "deadline", "confidence", "share", "schedule"],
+)
+def test_stages_are_run_without_asking_where_the_answer_is_known(budget, through):
+    s = scheduler()
+    s.submit(job("a", **budget), 0.0)
+    assert s.decide(0.0).through == through
+
+
+def test_after_exit_1_a_deadline_is_no_reason_to_ask():
+    s = scheduler()
+    s.submit(job("a", deadline_ms=400), 0.0)
+    s.decide(0.0)
+    s.complete("a", 1, 0.010, result(1), 0.010)
+    assert s.decide(0.010).through == 4
+
+
+def test_with_others_in_the_house_every_stage_is_asked_for():
+    s = scheduler()
+    s.submit(job("a"), 0.0)
+    s.submit(job("b"), 0.0)
+    assert s.decide(0.0).through == 1
+
+
+def test_a_stage_that_was_gone_on_from_counts_like_one_that_was_completed():
+    asked, quiet = scheduler(), scheduler()
+    for s in (asked, quiet):
+        s.submit(job("a"), 0.0)
+        s.decide(0.0)
+    asked.complete("a", 1, 0.011, result(1), 0.011)
+    run = asked.decide(0.011)
+    went_on = quiet.go_on("a", 1, 0.011, result(1), 0.011)
+    assert (went_on.stage, went_on.predicted_s) == (run.stage, pytest.approx(run.predicted_s))
+    assert quiet.load_s == asked.load_s
+    quiet.go_on("a", 2, 0.020, result(2), 0.031)
+    quiet.go_on("a", 3, 0.020, result(3), 0.051)
+    outcomes = quiet.complete("a", 4, 0.040, result(4), 0.091)
+    assert isinstance(outcomes[-1], Final)
+    assert outcomes[-1].gmacs == sum(result(k).gmacs for k in range(1, 5))
+
+
+def test_going_on_beyond_what_was_allowed_is_the_callers_error():
+    s = scheduler()
+    s.submit(job("a", max_exit=2), 0.0)
+    s.decide(0.0)
+    s.go_on("a", 1, 0.010, result(1), 0.010)
+    with pytest.raises(StageNotRunningError, match="to be the last"):
+        s.go_on("a", 2, 0.020, result(2), 0.030)
+    assert isinstance(s.complete("a", 2, 0.020, result(2), 0.030)[-1], Final)
+
+
 # Order.
 
 
@@ -340,7 +403,7 @@ def test_first_exits_go_before_deeper_ones_earliest_deadline_first():
     s = scheduler()
     s.submit(job("a", deadline_ms=400), 0.0)
     assert s.decide(0.0) == Run(
-        "a", 1, pytest.approx(0.01, rel=0.01), pytest.approx(0.4), depth=4, goes_on=True
+        "a", 1, pytest.approx(0.01, rel=0.01), pytest.approx(0.4), depth=4, through=1, goes_on=True
     )
     s.submit(job("b", deadline_ms=300), 0.001)
     s.submit(job("c", deadline_ms=200), 0.002)
