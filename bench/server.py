@@ -8,7 +8,9 @@ Starts `anytime-server serve` on a free port and asks it over real sockets. Four
 * ping: round trip of a websocket ping while other connections keep the executor busy;
 * deadline: deadlines drawn between exit 1's time and twice exit 4's; how many requests get a map
   inside (a refusal counts as a miss, however early it comes; the clock is the client's), and how
-  often the exit is the deepest whose median time fits.
+  often the exit is the deepest that fits: the next one, asked for without a deadline right after,
+  takes longer. (`by_medians`: the next one's median over the whole run is longer. A machine whose
+  speed wanders makes that worse, whatever the server does.)
 
 With `--against ENGINE` a second server runs that engine, and the two are asked in turn for exit 1
 and for the last exit: what an engine brings to clients.
@@ -275,25 +277,28 @@ def measure_deadlines(ask, rounds):
     times = {k: [ask(max_exit=k)[2] for _ in range(15)] for k in range(1, 5)}
     first, last = (statistics.median(times[k]) for k in (1, 4))
     answers = []
+    deepest = 0
     for number in range(rounds):
         deadline_ms = random.uniform(first, 2 * last)
         status, headers, elapsed_ms = ask(deadline_ms)
         exit_ = Result.parse(headers["Anytime-Result"]).exit if status == 200 else 0
         answers.append((deadline_ms, status, exit_, elapsed_ms))
+        deepest += exit_ == len(times) or ask(max_exit=exit_ + 1)[2] > deadline_ms
         if number % 4 == 0:
             k = number // 4 % 4 + 1
             times[k].append(ask(max_exit=k)[2])
     medians = {k: statistics.median(times[k]) for k in times}
-    inside = late = deepest = 0
+    inside = late = by_medians = 0
     for deadline_ms, status, exit_, elapsed_ms in answers:
         fits = max((k for k, ms in medians.items() if ms <= deadline_ms), default=1)
         late += elapsed_ms > deadline_ms
         inside += status == 200 and elapsed_ms <= deadline_ms
-        deepest += exit_ >= fits
+        by_medians += exit_ >= fits
     return {
         "answers": rounds,
         "inside": inside / rounds,
         "deepest": deepest / rounds,
+        "by_medians": by_medians / rounds,
         "late": late / rounds,
         "latest_by_ms": max(elapsed_ms - deadline_ms for deadline_ms, _, _, elapsed_ms in answers),
         "none": sum(status != 200 for _, status, _, _ in answers) / rounds,

@@ -12,6 +12,10 @@ ATC 2020, section 3.4). The factor is a random walk seen through noise, hence a 
 ALERT the process noise grows with the corrections that were needed, so that a jump is followed
 fast. Unlike ALERT, the measurement noise is learnt too: it is the larger part of what a prediction
 misses by, and the safety margin of every deadline is made of it.
+
+A stage's profile may be wrong by itself, since active pixels that lie together cost less than as
+many that are scattered. So each stage has a bias beside the factor, learnt slowly from what the
+factor does not explain. Left to the noise, such errors doubled the margins.
 """
 
 from __future__ import annotations
@@ -22,6 +26,12 @@ from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 from anytime_server.errors import ProfileError, UnknownModelError
+
+_BIAS_LEARNING: Final = 0.1
+_BIAS_MEMORY: Final = 0.999
+_BIAS_MOST: Final = math.log(2.0)
+"""A stage's bias, as a logarithm, moves by this share of an error, fades by this factor with each,
+as else bias and slow-down might drift against each other, and stays within these limits."""
 
 _STRIDE: Final = 32
 """The network pads both sides to a multiple of this many px."""
@@ -112,6 +122,7 @@ class ModelProfile:
             plans that look further than the next stage use it, and it is learnt on the way.
         input_side: length that the longer side of every image is brought to, px; None where images
             are computed at the size at which they come.
+        reaction_s: longest time between two looks at whether a stage is to stop, at the first size.
     """
 
     model: str
@@ -119,6 +130,7 @@ class ModelProfile:
     quality: tuple[float, ...] = ()
     typical_share: tuple[float, ...] = ()
     input_side: int | None = None
+    reaction_s: float = 0.0
 
     def computed_size(self, height: int, width: int) -> tuple[int, int]:
         """Height and width that an image of so many px is computed at, px."""
@@ -141,6 +153,10 @@ class ModelProfile:
                 raise ProfileError(
                     self.model, f"{name} has {len(values)} values, expected {self.exits}"
                 )
+        if not 0.0 <= self.reaction_s < math.inf:
+            raise ProfileError(
+                self.model, f"found reaction_s {self.reaction_s}, expected a finite number >= 0"
+            )
         for size in self.sizes:
             if len(size.stages) != self.exits or min(size.height, size.width) < 1:
                 raise ProfileError(
@@ -270,6 +286,7 @@ class CostModel:
             name: list(profile.typical_share or (1.0,) * profile.exits)
             for name, profile in self._profiles.items()
         }
+        self._biases = {name: [0.0] * profile.exits for name, profile in self._profiles.items()}
         self.version = 0
         self.slow_down = SlowDown()
         self._decode = _SideCosts(decode or {})
@@ -315,6 +332,25 @@ class CostModel:
             self._scaled[key] = tuple(stage.scaled(factor) for stage in stages)
         return self._scaled[key]
 
+    def reaction_s(self, model: str, height: int, width: int) -> float:
+        """Longest time from a stop to an idle executor, for an image of so many px.
+
+        What is not interrupted grows with the image, but for engines that look by the clock; so it
+        is taken to grow beyond the size that was profiled, and not to shrink below it.
+
+        Raises:
+            UnknownModelError: no such model.
+        """
+        profile = self.profile(model)
+        height, width = profile.computed_size(height, width)
+        first = profile.sizes[0]
+        larger = _padded(height) * _padded(width) / (_padded(first.height) * _padded(first.width))
+        return profile.reaction_s * max(larger, 1.0) * max(self.slow_down.mean, 1.0)
+
+    def bias(self, model: str, stage: int) -> float:
+        """Factor on the base time of a stage (from 1), for what its profile gets wrong."""
+        return math.exp(self._biases[model][stage - 1])
+
     def typical_share(self, model: str, stage: int) -> float:
         """Active share, 0 to 1, that a stage (from 1) has started with lately."""
         return self._shares[model][stage - 1]
@@ -350,6 +386,13 @@ class CostModel:
         if base_s >= _TOO_SHORT_S and elapsed_s > base_s * self.slow_down.mean:
             self.version += 1
             self.slow_down.observe(elapsed_s / base_s)
+
+    def observe_bias(self, model: str, stage: int, error: float) -> None:
+        """Learns from the relative error of a prediction for a stage (from 1)."""
+        biases = self._biases[model]
+        step = _BIAS_LEARNING * math.log1p(min(max(error, -0.5), 1.0))
+        bias = _BIAS_MEMORY * biases[stage - 1] + step
+        biases[stage - 1] = min(max(bias, -_BIAS_MOST), _BIAS_MOST)
 
     def observe_share(self, model: str, stage: int, share: float) -> None:
         """Learns the active share (0 to 1) that a stage (from 1) started with."""

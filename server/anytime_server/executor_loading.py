@@ -10,7 +10,10 @@ import statistics
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
+from itertools import pairwise
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -84,48 +87,78 @@ def profile(loaded: Loaded, size: tuple[int, int]) -> ServedModel:
     A stage's time splits into a fixed part and one that goes with the share of active pixels: runs
     with everything active and with nothing active tell both. A dense engine has a fixed part only.
     """
-    dense_s, dense_gmacs, show_s = _time_stages(loaded, size, None)
-    sparse_s, sparse_gmacs = dense_s, dense_gmacs
+    dense = sparse = _time_stages(loaded, size, None)
     if loaded.engine.sparse:
         nothing: Criterion = MaximumProbability(-1.0)
         if loaded.card.config.task == "pose":
             nothing = HeatmapMaximum(1e9)
-        sparse_s, sparse_gmacs, _ = _time_stages(loaded, size, nothing)
+        sparse = _time_stages(loaded, size, nothing)
     stages = tuple(
         StageCost(min(s0, s1), max(s1 - s0, 0.0), min(g0, g1), max(g1 - g0, 0.0))
-        for s0, s1, g0, g1 in zip(sparse_s, dense_s, sparse_gmacs, dense_gmacs, strict=True)
+        for s0, s1, g0, g1 in zip(
+            sparse.stages_s, dense.stages_s, sparse.gmacs, dense.gmacs, strict=True
+        )
     )
     card = loaded.card
     quality = () if card.quality is None else card.quality.per_exit
     computed = SizeProfile(*fitted_size(size, card.input_side), stages)
-    costs = ModelProfile(card.name, (computed,), quality, input_side=card.input_side)
-    show_s_per_px = show_s / (size[0] * size[1])
-    return ServedModel(describe(card, dense_gmacs), costs, loaded.engine.name, show_s_per_px)
+    costs = ModelProfile(
+        card.name,
+        (computed,),
+        quality,
+        input_side=card.input_side,
+        reaction_s=max(dense.reaction_s, sparse.reaction_s),
+    )
+    show_s_per_px = dense.show_s / (size[0] * size[1])
+    return ServedModel(describe(card, dense.gmacs), costs, loaded.engine.name, show_s_per_px)
 
 
-def _time_stages(
-    loaded: Loaded, size: tuple[int, int], criterion: Criterion | None
-) -> tuple[list[float], list[float], float]:
-    """Median seconds and 1e9 multiply-adds of each stage, and the median seconds of a picture."""
+class _Timed(NamedTuple):
+    """Medians of some runs.
+
+    Attributes:
+        stages_s: seconds of each stage.
+        gmacs: 1e9 multiply-adds of each stage.
+        show_s: seconds of a picture.
+        reaction_s: longest seconds between two looks at whether to stop.
+    """
+
+    stages_s: list[float]
+    gmacs: list[float]
+    show_s: float
+    reaction_s: float
+
+
+def _time_stages(loaded: Loaded, size: tuple[int, int], criterion: Criterion | None) -> _Timed:
     image = np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8)
     times: list[list[float]] = []
     shows: list[float] = []
+    reactions: list[float] = []
     gmacs: list[float] = []
     for _ in range(1 + _REPEATS):
         gmacs = []
         row: list[float] = []
+        gaps: list[float] = []
         began = time.perf_counter()
         run = loaded.engine.begin(image)
         for _stage in loaded.card.criteria():
-            result = run.advance(criterion, None)
-            row.append(time.perf_counter() - began)
+            looked = [began]
+            result = run.advance(criterion, partial(_note_time, looked))
+            _note_time(looked)
+            gaps += (after - before for before, after in pairwise(looked))
+            row.append(looked[-1] - began)
             gmacs.append(result.macs / 1e9)
             began = time.perf_counter()
         loaded.engine.decode(result)
         shows.append(time.perf_counter() - began)
         times.append(row)
-    stages = [statistics.median(column) for column in zip(*times[1:], strict=True)]
-    return stages, gmacs, statistics.median(shows[1:])
+        reactions.append(max(gaps))
+    stages_s = [statistics.median(column) for column in zip(*times[1:], strict=True)]
+    return _Timed(stages_s, gmacs, statistics.median(shows[1:]), statistics.median(reactions[1:]))
+
+
+def _note_time(moments: list[float]) -> None:
+    moments.append(time.perf_counter())
 
 
 def describe(card: Card, gmacs: Sequence[float]) -> ModelInfo:

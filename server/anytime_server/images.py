@@ -3,7 +3,11 @@
 Decides which files are taken (JPEG, PNG, WebP) and what becomes of every other kind of pixel. First
 `probe` reads no more than the header, so that a file too large is refused before a pixel of it is
 decoded, and a request can be admitted or refused before the work is done; later `decode` does it.
-Pillow does the reading. Both block, and are meant for a thread. Knows no HTTP and no queue.
+Both block, and are meant for a thread. Knows no HTTP and no queue.
+
+Pillow does the reading, but for plain JPEGs, which most cameras send: simplejpeg brings those to
+the same pixels (both are libjpeg-turbo) in 0.6 instead of 1.4 ms at 480x360, caches cold. Whatever
+it does not like is Pillow's to judge.
 """
 
 from __future__ import annotations
@@ -16,7 +20,8 @@ from typing import Final
 
 import numpy as np
 import PIL.Image
-from PIL import ImageOps
+import simplejpeg
+from PIL import ExifTags, ImageOps
 
 from anytime_protocol.vocabulary import ErrorCode
 from anytime_server.errors import ServerError
@@ -134,6 +139,9 @@ def decode(data: bytes, max_pixels: int, tell: Callable[[Header], object] | None
         if tell is not None:
             tell(header)
         try:
+            plain = _decode_plain_jpeg(image, data)
+            if plain is not None:
+                return _decoded(plain, began, began_cpu)
             ImageOps.exif_transpose(image, in_place=True)
             if image.mode.startswith("I"):
                 grey = (np.asarray(image).astype(np.int64) >> 8).clip(0, 255).astype(np.uint8)
@@ -144,7 +152,26 @@ def decode(data: bytes, max_pixels: int, tell: Callable[[Header], object] | None
             raise
         except Exception as error:
             raise _bad(error) from error
+    return _decoded(pixels, began, began_cpu)
+
+
+def _decoded(pixels: Image, began: float, began_cpu: float) -> Decoded:
     return Decoded(pixels, time.perf_counter() - began, time.thread_time() - began_cpu)
+
+
+def _decode_plain_jpeg(image: PIL.Image.Image, data: bytes) -> Image | None:
+    """The pixels of a JPEG in colour that needs no turning; None if it is something else."""
+    if image.format != "JPEG" or image.mode != "RGB":
+        return None
+    may_be_turned = "exif" in image.info or "xmp" in image.info
+    if may_be_turned and image.getexif().get(ExifTags.Base.Orientation, 1) != 1:
+        return None
+    pixels = np.empty((image.height, image.width, 3), np.uint8)
+    try:
+        found = simplejpeg.decode_jpeg(data, "RGB", buffer=pixels)
+    except ValueError:  # damaged, or larger than its header says
+        return None
+    return pixels if found.shape == pixels.shape else None
 
 
 def _open(data: bytes) -> PIL.Image.Image:

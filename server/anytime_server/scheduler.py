@@ -494,8 +494,9 @@ class Scheduler:
     def _learn(self, running: _Running, elapsed_s: float, result: StageResult) -> None:
         """What a stage has cost that ended by itself."""
         live = running.live
-        self.costs.observe_stage(running.base_s, elapsed_s)
-        self.costs.observe_share(live.job.model, running.run.stage, live.active_share)
+        model, stage = live.job.model, running.run.stage
+        self.costs.observe_bias(model, stage, self.costs.observe_stage(running.base_s, elapsed_s))
+        self.costs.observe_share(model, stage, live.active_share)
         live.used_s += elapsed_s
         live.gmacs += result.gmacs
         live.decoded = True

@@ -99,7 +99,7 @@ class Settings(BaseSettings):
         0.002, ge=0, le=10, description="Kept for the unmeasured way back of an answer, in seconds."
     )
     reaction_s: float = Field(
-        0.005, ge=0, le=10, description="Longest time to stop a running stage, in seconds."
+        0.001, ge=0, le=10, description="What a stop takes beside the network, in seconds."
     )
     hang_s: float = Field(
         10.0, gt=0, description="A stage that ignores a stop for so long is killed, in seconds."

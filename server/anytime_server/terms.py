@@ -35,7 +35,8 @@ class SchedulerSettings:
         reserve_sigmas: the same for encoding the answer, which nothing can stop half-way.
         reserve_s: time that an answer takes beside its encoding, and that nobody measures: from one
             process to the other, through sockets, to a client that has to read it.
-        reaction_s: time from asking `should_stop` to a stopped executor, at most.
+        reaction_s: what a stop takes beside the longest time between two looks at it
+            (`CostModel.reaction_s`): from process to process and back, for the map before it.
         patience_s: how long a request without a deadline waits before it is owed its next stage.
         drain_retry_s: what a client is told to wait when this server is going away.
     """
@@ -45,7 +46,7 @@ class SchedulerSettings:
     depth_sigmas: float = 1.0
     reserve_sigmas: float = 3.0
     reserve_s: float = 0.0
-    reaction_s: float = 0.005
+    reaction_s: float = 0.001
     patience_s: float = 1.0
     drain_retry_s: float = 5.0
 
@@ -239,7 +240,9 @@ class Terms:
         limits = self._limits_at(live, now, math.inf)
         if live.made:
             due_s = self._due_s(live, limits, self._settings.reserve_sigmas)
-            return limits, due_s - self._settings.reaction_s
+            job = live.job
+            network_s = self._costs.reaction_s(job.model, job.height, job.width)
+            return limits, due_s - self._settings.reaction_s - network_s
         return limits, self._due_s(live, limits, 0.0)
 
     def lifted_s(self, live: LiveJob, now: float) -> float | None:
@@ -313,7 +316,7 @@ class Terms:
         for exit_ in range(live.made + 1, len(live.stages) + 1):
             if exit_ > live.made + 1:  # masks only shrink
                 share = min(share, self._costs.typical_share(model, exit_))
-            base_s += live.stages[exit_ - 1].seconds(share)
+            base_s += live.stages[exit_ - 1].seconds(share) * self._costs.bias(model, exit_)
             gmacs += live.stages[exit_ - 1].gmacs(share)
             if quality:
                 gain = quality[exit_ - 1] - (quality[live.made - 1] if live.made else 0.0)

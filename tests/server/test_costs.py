@@ -67,6 +67,7 @@ def test_an_unknown_model_is_named_with_the_known_ones():
     [
         lambda: ModelProfile("m", ()),
         lambda: ModelProfile("m", PROFILE.sizes, quality=(1.0,)),
+        lambda: ModelProfile("m", PROFILE.sizes, reaction_s=math.nan),
         lambda: ModelProfile("m", (SizeProfile(0, 64, STAGES),)),
         lambda: ModelProfile("m", (SizeProfile(64, 64, STAGES), SizeProfile(1, 1, STAGES[:1]))),
         lambda: ModelProfile("m", (SizeProfile(64, 64, (StageCost(-1.0, 2.0),)),)),
@@ -84,6 +85,37 @@ def test_one_stage_teaches_all_stages_of_all_models():
     for _ in range(30):
         costs.observe_stage(0.010, 0.020)
     assert costs.slow_down.predict(0.5).mean_s == pytest.approx(1.0, rel=0.01)
+
+
+@given(st.lists(st.floats(-1.0, 1e6), max_size=60))
+def test_no_error_makes_a_bias_useless(errors):
+    costs = CostModel([PROFILE])
+    for error in errors:
+        costs.observe_bias("m", 1, error)
+    assert 0.5 <= costs.bias("m", 1) <= 2.0 + 1e-9
+    assert costs.bias("m", 2) == 1.0
+
+
+def test_a_bias_is_forgotten_where_the_factor_explains_everything():
+    costs = CostModel([PROFILE])
+    costs.observe_bias("m", 1, 1.0)
+    before = costs.bias("m", 1)
+    for _ in range(3000):
+        costs.observe_bias("m", 1, 0.0)
+    assert before > 1.05
+    assert costs.bias("m", 1) == pytest.approx(1.0, abs=0.01)
+
+
+def test_a_stop_takes_longer_on_larger_images_and_slower_machines_but_never_less():
+    costs = CostModel([ModelProfile("m", (SizeProfile(64, 64, STAGES),), reaction_s=0.002)])
+    assert costs.reaction_s("m", 128, 64) == pytest.approx(0.004)
+    assert costs.reaction_s("m", 32, 32) == pytest.approx(0.002)
+    for _ in range(50):
+        costs.observe_stage(0.01, 0.02)
+    assert costs.reaction_s("m", 64, 64) == pytest.approx(0.004, rel=0.02)
+    for _ in range(50):
+        costs.observe_stage(0.01, 0.005)
+    assert costs.reaction_s("m", 64, 64) == pytest.approx(0.002)
 
 
 def test_the_first_prediction_is_unsure_and_gets_surer_on_a_steady_machine():

@@ -62,6 +62,11 @@ async def test_a_whole_life(weights):
         served = await executor.start()
         assert [model.info.task for model in served] == [Task.SEGMENTATION, Task.POSE]
         assert all(stage.seconds(1.0) > 0 for stage in served[0].profile.sizes[0].stages)
+        assert (
+            0.0
+            < served[0].profile.reaction_s
+            < sum(stage.seconds(1.0) for stage in served[0].profile.sizes[0].stages)
+        )
         gmacs = [exit_.gmacs for exit_ in served[0].info.exits]
         assert gmacs == sorted(gmacs)
 

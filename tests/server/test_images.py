@@ -56,6 +56,33 @@ def test_pixels_come_out_as_rgb(kind):
     assert found.cpu_s > 0
 
 
+def pillows(data):
+    return np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
+
+
+@pytest.mark.parametrize("subsampling", ["4:4:4", "4:2:2", "4:2:0"])
+@pytest.mark.parametrize("options", [{}, {"progressive": True}, {"quality": 30}], ids=str)
+def test_a_plain_jpeg_has_the_pixels_that_pillow_finds(subsampling, options):
+    noise = np.random.default_rng(1).integers(0, 256, (45, 83, 3), dtype=np.uint8)
+    file = save(Image.fromarray(noise), "JPEG", subsampling=subsampling, **options)
+    found = decode(file, MOST).image
+    assert np.array_equal(found, pillows(file))
+    assert found.flags.writeable  # Pillow's own array would not be
+
+
+@pytest.mark.parametrize("kind", ["L", "CMYK"])
+def test_other_jpegs_have_the_pixels_that_pillow_finds(kind):
+    file = picture_file("JPEG", (45, 83), kind)
+    assert np.array_equal(decode(file, MOST).image, pillows(file))
+
+
+def test_a_jpeg_that_is_damaged_but_readable_is_read_as_pillow_reads_it():
+    file = picture_file("JPEG", (45, 83))
+    middle = len(file) // 2
+    damaged = file[:middle] + b"\x00" * 8 + file[middle + 8 :]
+    assert np.array_equal(decode(damaged, MOST).image, pillows(damaged))
+
+
 @pytest.mark.parametrize(
     ("image", "kind", "expected"),
     [

@@ -172,12 +172,41 @@ def test_a_stage_that_can_no_longer_be_sent_in_time_is_stopped_and_the_last_map_
     s.complete("a", 1, 0.010, result(1), 0.010)
     run = s.decide(0.010)
     assert run.stage == 2
-    assert run.stop_at_s == pytest.approx(0.035)  # the deadline less the reaction time
-    assert s.should_stop("a", 0.034) is None
-    assert s.should_stop("a", 0.034, done=0.5) is Reason.DEADLINE
-    assert s.should_stop("a", 0.036) is Reason.DEADLINE
-    [final] = s.abandon("a", 2, 0.026, 0.036)
-    assert (final.reason, final.exit, final.wasted_s) == (Reason.DEADLINE, 1, 0.026)
+    assert run.stop_at_s == pytest.approx(0.039)  # the deadline less the reaction time
+    assert s.should_stop("a", 0.038) is None
+    assert s.should_stop("a", 0.038, done=0.5) is Reason.DEADLINE
+    assert s.should_stop("a", 0.0395) is Reason.DEADLINE
+    [final] = s.abandon("a", 2, 0.0295, 0.0395)
+    assert (final.reason, final.exit, final.wasted_s) == (Reason.DEADLINE, 1, 0.0295)
+
+
+def test_a_stage_of_a_model_that_reacts_slowly_is_stopped_sooner():
+    costs = CostModel([profile(reaction_s=0.004)], {"image/jpeg": FREE}, {"png": FREE})
+    s = Scheduler(costs)
+    s.submit(job(deadline_ms=60), 0.0)
+    s.decide(0.0)
+    s.complete("a", 1, 0.010, result(1), 0.010)
+    assert s.decide(0.010).stop_at_s == pytest.approx(0.055)
+
+
+def test_a_stage_that_always_takes_longer_than_its_profile_is_foreseen():
+    s = scheduler()
+    for number in range(200):
+        now, name = number * 1.0, str(number)
+        s.submit(job(name, now), now)
+        s.decide(now)
+        s.complete(name, 1, 0.010, result(1), now)
+        s.decide(now)
+        s.complete(name, 2, 0.026, result(2), now)  # the profile says 0.020
+        run = s.decide(now)
+        s.complete(name, 3, 0.040, result(3), now)
+        s.cancel(name, now)
+    assert run.predicted_s == pytest.approx(0.040, rel=0.02)
+    assert s.costs.slow_down.sigma < 0.05
+    s.submit(job("last", 1e3), 1e3)
+    s.decide(1e3)
+    s.complete("last", 1, 0.010, result(1), 1e3)
+    assert s.decide(1e3).predicted_s == pytest.approx(0.026, rel=0.02)
 
 
 def test_exit_1_is_tried_as_long_as_it_can_be_expected_and_a_later_one_with_its_reserve():

@@ -43,8 +43,11 @@ from anytime_model.tasks import decode_keypoints
 
 Dtype = Literal["f32", "bf16"]
 
-SLICE_US = 2000
-"""How long the kernels run between two calls of `pause`, microseconds; one may add 2 ms."""
+SLICE_US = 500
+"""How long the kernels run between two calls of `pause`, microseconds; one may add 2 ms.
+
+At 480x360 all exits took as long with 500 as with 2000 (1.014 and 1.015 of the time without a
+pause, 40 images in turn), and the longest time between two calls fell from 4.9 to 2.3 ms."""
 
 MEMORY_BYTES = 2 << 30
 

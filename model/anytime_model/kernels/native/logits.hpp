@@ -4,6 +4,8 @@
 // and the compiler can turn them into vector code on any CPU.
 #pragma once
 
+#include <cstring>
+
 #include "elements.hpp"
 
 namespace anytime {
@@ -104,9 +106,12 @@ inline void decode(const DecodeCall& c, int first, int last) {
             best[i][x] = value > best[i][x] ? value : best[i][x];
           }
       }
-      uint8_t* out = c.labels + int64_t(y) * c.out_width;
-      const int end = c.out_width < 4 * (begin + kTogether) ? c.out_width : 4 * (begin + kTogether);
-      for (int x = 4 * begin; x < end; x++) out[x] = uint8_t(label[x % 4][x / 4 - begin]);
+      uint8_t row[4 * kTogether];
+      for (int x = 0; x < kTogether; x++)
+        for (int i = 0; i < 4; i++) row[4 * x + i] = uint8_t(label[i][x]);
+      const int left = c.out_width - 4 * begin;
+      std::memcpy(c.labels + int64_t(y) * c.out_width + 4 * begin, row,
+                  size_t(left < 4 * kTogether ? left : 4 * kTogether));
     }
   }
 }
