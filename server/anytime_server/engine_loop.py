@@ -394,8 +394,8 @@ class EngineLoop:
                     self._executor.stop()
                 others_s = self._end_others()
                 moving = stop is not None or ticket.limits_move or self._limits_move
-                soon = moving or run.stop_at_s <= now
-                look_s = now + _LOOK_S if soon else run.stop_at_s
+                stop_at_s = (self._running or run).stop_at_s
+                look_s = now + _LOOK_S if moving or stop_at_s <= now else stop_at_s
                 await self._sleep(min(patience_s, others_s, look_s) - now)
             return stage.result()
         finally:

@@ -11,7 +11,7 @@ The rules:
 * Exit 1 is owed to every admitted request; later exits are bought with spare time. A request is
   admitted if its exit 1, after all that is owed by then, fits its deadline and breaks no other
   (earliest deadline first; predicted mean + `sigmas` deviations + the encode and the way back).
-  On an idle server no promise is at stake, so there the expected time is enough.
+  On an idle server no promise is at stake, so there a fair chance is enough (`hope_sigmas`).
 * A stage that cannot end in time is not started, and one that can no longer is stopped. The owed
   stage is started as long as its expected time fits, since refusing it would be the worse answer;
   a bought one only if its margin (`depth_sigmas`) fits, too.
@@ -33,7 +33,7 @@ from typing import NamedTuple
 
 from anytime_protocol.budget import Budget
 from anytime_protocol.vocabulary import Effect, ErrorCode, Reason
-from anytime_server.budgets import ServerBudget
+from anytime_server.budgets import Limits, ServerBudget
 from anytime_server.costs import CostModel, Prediction
 from anytime_server.errors import DuplicateJobError, StageNotRunningError
 from anytime_server.jobs import (
@@ -231,7 +231,7 @@ class Scheduler:
         if running is None or running.live.job.id != job_id or running.live.cancelled:
             return Reason.CANCELLED
         live, stage = running.live, running.run.stage
-        limits, stop_at_s = self._terms.stop_terms(live, now)
+        limits, stop_at_s = self._stop_terms(live, running.predicted, running.started_s, now)
         if stage > 1:
             if not live.allows(live.ahead[0], limits):
                 return Reason.BUDGET
@@ -299,7 +299,10 @@ class Scheduler:
         self._learn(running, elapsed_s, result)
         self._reach(live, stage, result, ended_s)
         predicted = self._terms.needs(live, live.ahead[0])
-        run = replace(running.run, stage=stage + 1, predicted_s=predicted.mean_s)
+        _, stop_at_s = self._stop_terms(live, predicted, ended_s, ended_s)
+        run = replace(
+            running.run, stage=stage + 1, predicted_s=predicted.mean_s, stop_at_s=stop_at_s
+        )
         self._running = _Running(live, run, live.ahead[0].base_s, ended_s, predicted)
         return run
 
@@ -374,7 +377,8 @@ class Scheduler:
             text = f"exit 1 costs {gmacs:.3g} GMACs, the budget allows {allowed:.3g}"
             return Rejected(job.id, ErrorCode.BUDGET_TOO_SMALL, text, None)
         owed = self._owed(live, now)
-        late_s = now + owed.needs.mean_s - self._terms.outlook(live, now).expected_due_s
+        hope_s = 0.0 if self._jobs else self._hope_s(owed.needs)
+        late_s = now + owed.needs.mean_s - hope_s - self._terms.outlook(live, now).expected_due_s
         if late_s > 0.0:
             text = f"exit 1 would be {late_s * 1e3:.1f} ms too late even on an idle server"
             return Rejected(job.id, ErrorCode.DEADLINE_EXCEEDED, text, None)
@@ -386,6 +390,10 @@ class Scheduler:
             text = f"what is owed already leaves no room: {late_s * 1e3:.1f} ms too late"
             return Rejected(job.id, ErrorCode.OVERLOADED, text, late_s)
         return None
+
+    def _hope_s(self, needs: Prediction) -> float:
+        """By how much luck an exit 1 may take less than expected that keeps nobody waiting."""
+        return self.settings.hope_sigmas * needs.sigma_s
 
     def _promise(self, live: LiveJob, now: float) -> Admitted:
         """How deep a new job will get if nobody else comes, after what is owed to the others."""
@@ -431,6 +439,8 @@ class Scheduler:
         outlook = self._terms.outlook(live, now)
         in_time = free_s < outlook.latest_start_s
         if live.made == 0:
+            if len(self._jobs) == 1:
+                in_time = free_s < outlook.latest_start_s + self._hope_s(outlook.needs)
             return None if in_time else _too_late(live, "exit 1 can no longer be made in time")
         if not live.ahead:
             return _final(live, Reason.COMPLETE)
@@ -468,7 +478,7 @@ class Scheduler:
     def _start(self, chosen: Candidate, now: float) -> Run:
         live = self._jobs[chosen.job_id]
         predicted = self._terms.outlook(live, now).needs
-        limits, stop_at_s = self._terms.stop_terms(live, now)
+        limits, stop_at_s = self._stop_terms(live, predicted, now, now)
         depth = chosen.steps[-1].exit
         alone = len(self._jobs) == 1 and not self._draining
         goes_on = (
@@ -490,6 +500,13 @@ class Scheduler:
         )
         self._running = _Running(live, run, live.ahead[0].base_s, now, predicted)
         return run
+
+    def _stop_terms(
+        self, live: LiveJob, predicted: Prediction, started_s: float, now: float
+    ) -> tuple[Limits, float]:
+        """`Terms.stop_terms` of a stage that was started, or is about to be."""
+        ends_s = started_s + predicted.upper_s(self.settings.sigmas)
+        return self._terms.stop_terms(live, ends_s, now)
 
     def _learn(self, running: _Running, elapsed_s: float, result: StageResult) -> None:
         """What a stage has cost that ended by itself."""

@@ -180,6 +180,17 @@ def test_a_stage_that_can_no_longer_be_sent_in_time_is_stopped_and_the_last_map_
     assert (final.reason, final.exit, final.wasted_s) == (Reason.DEADLINE, 1, 0.0295)
 
 
+def test_a_stage_that_will_be_done_before_a_stop_would_be_is_left_alone():
+    s = scheduler(settings=SchedulerSettings(reaction_s=0.005))
+    s.submit(job(deadline_ms=33), 0.0)
+    s.decide(0.0)
+    s.complete("a", 1, 0.010, result(1), 0.010)
+    stop_at_s = s.decide(0.010).stop_at_s
+    assert 0.030 < stop_at_s < 0.033
+    assert s.should_stop("a", 0.030) is None
+    assert s.should_stop("a", stop_at_s + 1e-6) is Reason.DEADLINE  # it had its time
+
+
 def test_a_stage_of_a_model_that_reacts_slowly_is_stopped_sooner():
     costs = CostModel([profile(reaction_s=0.004)], {"image/jpeg": FREE}, {"png": FREE})
     s = Scheduler(costs)
@@ -213,7 +224,8 @@ def test_exit_1_is_tried_as_long_as_it_can_be_expected_and_a_later_one_with_its_
     encode = {"png": SideCost(0.002, 0.0)}
     costs = CostModel([profile()], {"image/jpeg": FREE}, encode)
     s = Scheduler(costs, settings=SchedulerSettings(reserve_s=0.001))
-    assert isinstance(s.submit(job("a", deadline_ms=12.9), 0.0), Rejected)
+    luck_ms = 1e3 * costs.slow_down.predict(0.010).sigma_s
+    assert isinstance(s.submit(job("a", deadline_ms=12.9 - luck_ms), 0.0), Rejected)
     s.submit(job("b", deadline_ms=13.1), 0.0)
     run = s.decide(0.0)
     assert run.stop_at_s == pytest.approx(0.0101)  # expected encoding and the reserve: 3 ms
@@ -305,17 +317,20 @@ def test_what_even_an_idle_server_cannot_do_is_refused_without_a_time_to_retry()
     assert old.code is ErrorCode.DEADLINE_EXCEEDED
 
 
-def test_an_idle_server_tries_what_it_expects_to_make_and_a_busy_one_wants_a_margin():
+def test_an_idle_server_tries_what_may_be_in_time_and_a_busy_one_wants_a_margin():
     def unsure():
         s = scheduler()
         for elapsed_s in (0.006, 0.014) * 50:
             s.costs.observe_stage(0.01, elapsed_s)
         return s
 
-    expected_ms = 1e3 * unsure().costs.slow_down.mean * 0.01
-    tight = job("b", deadline_ms=expected_ms + 0.5)
-    assert isinstance(unsure().submit(tight, 0.0), Admitted)
-    busy = unsure()
+    needs = unsure().costs.slow_down.predict(0.01)
+    hopeless = job("b", deadline_ms=1e3 * needs.upper_s(-1.1))
+    assert isinstance(unsure().submit(hopeless, 0.0), Rejected)
+    tight = job("b", deadline_ms=1e3 * needs.upper_s(-0.9))
+    idle, busy = unsure(), unsure()
+    assert isinstance(idle.submit(tight, 0.0), Admitted)
+    assert isinstance(idle.decide(0.0), Run)
     assert isinstance(busy.submit(job(), 0.0), Admitted)
     assert isinstance(busy.submit(tight, 0.0), Rejected)
 
