@@ -13,9 +13,10 @@ The memory is an unlinked file, which ends with the two processes, however they 
 
 from __future__ import annotations
 
+import math
 import multiprocessing
-from dataclasses import dataclass, replace
-from typing import Any, Final
+from dataclasses import dataclass
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,8 +37,7 @@ _NUMBERS: Final = 5
 """Of an exit."""
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
+class Place(NamedTuple):
     """An array that lies in shared memory.
 
     Attributes:
@@ -127,7 +127,7 @@ class Shared:
 
     def write_picture(self, picture: Picture) -> Picture:
         """Puts a picture's arrays in their place, as far as they fit; returns where they lie."""
-        moved: dict[str, object] = {}
+        moved: dict[str, Any] = {}
         offset = 0
         for name in _ARRAYS:
             array: NDArray[Any] | None = getattr(picture, name)
@@ -137,18 +137,18 @@ class Shared:
             np.copyto(self._at(place), array)
             moved[name] = place
             offset += -(-array.nbytes // 8) * 8
-        return replace(picture, **moved)  # type: ignore[arg-type]  # undone by read_picture
+        return picture._replace(**moved)  # undone by read_picture
 
     def read_picture(self, picture: Picture) -> Picture:
         """A copy of the picture with its arrays."""
-        moved: dict[str, object] = {}
+        moved: dict[str, Any] = {}
         for name in _ARRAYS:
             place = getattr(picture, name)
             if isinstance(place, Place):
                 moved[name] = self._at(place).copy()
-        return replace(picture, **moved)  # type: ignore[arg-type]
+        return picture._replace(**moved)
 
     def _at(self, place: Place) -> NDArray[Any]:
-        count = int(np.prod(place.shape))
+        count = math.prod(place.shape)
         flat = np.frombuffer(self.picture, np.dtype(place.dtype), count, place.offset)
         return flat.reshape(place.shape)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 from anytime_server.executor import Picture, StageDone, StageStopped, View
 
@@ -37,8 +37,7 @@ class WorkerSettings:
 # What the server says.
 
 
-@dataclass(frozen=True, slots=True)
-class Begin:
+class Begin(NamedTuple):
     """An image of `shape` lies in the shared memory, and its first stage follows; no answer."""
 
     job_id: str
@@ -46,8 +45,7 @@ class Begin:
     shape: tuple[int, int, int]
 
 
-@dataclass(frozen=True, slots=True)
-class RunStage:
+class RunStage(NamedTuple):
     """Make exits; answered by `StageDone` or `StageStopped` of the last, or by `Fault`.
 
     Attributes:
@@ -69,16 +67,14 @@ class RunStage:
     go_ahead: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Show:
+class Show(NamedTuple):
     """Show the last exit; answered by `Picture` or `Fault`."""
 
     job_id: str
     view: View
 
 
-@dataclass(frozen=True, slots=True)
-class Forget:
+class Forget(NamedTuple):
     """A job is over; no answer."""
 
     job_id: str

@@ -22,7 +22,7 @@ import asyncio
 import logging
 import multiprocessing
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from typing import Final
@@ -54,6 +54,9 @@ logger = logging.getLogger(__name__)
 
 _GONE_S: Final = 2.0
 """How long a child has to end by itself when its pipe is closed."""
+
+_FORGET_S: Final = 0.002
+"""From a job's end until the child hears of it: hearing takes 0.2 ms, and the answer goes first."""
 
 Target = Callable[[Connection, Shared, WorkerSettings], None]
 
@@ -110,6 +113,7 @@ class ProcessExecutor:
         self._runs = 0
         self._running = 0
         self._told = 0
+        self._forgotten: list[str] = []
         self._hang: asyncio.TimerHandle | None = None
         self._closed = False
 
@@ -141,6 +145,7 @@ class ProcessExecutor:
 
     def begin(self, job_id: str, model: str, image: Image) -> None:
         """See `Executor.begin`. A child that is gone is noticed by the call that follows."""
+        self._tell_forgotten()  # it may be the next of the same id
         if self._shared is not None:
             self._tell(Begin(job_id, model, self._shared.write_image(image)))
 
@@ -169,7 +174,7 @@ class ProcessExecutor:
                 self._hang = None
         match reply:
             case StageDone(picture=Picture() as picture):
-                return replace(reply, picture=self._read(picture))
+                return reply._replace(picture=self._read(picture))
             case StageDone() | StageStopped():
                 return reply
             case _:
@@ -206,7 +211,9 @@ class ProcessExecutor:
 
     def forget(self, job_id: str) -> None:
         """See `Executor.forget`."""
-        self._tell(Forget(job_id))
+        if not self._forgotten:
+            asyncio.get_running_loop().call_later(_FORGET_S, self._tell_forgotten)
+        self._forgotten.append(job_id)
 
     async def close(self) -> None:
         """See `Executor.close`."""
@@ -235,6 +242,11 @@ class ProcessExecutor:
         if self._child is not None and self._running == run:
             logger.error("the executor ignored a stop for %g s and is killed", self._hang_s)
             self._child.process.kill()
+
+    def _tell_forgotten(self) -> None:
+        for job_id in self._forgotten:
+            self._tell(Forget(job_id))
+        self._forgotten.clear()
 
     def _read(self, picture: Picture) -> Picture:
         if self._shared is None:

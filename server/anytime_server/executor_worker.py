@@ -19,7 +19,7 @@ import os
 import signal
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from multiprocessing.connection import Connection
 
 import numpy as np
@@ -172,7 +172,7 @@ class Worker:
             work.last = made.result
             done = StageDone(judge(made.result, work.loaded.card), made.elapsed_s)
             if stage >= command.through and command.view is not None:
-                return replace(done, picture=self._show(work, command.view))
+                return done._replace(picture=self._show(work, command.view))
             if stage >= command.through or self._shared.hold_word[0] == command.number:
                 return done
             self._shared.write_exit(done)

@@ -111,9 +111,7 @@ class House:
             ticket.image.cancel()
             ticket.image = None
         if ticket.begun:
-            # On the loop's next turn: the word wakes the executor's process, which would take
-            # 0.2 ms from the answer. No later `begin` of the same id can overtake it.
-            asyncio.get_running_loop().call_soon(self._executor.forget, ticket.id)
+            self._executor.forget(ticket.id)
         self._metrics.ended(ticket, ending, self._clock())
         self._metrics.in_house(len(self.tickets))
         if not self.tickets:

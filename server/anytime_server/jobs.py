@@ -12,7 +12,7 @@ A request's life, as the scheduler tells it:
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from anytime_protocol.budget import Budget
 from anytime_protocol.vocabulary import Effect, ErrorCode, Reason
@@ -49,8 +49,7 @@ class Job:
     decoded: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class StageResult:
+class StageResult(NamedTuple):
     """What the executor found when a stage ended.
 
     Attributes:

@@ -299,7 +299,9 @@ class Scheduler:
         self._learn(running, elapsed_s, result)
         self._reach(live, stage, result, ended_s)
         predicted = self._terms.needs(live, live.ahead[0])
-        _, stop_at_s = self._stop_terms(live, predicted, ended_s, ended_s)
+        stop_at_s = running.run.stop_at_s
+        if stop_at_s < math.inf:
+            _, stop_at_s = self._stop_terms(live, predicted, ended_s, ended_s)
         run = replace(
             running.run, stage=stage + 1, predicted_s=predicted.mean_s, stop_at_s=stop_at_s
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import numpy as np
 from PIL import Image as Pillow
@@ -141,7 +141,7 @@ class FakeExecutor:
                 stage += 1
                 done = await self._make(job_id, stage)
             if isinstance(done, StageDone) and stage == last and view is not None:
-                return replace(done, picture=await self.show(job_id, view))
+                return done._replace(picture=await self.show(job_id, view))
             return done
         finally:
             self.running.clear()

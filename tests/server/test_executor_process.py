@@ -94,6 +94,7 @@ async def test_a_whole_life(weights):
         with pytest.raises(ExecutorCallError, match="KeyError"):
             await executor.run("nobody", 1)
         executor.forget("a")
+        await asyncio.sleep(0.05)
         with pytest.raises(ExecutorCallError):
             await executor.show("a", View())
 
@@ -108,6 +109,17 @@ async def test_a_whole_life(weights):
         assert (await executor.show("s", View())).exit == 1
         again = await executor.run("s", 2, View())
         assert again.picture.exit == 2
+
+        # A job that follows one of the same id is not forgotten in its place.
+        executor.begin("f", "street", IMAGE)
+        executor.forget("f")
+        executor.begin("f", "street", IMAGE)
+        await asyncio.sleep(0.05)
+        assert isinstance(await executor.run("f", 1), StageDone)
+        executor.forget("f")
+        await asyncio.sleep(0.05)
+        with pytest.raises(ExecutorCallError):
+            await executor.run("f", 2)
 
         # Several at once.
         executor.begin("t", "street", IMAGE)

@@ -67,11 +67,17 @@ class FakeRun:
         return ExitResult(self.exit, (8, 8), ones[None], ones, ones > 0, 1000)
 
 
+@dataclass
+class Later:
+    exits: int
+    command: object
+
+
 class Script:
     """A pipe whose other end says one thing after another, each `when` its turn has come.
 
     Args:
-        lines: commands; a tuple `(exits, command)` is heard only when so many stages have run.
+        lines: commands; a `Later` is heard only when so many stages have run.
     """
 
     def __init__(self, loaded, *lines):
@@ -82,14 +88,14 @@ class Script:
 
     def poll(self):
         return bool(self.lines) and (
-            not isinstance(self.lines[0], tuple) or len(self.loaded.advanced) >= self.lines[0][0]
+            not isinstance(self.lines[0], Later) or len(self.loaded.advanced) >= self.lines[0].exits
         )
 
     def recv(self):
         if not self.lines:
             raise EOFError
         line = self.lines.pop(0)
-        return line[1] if isinstance(line, tuple) else line
+        return line.command if isinstance(line, Later) else line
 
     def send(self, reply):
         self.said.append(reply)
@@ -115,7 +121,7 @@ def run(stage, number, job="a", through=None, **more):
 
 def test_the_next_stage_has_been_made_when_it_is_asked_for():
     # Each command is heard only after its stage has been computed.
-    loaded, pipe = play(begin(), (1, run(1, 1, go_ahead=True)), (2, run(2, 2)))
+    loaded, pipe = play(begin(), Later(1, run(1, 1, go_ahead=True)), Later(2, run(2, 2)))
     assert [type(reply) for reply in pipe.said] == [StageDone, StageDone]
     assert pipe.advanced_when_said == [[1], [1, 2]]
     assert loaded.begun == 1
@@ -145,7 +151,7 @@ def test_a_wrong_guess_is_dropped_and_the_stages_can_be_made_again(heard_after):
     loaded, pipe = play(
         begin(),
         run(1, 1, go_ahead=True),
-        (heard_after, begin("b")),
+        Later(heard_after, begin("b")),
         run(1, 2, job="b"),
         run(2, 3),
     )
@@ -208,7 +214,7 @@ def test_a_word_of_the_server_ends_several_stages(word):
 
 
 def test_a_stage_that_fails_early_tells_when_it_is_asked_for():
-    _, pipe = play(begin(), (0, run(1, 1)), loaded=FakeLoaded(broken=True))
+    _, pipe = play(begin(), Later(0, run(1, 1)), loaded=FakeLoaded(broken=True))
     (reply,) = pipe.said
     assert isinstance(reply, Fault)
     assert "no memory" in reply.detail

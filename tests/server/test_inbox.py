@@ -1,7 +1,6 @@
 """What waits for one client."""
 
 import asyncio
-from dataclasses import replace
 
 from anytime_protocol.messages import Pong
 from anytime_protocol.vocabulary import Reason
@@ -16,7 +15,7 @@ EMPTY = Picture(1, 8, 8, None, None, None, None, None, 0.0)
 
 
 def shown(exit_):
-    return Shown(ExitMade("a", exit_, RESULT), replace(EMPTY, exit=exit_), 0.1, 1.0)
+    return Shown(ExitMade("a", exit_, RESULT), EMPTY._replace(exit=exit_), 0.1, 1.0)
 
 
 def ended(picture=None):
