@@ -96,7 +96,9 @@ class Shared:
             result.gmacs,
             done.elapsed_s,
         )
-        self.exits[0] = count + 1  # last, as it says that the numbers are there
+        # Last, as it says that the numbers are there. No barrier stands between: x86 keeps stores
+        # in order, and elsewhere a store waits for less than the interpreter takes to the next.
+        self.exits[0] = count + 1
 
     def read_exits(self, known: int) -> tuple[StageDone, ...]:
         """The exits of this run after the first `known`."""

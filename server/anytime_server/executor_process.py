@@ -12,8 +12,9 @@ Commands and replies are small and are written and read by the event loop itself
 wake-ups, the child's and the loop's, as it would with a thread. (With a thread of this process in
 between there were four, and on a machine with twice as many busy processes as cores a stage took
 6.7 ms longer than its computation.) While a request is alone, the child does not even wait for
-those two: it begins the next stage before it is asked for. A stop does not go through the pipe: it
-is one shared word that the child reads between two modules of the network.
+those two: it begins the next stage before it is asked for, or is asked for several at once, and
+notes the exits on the way. A stop does not go through the pipe: it is one shared word that the
+child reads between two modules of the network.
 """
 
 from __future__ import annotations

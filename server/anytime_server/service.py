@@ -125,6 +125,8 @@ class Service:
     sockets: int = 0
     going: asyncio.Event = field(default_factory=asyncio.Event)
     records: dict[str, Record] = field(default_factory=dict)
+    _entering: int = 0
+    _decodes_ahead: bool = False
     _over: deque[Record] = field(default_factory=deque)
     _tasks: list[asyncio.Task[None]] = field(default_factory=list)
     _readers: ThreadPoolExecutor = field(init=False)
@@ -260,6 +262,13 @@ class Service:
         Raises:
             RefusedError: it does not come in.
         """
+        self._entering += 1
+        try:
+            return await self._admit(asked, make_sink)
+        finally:
+            self._entering -= 1
+
+    async def _admit(self, asked: Asked, make_sink: Callable[[], Sink]) -> tuple[Ticket, Admitted]:
         served = self.check_model(asked.model)
         self.check_open()
         try:
@@ -305,11 +314,12 @@ class Service:
     def _read(self, data: bytes) -> tuple[Awaitable[Header], Load]:
         """The header of an image that has come, and how to load the rest.
 
-        Nothing is decoded for a request that may be refused; unless nobody else is here, when
-        hardly any is, and what would be done later is done while the request is admitted.
+        Nothing is decoded for a request that may be refused; unless nobody else is here or on the
+        way in, when hardly any is, and what would be done later is done while it is admitted.
         """
         loop, most = asyncio.get_running_loop(), self.settings.max_pixels
-        if self.engine.tickets:
+        # What is decoded ahead may be for one who is gone by now, so that only one is at a time.
+        if self.engine.tickets or self._entering > 1 or self._decodes_ahead:
             header = loop.run_in_executor(self._readers, images.probe, data, most)
             return header, lambda: loop.run_in_executor(self._decoders, images.decode, data, most)
         told: asyncio.Future[Header] = loop.create_future()
@@ -322,12 +332,14 @@ class Service:
                 told.set_result(header)
 
         def note(image: asyncio.Future[Decoded]) -> None:
+            self._decodes_ahead = False
             error = None if image.cancelled() else image.exception()
             if error is not None and not told.done():
                 told.set_exception(error)
 
         image = loop.run_in_executor(self._decoders, images.decode, data, most, tell)
         image.add_done_callback(note)
+        self._decodes_ahead = True
         return told, lambda: image
 
     def _check_room(self, asked: Asked, pixels: int) -> None:

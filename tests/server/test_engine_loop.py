@@ -383,7 +383,8 @@ def test_every_admitted_request_ends_exactly_once_whatever_happens(actions):
                     case "submit" | "bad" if name not in engine.tickets:
                         image = broken if action == "bad" else load
                         budget = Budget(deadline_ms=number * 60) if number < 6 else None
-                        teller, answer = submit(engine, name, budget, image)
+                        want = Want(progress=rev % 2 == 0)
+                        teller, answer = submit(engine, name, budget, image, want=want)
                         if isinstance(answer, Admitted):
                             admitted.append(teller)
                     case "cancel" | "discard":

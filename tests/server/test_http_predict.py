@@ -16,6 +16,7 @@ from anytime_protocol.headers import Progress, Result, parse_timing
 from anytime_protocol.messages import Role, parse
 from anytime_protocol.problems import Problem
 from anytime_protocol.vocabulary import ErrorCode, Reason
+from anytime_server import images
 from server.server_fakes import SIZE, FakeExecutor, picture_file
 
 URL = "/v1/models/street/predict"
@@ -424,6 +425,25 @@ async def test_too_many_pixels_in_the_house_are_503(serve):
         problem(await post(live), ErrorCode.OVERLOADED)
         live.executor.gate.set()
         assert (await first).status_code == 200
+
+
+async def test_of_many_that_come_at_once_one_is_decoded_before_it_is_admitted(serve, monkeypatch):
+    decoded, decode = [], images.decode
+
+    def note(data, *rest):
+        decoded.append(data)
+        return decode(data, *rest)
+
+    monkeypatch.setattr(images, "decode", note)
+    async with serve(max_pixels_in_flight=SIZE[0] * SIZE[1]) as live:
+        live.executor.gate.clear()
+        answers = []
+        for answer in asyncio.as_completed([post(live) for _ in range(8)]):
+            if len(answers) == 7:
+                live.executor.gate.set()
+            answers.append(await answer)
+        assert sorted(answer.status_code for answer in answers) == [200] + [503] * 7
+        assert len(decoded) == 1
 
 
 async def test_a_crash_of_the_executor_is_500_and_the_next_request_is_answered(serve):
