@@ -6,11 +6,11 @@ Starts `anytime-server serve` on a free port and asks it over real sockets. Four
   interleaved so that both meet the same disturbances;
 * cancel: from sending a cancel to the final message, which is sent only when the executor is idle;
 * ping: round trip of a websocket ping while other connections keep the executor busy;
-* deadline: deadlines drawn between exit 1's time and twice exit 4's; how many requests get a map
-  inside (a refusal counts as a miss, however early it comes; the clock is the client's), and how
-  often the exit is the deepest that fits: the next one, asked for without a deadline right after,
-  takes longer. (`by_medians`: the next one's median over the whole run is longer. A machine whose
-  speed wanders makes that worse, whatever the server does.)
+* deadline: deadlines drawn between exit 1's time and twice exit 4's, both as they were just before;
+  how many requests get a map inside (a refusal counts as a miss, however early it comes; the clock
+  is the client's), and how often the exit is the deepest that fits: the next one, asked for
+  without a deadline right after, takes longer. A machine whose speed wanders is so compared with
+  itself at the same moment.
 
 With `--against ENGINE` a second server runs that engine, and the two are asked in turn for exit 1
 and for the last exit: what an engine brings to clients.
@@ -50,6 +50,9 @@ from anytime_protocol.session import Session
 from anytime_protocol.vocabulary import PROTOCOL
 
 ROOT = Path(__file__).parents[1]
+
+_RECENT = 7
+"""Answers whose median says what an exit takes now."""
 
 
 def percentile(values, share):
@@ -273,37 +276,34 @@ async def measure_ping(port, model, image, connections, seconds):
 
 
 def measure_deadlines(ask, rounds):
-    """Depth by deadline; the time of each exit is measured between the deadlines, not before."""
-    times = {k: [ask(max_exit=k)[2] for _ in range(15)] for k in range(1, 5)}
-    first, last = (statistics.median(times[k]) for k in (1, 4))
+    """Depth by deadline; what each exit takes is measured around each request."""
+    exits = 4
+    times = {k: [ask(max_exit=k)[2] for _ in range(15)] for k in range(1, exits + 1)}
     answers = []
-    deepest = 0
+    deepest = inside = late = 0
     for number in range(rounds):
+        k = (1, exits)[number % 2]
+        times[k].append(ask(max_exit=k)[2])
+        first, last = (statistics.median(times[k][-_RECENT:]) for k in (1, exits))
         deadline_ms = random.uniform(first, 2 * last)
         status, headers, elapsed_ms = ask(deadline_ms)
         exit_ = Result.parse(headers["Anytime-Result"]).exit if status == 200 else 0
-        answers.append((deadline_ms, status, exit_, elapsed_ms))
-        deepest += exit_ == len(times) or ask(max_exit=exit_ + 1)[2] > deadline_ms
-        if number % 4 == 0:
-            k = number // 4 % 4 + 1
-            times[k].append(ask(max_exit=k)[2])
-    medians = {k: statistics.median(times[k]) for k in times}
-    inside = late = by_medians = 0
-    for deadline_ms, status, exit_, elapsed_ms in answers:
-        fits = max((k for k, ms in medians.items() if ms <= deadline_ms), default=1)
+        answers.append((deadline_ms, status, elapsed_ms))
         late += elapsed_ms > deadline_ms
         inside += status == 200 and elapsed_ms <= deadline_ms
-        by_medians += exit_ >= fits
+        if exit_ < exits:
+            next_ms = ask(max_exit=exit_ + 1)[2]
+            times[exit_ + 1].append(next_ms)
+        deepest += exit_ == exits or next_ms > deadline_ms
     return {
         "answers": rounds,
         "inside": inside / rounds,
         "deepest": deepest / rounds,
-        "by_medians": by_medians / rounds,
         "late": late / rounds,
-        "latest_by_ms": max(elapsed_ms - deadline_ms for deadline_ms, _, _, elapsed_ms in answers),
-        "none": sum(status != 200 for _, status, _, _ in answers) / rounds,
+        "latest_by_ms": max(elapsed_ms - deadline_ms for deadline_ms, _, elapsed_ms in answers),
+        "none": sum(status != 200 for _, status, _ in answers) / rounds,
         "problems": ask.problems[:3],
-        "exit_ms": [round(medians[k], 1) for k in sorted(medians)],
+        "exit_ms": [round(statistics.median(times[k]), 1) for k in sorted(times)],
     }
 
 

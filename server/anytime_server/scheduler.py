@@ -395,7 +395,7 @@ class Scheduler:
 
     def _hope_s(self, needs: Prediction) -> float:
         """By how much luck an exit 1 may take less than expected that keeps nobody waiting."""
-        return self.settings.hope_sigmas * needs.sigma_s
+        return self.settings.hope_sigmas * needs.sigma_s + self.settings.reserve_s
 
     def _promise(self, live: LiveJob, now: float) -> Admitted:
         """How deep a new job will get if nobody else comes, after what is owed to the others."""

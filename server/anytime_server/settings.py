@@ -96,7 +96,7 @@ class Settings(BaseSettings):
         3.0, ge=0, le=10, description="Safety margin of encoding an answer, in deviations."
     )
     reserve_s: float = Field(
-        0.002, ge=0, le=10, description="Kept for the unmeasured way back of an answer, in seconds."
+        0.0015, ge=0, le=10, description="Kept for an answer's unmeasured way back, in seconds."
     )
     reaction_s: float = Field(
         0.001, ge=0, le=10, description="What a stop takes beside the network, in seconds."

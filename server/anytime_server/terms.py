@@ -33,7 +33,7 @@ class SchedulerSettings:
             stage times that vary by 12 % got the deepest exit that fits in 93 % of its requests
             with a margin of 1, in 88 % with 2, always in time.
         hope_sigmas: an exit 1 that nobody else has to wait for is tried if it will be in time when
-            it takes so many deviations less than expected.
+            it takes so many deviations less than expected, and `reserve_s` is not needed.
         reserve_sigmas: the same for encoding the answer, which nothing can stop half-way.
         reserve_s: time that an answer takes beside its encoding, and that nobody measures: from one
             process to the other, through sockets, to a client that has to read it.
@@ -240,8 +240,8 @@ class Terms:
         A stop takes some time itself; a stage that will be done in that time is left alone.
 
         Load caps do not count once a stage has begun: stopping it because the load has risen since
-        would only waste what it has cost. Stage 1 is given up only when its map can no longer be
-        expected in time, since nothing would be left to send. Stores nothing.
+        would only waste what it has cost. Stage 1 is given up only when its map could hardly be in
+        time, since nothing would be left to send. Stores nothing.
 
         Args:
             live: its job.
@@ -255,7 +255,7 @@ class Terms:
             network_s = self._costs.reaction_s(job.model, job.height, job.width)
             stop_at_s = due_s - self._settings.reaction_s - network_s
             return limits, max(stop_at_s, ends_s) if ends_s <= due_s else stop_at_s
-        return limits, self._due_s(live, limits, 0.0)
+        return limits, self._due_s(live, limits, 0.0) + self._settings.reserve_s
 
     def lifted_s(self, live: LiveJob, now: float) -> float | None:
         """When the client's own schedule will allow the next stage, if that is soon enough."""

@@ -225,10 +225,10 @@ def test_exit_1_is_tried_as_long_as_it_can_be_expected_and_a_later_one_with_its_
     costs = CostModel([profile()], {"image/jpeg": FREE}, encode)
     s = Scheduler(costs, settings=SchedulerSettings(reserve_s=0.001))
     luck_ms = 1e3 * costs.slow_down.predict(0.010).sigma_s
-    assert isinstance(s.submit(job("a", deadline_ms=12.9 - luck_ms), 0.0), Rejected)
+    assert isinstance(s.submit(job("a", deadline_ms=11.9 - luck_ms), 0.0), Rejected)
     s.submit(job("b", deadline_ms=13.1), 0.0)
     run = s.decide(0.0)
-    assert run.stop_at_s == pytest.approx(0.0101)  # expected encoding and the reserve: 3 ms
+    assert run.stop_at_s == pytest.approx(0.0111)  # expected encoding; the reserve may be luck
     [made, final] = s.complete("b", 1, 0.010, result(1), 0.010)
     assert (made.exit, final.reason) == (1, Reason.DEADLINE)
 
@@ -713,7 +713,9 @@ class SchedulerMachine(RuleBasedStateMachine):
         assert name not in self.cancelled
         assert run.stage == self.exits[name] + 1
         deadline_ms, _, max_exit = self.limits_now(name)
-        assert self.now + run.predicted_s <= self.arrivals[name] + deadline_ms / 1e3 + 1e-9
+        may_be_lucky = run.stage == 1 and len(self.alive()) == 1
+        least_s = 0.0 if may_be_lucky else run.predicted_s
+        assert self.now + least_s <= self.arrivals[name] + deadline_ms / 1e3 + 1e-9
         if run.stage > 1:
             assert run.stage <= max_exit
 
@@ -725,6 +727,17 @@ class SchedulerMachine(RuleBasedStateMachine):
         self.now += took_s
         found = result(run.stage, confidence, share)
         self.take(self.s.complete(run.job_id, run.stage, took_s, found, self.now))
+
+    @precondition(lambda self: self.running and self.running.stage < self.running.through)
+    @rule(share=SHARES, confidence=SHARES, factor=st.floats(0.8, 1.5))
+    def go_on(self, share, confidence, factor):
+        run = self.running
+        took_s = run.predicted_s * factor
+        self.now += took_s
+        found = result(run.stage, confidence, share)
+        self.running = self.s.go_on(run.job_id, run.stage, took_s, found, self.now)
+        assert (self.running.job_id, self.running.stage) == (run.job_id, run.stage + 1)
+        self.exits[run.job_id] += 1
 
     @precondition(lambda self: self.running is not None)
     @rule(share=SHARES)
