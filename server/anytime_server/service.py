@@ -189,6 +189,7 @@ class Service:
             pool.shutdown(wait=False, cancel_futures=True)
 
     async def _run(self) -> None:
+        await asyncio.get_running_loop().run_in_executor(self._decoders, images.warm_up)
         await self.engine.start()
         for served in self.engine.models.values():
             self.metrics.serves(served.info.name, served.engine)

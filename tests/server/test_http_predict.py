@@ -434,8 +434,8 @@ async def test_of_many_that_come_at_once_one_is_decoded_before_it_is_admitted(se
         decoded.append(data)
         return decode(data, *rest)
 
-    monkeypatch.setattr(images, "decode", note)
     async with serve(max_pixels_in_flight=SIZE[0] * SIZE[1]) as live:
+        monkeypatch.setattr(images, "decode", note)
         live.executor.gate.clear()
         answers = []
         for answer in asyncio.as_completed([post(live) for _ in range(8)]):

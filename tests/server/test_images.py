@@ -2,6 +2,8 @@
 
 import io
 import struct
+import subprocess
+import sys
 import zlib
 
 import numpy as np
@@ -34,6 +36,26 @@ def save(image, kind="PNG", **options):
     file = io.BytesIO()
     image.save(file, kind, **options)
     return file.getvalue()
+
+
+LOADED_BY_A_FIRST_IMAGE = """
+import sys
+from anytime_server import images
+if sys.argv[1] == "warm":
+    images.warm_up()
+before = set(sys.modules)
+for file in sys.stdin.read().split():
+    images.decode(bytes.fromhex(file), 1000)
+print(*sorted(set(sys.modules) - before))
+"""
+
+
+@pytest.mark.parametrize(("how", "expected"), [("warm", False), ("cold", True)])
+def test_after_a_warm_up_the_first_image_has_nothing_to_load(how, expected):
+    files = " ".join(picture_file(kind, (8, 8)).hex() for kind in ("JPEG", "PNG", "WEBP"))
+    command = [sys.executable, "-c", LOADED_BY_A_FIRST_IMAGE, how]
+    done = subprocess.run(command, input=files, capture_output=True, text=True, check=True)
+    assert bool(done.stdout.split()) is expected
 
 
 @pytest.mark.parametrize(
