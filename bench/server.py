@@ -10,7 +10,8 @@ Starts `anytime-server serve` on a free port and asks it over real sockets. Four
   how many requests get a map inside (a refusal counts as a miss, however early it comes; the clock
   is the client's), and how often the exit is the deepest that fits: the next one, asked for
   without a deadline right after, takes longer. A machine whose speed wanders is so compared with
-  itself at the same moment.
+  itself at the same moment. (`unmeetable`: answers without a map after which even exit 1, asked
+  for without a deadline, took longer than there had been.)
 
 With `--against ENGINE` a second server runs that engine, and the two are asked in turn for exit 1
 and for the last exit: what an engine brings to clients.
@@ -280,7 +281,7 @@ def measure_deadlines(ask, rounds):
     exits = 4
     times = {k: [ask(max_exit=k)[2] for _ in range(15)] for k in range(1, exits + 1)}
     answers = []
-    deepest = inside = late = 0
+    deepest = inside = late = unmeetable = 0
     for number in range(rounds):
         k = (1, exits)[number % 2]
         times[k].append(ask(max_exit=k)[2])
@@ -294,6 +295,7 @@ def measure_deadlines(ask, rounds):
         if exit_ < exits:
             next_ms = ask(max_exit=exit_ + 1)[2]
             times[exit_ + 1].append(next_ms)
+            unmeetable += exit_ == 0 and next_ms > deadline_ms
         deepest += exit_ == exits or next_ms > deadline_ms
     return {
         "answers": rounds,
@@ -301,6 +303,7 @@ def measure_deadlines(ask, rounds):
         "deepest": deepest / rounds,
         "late": late / rounds,
         "latest_by_ms": max(elapsed_ms - deadline_ms for deadline_ms, _, elapsed_ms in answers),
+        "unmeetable": unmeetable / rounds,
         "none": sum(status != 200 for _, status, _ in answers) / rounds,
         "problems": ask.problems[:3],
         "exit_ms": [round(statistics.median(times[k]), 1) for k in sorted(times)],
