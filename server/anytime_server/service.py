@@ -127,6 +127,7 @@ class Service:
     records: dict[str, Record] = field(default_factory=dict)
     _entering: int = 0
     _decodes_ahead: bool = False
+    _told: asyncio.Future[Header] | None = None
     _over: deque[Record] = field(default_factory=deque)
     _tasks: list[asyncio.Task[None]] = field(default_factory=list)
     _readers: ThreadPoolExecutor = field(init=False)
@@ -321,9 +322,9 @@ class Service:
         loop, most = asyncio.get_running_loop(), self.settings.max_pixels
         # What is decoded ahead may be for one who is gone by now, so that only one is at a time.
         if self.engine.tickets or self._entering > 1 or self._decodes_ahead:
-            header = loop.run_in_executor(self._readers, images.probe, data, most)
+            header = self._probe(data)
             return header, lambda: loop.run_in_executor(self._decoders, images.decode, data, most)
-        told: asyncio.Future[Header] = loop.create_future()
+        told = self._told = loop.create_future()
 
         def tell(header: Header) -> None:
             loop.call_soon_threadsafe(settle, header)
@@ -342,6 +343,14 @@ class Service:
         image.add_done_callback(note)
         self._decodes_ahead = True
         return told, lambda: image
+
+    async def _probe(self, data: bytes) -> Header:
+        """The header of an image, after that of the one before it: first come, first in."""
+        if self._told is not None and not self._told.done():
+            await asyncio.wait([self._told])
+        loop = asyncio.get_running_loop()
+        most = self.settings.max_pixels
+        return await loop.run_in_executor(self._readers, images.probe, data, most)
 
     def _check_room(self, asked: Asked, pixels: int) -> None:
         held, most = self.engine.pixels, self.settings.max_pixels_in_flight

@@ -241,6 +241,17 @@ async def test_a_ping_is_answered_while_the_executor_computes(live):
         await (await one.socket.ping())
 
 
+async def test_who_comes_first_goes_in_first(live):
+    async with client(live) as one:
+        for number in range(20):
+            first, second = f"a{number}", f"b{number}"
+            await one.say(infer(first), infer(second))
+            told = []
+            while sum(isinstance(message, Finished) for message in told) < 2:
+                told.append(await one.hear())
+            assert [m.id for m in told if isinstance(m, Accepted)] == [first, second]
+
+
 async def test_leaving_cancels_all_requests(live):
     live.executor.gate.clear()
     async with client(live) as one:
