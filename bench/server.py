@@ -45,10 +45,19 @@ from anytime_model.checkpoint import load_model, save_checkpoint
 from anytime_model.config import NetworkConfig
 from anytime_model.engines.select import make_engine
 from anytime_model.manifest import Card, Label, read_manifest
-from anytime_protocol.headers import Result, parse_timing
-from anytime_protocol.messages import Cancel, Failed, Finished, Infer, Ready, Role, Update, Want
+from anytime_protocol.enums import PROTOCOL
+from anytime_protocol.http.headers import Result, parse_timing
+from anytime_protocol.messages import (
+    Cancel,
+    Failed,
+    Finished,
+    Infer,
+    OutputOptions,
+    Ready,
+    Role,
+    Update,
+)
 from anytime_protocol.session import Session
-from anytime_protocol.vocabulary import PROTOCOL
 
 ROOT = Path(__file__).parents[1]
 
@@ -205,7 +214,9 @@ async def measure_cancel(port, model, image, longest_ms, rounds):
         await hear(socket, session)
         for number in range(rounds):
             name = str(number)
-            await say(socket, session, Infer(name, model, image, want=Want(progress=False)))
+            await say(
+                socket, session, Infer(name, model, image, want=OutputOptions(progress=False))
+            )
             heard = []
             wait_s = random.uniform(0.0, longest_ms) / 1e3
             try:

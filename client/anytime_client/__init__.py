@@ -33,13 +33,14 @@ from anytime_client.errors import (
 from anytime_client.questions import Image, Transport
 from anytime_client.results import Result, ServerBudget, Timing, Update, UpdateTimes
 from anytime_protocol.budget import Budget
-from anytime_protocol.models import ModelInfo
-from anytime_protocol.requests import Want
-from anytime_protocol.vocabulary import Compression, Encoding, ErrorCode, PartName, Reason, Task
+from anytime_protocol.client_messages import OutputOptions
+from anytime_protocol.enums import ArrayName, Compression, Encoding, ErrorCode, Reason, Task
+from anytime_protocol.resources import ModelInfo
 
 __all__ = [
     "AnswerError",
     "AnytimeError",
+    "ArrayName",
     "AsyncClient",
     "AsyncStream",
     "Budget",
@@ -53,7 +54,7 @@ __all__ = [
     "ImageError",
     "MissingArrayError",
     "ModelInfo",
-    "PartName",
+    "OutputOptions",
     "Reason",
     "RequestError",
     "Result",
@@ -65,5 +66,4 @@ __all__ = [
     "Transport",
     "Update",
     "UpdateTimes",
-    "Want",
 ]

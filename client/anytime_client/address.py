@@ -14,9 +14,9 @@ from typing import Final
 from urllib.parse import quote, urlsplit, urlunsplit
 
 from anytime_client.errors import AnswerError, ConnectError, RequestError
+from anytime_protocol.enums import CloseCode, ErrorCode
 from anytime_protocol.errors import ProtocolError, shorten
-from anytime_protocol.problems import Problem
-from anytime_protocol.vocabulary import CloseCode, ErrorCode
+from anytime_protocol.http.problems import Problem
 
 DEFAULT_URL: Final = "http://127.0.0.1:8000"
 

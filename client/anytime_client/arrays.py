@@ -17,10 +17,10 @@ from numpy.typing import NDArray
 from PIL import Image as Pillow
 
 from anytime_protocol import rle
+from anytime_protocol.arrays import ArraySegment, inflate, split, unpack
 from anytime_protocol.delta import largest
+from anytime_protocol.enums import ArrayName, DType, Encoding
 from anytime_protocol.errors import PayloadError
-from anytime_protocol.parts import Part, inflate, split, unpack
-from anytime_protocol.vocabulary import DType, Encoding, PartName
 
 Array: TypeAlias = NDArray[Any]
 
@@ -35,9 +35,9 @@ class Canvas:
     """The newest arrays of one request, by name; read-only, of the shapes that the parts say."""
 
     def __init__(self) -> None:
-        self._arrays: dict[PartName, Array] = {}
+        self._arrays: dict[ArrayName, Array] = {}
 
-    def apply(self, parts: Iterable[Part], payload: bytes) -> dict[PartName, Array]:
+    def apply(self, parts: Iterable[ArraySegment], payload: bytes) -> dict[ArrayName, Array]:
         """Takes in an update's payload.
 
         Returns:
@@ -55,7 +55,7 @@ class Canvas:
         return arrays
 
 
-def decode(part: Part, piece: bytes, base: Array | None = None) -> Array:
+def decode(part: ArraySegment, piece: bytes, base: Array | None = None) -> Array:
     """One part's array.
 
     Args:
@@ -126,7 +126,7 @@ def _positions(starts: NDArray[np.int64], lengths: NDArray[np.int64]) -> NDArray
     return np.repeat(starts - before, lengths) + np.arange(int(lengths.sum()))
 
 
-def _decode_png(part: Part, piece: bytes) -> Array:
+def _decode_png(part: ArraySegment, piece: bytes) -> Array:
     try:
         with Pillow.open(io.BytesIO(piece), formats=("PNG",)) as picture:
             if (picture.height, picture.width) != part.shape or picture.mode not in {"L", "P"}:

@@ -20,9 +20,9 @@ from anytime_client.loop_thread import LoopThread
 from anytime_client.questions import DEFAULT_WANT, Image, Transport
 from anytime_client.results import Result, ServerBudget, Update
 from anytime_protocol.budget import Budget
+from anytime_protocol.client_messages import DEFAULT_URGENCY, OutputOptions
 from anytime_protocol.messages import Accepted, BudgetApplied
-from anytime_protocol.models import ModelInfo
-from anytime_protocol.requests import DEFAULT_URGENCY, Want
+from anytime_protocol.resources import ModelInfo
 
 
 class Stream:
@@ -190,7 +190,7 @@ class Client:
         deadline_ms: float | None = None,
         max_exit: int | None = None,
         budget: Budget | None = None,
-        want: Want | None = None,
+        want: OutputOptions | None = None,
         urgency: int = DEFAULT_URGENCY,
     ) -> Result:
         """The best map that the budget allows.
@@ -229,7 +229,7 @@ class Client:
         deadline_ms: float | None = None,
         max_exit: int | None = None,
         budget: Budget | None = None,
-        want: Want | None = None,
+        want: OutputOptions | None = None,
         urgency: int = DEFAULT_URGENCY,
         satisfied: Satisfied | None = None,
     ) -> Stream:

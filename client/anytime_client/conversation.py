@@ -30,14 +30,14 @@ from anytime_client.results import Result, Update
 from anytime_protocol import messages
 from anytime_protocol.budget import Budget
 from anytime_protocol.codec import encode_text
+from anytime_protocol.enums import CloseCode, ErrorCode
 from anytime_protocol.errors import LocalProtocolError, PayloadError
-from anytime_protocol.messages import Accepted, BudgetApplied, Limits, Role
-from anytime_protocol.models import ModelInfo
+from anytime_protocol.messages import Accepted, BudgetApplied, ConnectionLimits, Role
+from anytime_protocol.resources import ModelInfo
 from anytime_protocol.session import Closed, Phase, Session
 from anytime_protocol.session import Event as SessionEvent
-from anytime_protocol.vocabulary import CloseCode, ErrorCode
 
-_UNKNOWN_LIMITS: Final = Limits(max_payload_bytes=2**31)
+_UNKNOWN_LIMITS: Final = ConnectionLimits(max_payload_bytes=2**31)
 """Over HTTP only the server knows its limits, and answers 413."""
 
 Event: TypeAlias = Accepted | Update | BudgetApplied | Result | AnytimeError

@@ -15,9 +15,9 @@ refusal, and a server that does not keep to the protocol. A cancelled request is
 
 from __future__ import annotations
 
+from anytime_protocol.enums import ErrorCode
+from anytime_protocol.http.problems import CATALOGUE, Problem
 from anytime_protocol.messages import Failed
-from anytime_protocol.problems import CATALOGUE, Problem
-from anytime_protocol.vocabulary import ErrorCode
 
 
 class AnytimeError(Exception):

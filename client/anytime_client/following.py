@@ -13,8 +13,8 @@ from anytime_client.conversation import Event
 from anytime_client.errors import AnswerError, AnytimeError
 from anytime_client.results import Result, Update
 from anytime_protocol.budget import Budget
+from anytime_protocol.enums import Effect
 from anytime_protocol.messages import Accepted, BudgetApplied
-from anytime_protocol.vocabulary import Effect
 
 Satisfied: TypeAlias = Callable[[Update], bool]
 """Called with each update; True means: this one is good enough."""

@@ -37,9 +37,9 @@ from anytime_client.questions import Question
 from anytime_client.results import Result
 from anytime_protocol.budget import Budget
 from anytime_protocol.codec import ANSWER_LIMITS
+from anytime_protocol.enums import PROTOCOL, CloseCode, ErrorCode
 from anytime_protocol.messages import Ready
-from anytime_protocol.models import ModelInfo
-from anytime_protocol.vocabulary import PROTOCOL, CloseCode, ErrorCode
+from anytime_protocol.resources import ModelInfo
 
 
 class Exchange(Protocol):

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from anytime_client.results import Update
-from anytime_protocol.models import ModelInfo
-from anytime_protocol.vocabulary import PartName
+from anytime_protocol.enums import ArrayName
+from anytime_protocol.resources import ModelInfo
 
 Rgb = tuple[int, int, int]
 
@@ -104,7 +104,7 @@ def skeleton(picture: Image.Image, update: Update) -> Image.Image:
 
 def caption(update: Update) -> str:
     """One line about an exit: which, when, how sure, how much of it is settled."""
-    settled = f", {update.confident_share:.0%} settled" if PartName.MAP in update.arrays else ""
+    settled = f", {update.confident_share:.0%} settled" if ArrayName.MAP in update.arrays else ""
     return (
         f"exit {update.exit} of {update.exits}: {update.times.elapsed_ms:.0f} ms, "
         f"confidence {update.confidence:.2f}{settled}"

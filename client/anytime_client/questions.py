@@ -12,12 +12,12 @@ from typing import Final
 
 from anytime_client.images import Image, as_file
 from anytime_protocol.budget import Budget, tightest
-from anytime_protocol.requests import DEFAULT_URGENCY, Want
-from anytime_protocol.vocabulary import Encoding
+from anytime_protocol.client_messages import DEFAULT_URGENCY, OutputOptions
+from anytime_protocol.enums import Encoding
 
 __all__ = ["DEFAULT_WANT", "Image", "Question", "Transport", "budget_of", "question_of"]
 
-DEFAULT_WANT: Final = Want(encoding=Encoding.DELTA)
+DEFAULT_WANT: Final = OutputOptions(encoding=Encoding.DELTA)
 """The class map alone, and of it what changed: the fewest bytes to write and to read."""
 
 
@@ -49,7 +49,7 @@ class Question:
     media_type: str
     model: str | None
     budget: Budget
-    want: Want
+    want: OutputOptions
     urgency: int
 
 
@@ -74,7 +74,7 @@ def question_of(
     budget: Budget | None = None,
     deadline_ms: float | None = None,
     max_exit: int | None = None,
-    want: Want | None = None,
+    want: OutputOptions | None = None,
     urgency: int = DEFAULT_URGENCY,
 ) -> Question:
     """A question from the arguments of `stream`.

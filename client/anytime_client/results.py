@@ -16,17 +16,17 @@ from numpy.typing import NDArray
 from anytime_client.arrays import Array
 from anytime_client.errors import MissingArrayError
 from anytime_protocol.budget import Budget
-from anytime_protocol.fields import Fields
+from anytime_protocol.enums import ArrayName, Reason
+from anytime_protocol.json_reader import JsonReader
 from anytime_protocol.messages import Finished
 from anytime_protocol.messages import Update as UpdateMessage
-from anytime_protocol.models import ModelInfo
-from anytime_protocol.vocabulary import PartName, Reason
+from anytime_protocol.resources import ModelInfo
 
 _CURES: Final = {
-    PartName.MAP: "a pose model gives keypoints: use .keypoints",
-    PartName.CONFIDENCE: "ask for it with want=Want(confidence=True)",
-    PartName.ACTIVE: "ask for it with want=Want(active=True)",
-    PartName.HEATMAPS: "ask a pose model for it with want=Want(heatmaps=True)",
+    ArrayName.MAP: "a pose model gives keypoints: use .keypoints",
+    ArrayName.CONFIDENCE: "ask for it with want=OutputOptions(confidence=True)",
+    ArrayName.ACTIVE: "ask for it with want=OutputOptions(active=True)",
+    ArrayName.HEATMAPS: "ask a pose model for it with want=OutputOptions(heatmaps=True)",
 }
 
 
@@ -75,7 +75,7 @@ class Update:
     times: UpdateTimes
     skipped: int = 0
     changed_share: float | None = None
-    arrays: Mapping[PartName, Array] = field(default_factory=dict, repr=False)
+    arrays: Mapping[ArrayName, Array] = field(default_factory=dict, repr=False)
     joints: NDArray[np.float32] | None = field(default=None, repr=False)
 
     @property
@@ -85,7 +85,7 @@ class Update:
         Raises:
             MissingArrayError: the model is not for segmentation.
         """
-        return self._array(PartName.MAP)
+        return self._array(ArrayName.MAP)
 
     @property
     def confidence_map(self) -> NDArray[np.uint8]:
@@ -94,7 +94,7 @@ class Update:
         Raises:
             MissingArrayError: it was not asked for.
         """
-        return self._array(PartName.CONFIDENCE)
+        return self._array(ArrayName.CONFIDENCE)
 
     @property
     def active(self) -> NDArray[np.bool_]:
@@ -103,7 +103,7 @@ class Update:
         Raises:
             MissingArrayError: it was not asked for.
         """
-        return self._array(PartName.ACTIVE).astype(np.bool_)
+        return self._array(ArrayName.ACTIVE).astype(np.bool_)
 
     @property
     def heatmaps(self) -> Array:
@@ -112,7 +112,7 @@ class Update:
         Raises:
             MissingArrayError: they were not asked for.
         """
-        return self._array(PartName.HEATMAPS)
+        return self._array(ArrayName.HEATMAPS)
 
     @property
     def keypoints(self) -> NDArray[np.float32]:
@@ -125,7 +125,7 @@ class Update:
             raise MissingArrayError("keypoints", "a segmentation model gives a map: use .map")
         return self.joints
 
-    def _array(self, name: PartName) -> Array:
+    def _array(self, name: ArrayName) -> Array:
         array = self.arrays.get(name)
         if array is None:
             raise MissingArrayError(name, _CURES[name])
@@ -136,7 +136,7 @@ class Update:
         cls,
         message: UpdateMessage,
         model: ModelInfo,
-        arrays: Mapping[PartName, Array],
+        arrays: Mapping[ArrayName, Array],
         before: Update | None,
     ) -> Update:
         """The update that a message and its decoded arrays make, after the update `before`."""
@@ -161,9 +161,9 @@ class Update:
         )
 
 
-def _changed(arrays: Mapping[PartName, Array], before: Update | None) -> float | None:
-    new = arrays.get(PartName.MAP)
-    old = before.arrays.get(PartName.MAP) if before is not None else None
+def _changed(arrays: Mapping[ArrayName, Array], before: Update | None) -> float | None:
+    new = arrays.get(ArrayName.MAP)
+    old = before.arrays.get(ArrayName.MAP) if before is not None else None
     if new is None or old is None or new.shape != old.shape:
         return None
     return float(np.count_nonzero(new != old)) / new.size
@@ -262,7 +262,7 @@ class ServerBudget:
     slowdown: float
 
     @classmethod
-    def read(cls, fields: Fields) -> ServerBudget:
+    def read(cls, fields: JsonReader) -> ServerBudget:
         """Reads the body of `GET /v1/budget`."""
         return cls(
             Budget.from_json(fields.take("budget", "an object")),

@@ -20,8 +20,8 @@ from anytime_client import painting
 from anytime_client.errors import AnytimeError
 from anytime_client.results import Result, Update
 from anytime_protocol import rle
-from anytime_protocol.fields import JsonObject
-from anytime_protocol.vocabulary import PartName
+from anytime_protocol.enums import ArrayName
+from anytime_protocol.json_reader import JsonObject
 
 STANDARD = "-"
 """In place of a path: standard input or output."""
@@ -137,7 +137,7 @@ def describe(update: Update, *, whole: bool = False) -> JsonObject:
         wire["changed_share"] = round(update.changed_share, 6)
     if update.joints is not None:
         wire["keypoints"] = [_joint(name, joint) for name, joint in _named(update)]
-    elif whole and PartName.MAP in update.arrays:
+    elif whole and ArrayName.MAP in update.arrays:
         height, width = update.map.shape
         wire["segments"] = rle.encode(update.map.tobytes(), (height, width))
     return wire

@@ -22,10 +22,10 @@ from anytime_client.results import ServerBudget
 from anytime_protocol.budget import Budget
 from anytime_protocol.codec import load_json
 from anytime_protocol.errors import FrameError, ProtocolError
-from anytime_protocol.fields import Fields, JsonObject
-from anytime_protocol.headers import PRIORITY, REQUEST_ID, Priority
+from anytime_protocol.http.headers import PRIORITY, REQUEST_ID, Priority
+from anytime_protocol.json_reader import JsonObject, JsonReader
 from anytime_protocol.messages import Infer
-from anytime_protocol.models import ModelInfo
+from anytime_protocol.resources import ModelInfo
 
 EVENT_STREAM: Final = "text/event-stream"
 MAX_MODELS: Final = 256
@@ -111,7 +111,7 @@ def read_models(response: httpx.Response) -> tuple[ModelInfo, ...]:
     """The models in the answer of `GET /v1/models`."""
     body = read_json(response)
     try:
-        items = Fields(body).objects("models", MAX_MODELS)
+        items = JsonReader(body).objects("models", MAX_MODELS)
         return tuple(ModelInfo.read(item) for item in items)
     except ProtocolError as error:
         raise AnswerError(f"{response.url}: {error}") from error
@@ -121,7 +121,7 @@ def read_server_budget(response: httpx.Response) -> ServerBudget:
     """The answer of `GET /v1/budget`."""
     body = read_json(response)
     try:
-        return ServerBudget.read(Fields(body))
+        return ServerBudget.read(JsonReader(body))
     except ProtocolError as error:
         raise AnswerError(f"{response.url}: {error}") from error
 

@@ -25,7 +25,7 @@ from dataclasses import dataclass, replace
 from typing import Final, TypeVar
 
 from anytime_protocol.errors import BudgetError
-from anytime_protocol.fields import Fields, JsonObject, describe
+from anytime_protocol.json_reader import JsonObject, JsonReader, describe
 
 MAX_MS: Final = 86_400_000.0
 """The longest time that a budget may name: one day, in ms."""
@@ -98,12 +98,12 @@ class Budget:
             BudgetError: a field is unknown, of the wrong type, out of range, NaN or infinite, the
                 schedule is not in order or longer than `MAX_SCHEDULE`.
         """
-        reader = Fields(value, path, BudgetError)
+        reader = JsonReader(value, path, BudgetError)
         schedule: list[tuple[float, Budget]] = []
         if reader.has("schedule"):
             before = -1.0
             for index, item in enumerate(reader.items("schedule", MAX_SCHEDULE)):
-                entry = Fields(item, f"{reader.path('schedule')}[{index}]", BudgetError)
+                entry = JsonReader(item, f"{reader.path('schedule')}[{index}]", BudgetError)
                 at_ms = entry.number("at_ms", 0, MAX_MS)
                 _check_order(entry.path("at_ms"), before, at_ms)
                 schedule.append((at_ms, _read_limits(entry)))
@@ -203,7 +203,7 @@ def _limits_to_json(budget: Budget) -> JsonObject:
     return {name: value for name in LIMITS if (value := getattr(budget, name)) is not None}
 
 
-def _read_limits(reader: Fields) -> Budget:
+def _read_limits(reader: JsonReader) -> Budget:
     budget = Budget(
         deadline_ms=reader.number("deadline_ms", 0, MAX_MS) if reader.has("deadline_ms") else None,
         compute_gmacs=reader.number("compute_gmacs") if reader.has("compute_gmacs") else None,

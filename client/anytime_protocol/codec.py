@@ -22,9 +22,9 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import Final, NoReturn
 
+from anytime_protocol.enums import CloseCode
 from anytime_protocol.errors import FrameError, shorten
-from anytime_protocol.fields import JsonObject
-from anytime_protocol.vocabulary import CloseCode
+from anytime_protocol.json_reader import JsonObject
 
 PREFIX: Final = struct.Struct(">II")
 """Kind and length of the JSON."""

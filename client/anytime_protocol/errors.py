@@ -15,7 +15,7 @@ Refuses to know what is done about it.
 
 from __future__ import annotations
 
-from anytime_protocol.vocabulary import CloseCode, ErrorCode
+from anytime_protocol.enums import CloseCode, ErrorCode
 
 
 class ProtocolError(Exception):

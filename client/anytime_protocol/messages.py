@@ -11,30 +11,31 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Final, TypeAlias
 
-from anytime_protocol.answers import (
+from anytime_protocol.client_messages import Cancel, Infer, OutputOptions, Ping, SetBudget
+from anytime_protocol.errors import FieldError
+from anytime_protocol.json_reader import JsonObject, JsonReader
+from anytime_protocol.server_messages import (
     Accepted,
     BudgetApplied,
+    ConnectionLimits,
     Failed,
     Finished,
-    Limits,
     Pong,
     Ready,
     Update,
 )
-from anytime_protocol.errors import FieldError
-from anytime_protocol.fields import Fields, JsonObject
-from anytime_protocol.requests import Cancel, Infer, Ping, SetBudget, Want
 
 __all__ = [
     "Accepted",
     "BudgetApplied",
     "Cancel",
     "ClientMessage",
+    "ConnectionLimits",
     "Failed",
     "Finished",
     "Infer",
-    "Limits",
     "Message",
+    "OutputOptions",
     "Ping",
     "Pong",
     "Ready",
@@ -43,7 +44,6 @@ __all__ = [
     "SetBudget",
     "Terminal",
     "Update",
-    "Want",
     "parse",
 ]
 
@@ -103,7 +103,7 @@ def parse(header: JsonObject, payload: bytes, sender: Role) -> Message:
         FieldError: the type is unknown, a field is missing, malformed or (from a client) unknown,
             or a payload came with a message that has none.
     """
-    fields = Fields(header)
+    fields = JsonReader(header)
     kind = fields.text("type", 64)
     message: Message
     if kind not in TYPES[sender]:

@@ -13,7 +13,7 @@ from itertools import groupby
 from typing import Final, TypedDict
 
 from anytime_protocol.errors import PayloadError
-from anytime_protocol.fields import describe, is_whole
+from anytime_protocol.json_reader import describe, is_whole
 
 _CHUNK_BITS: Final = 5
 _SIGN: Final = 0x10

@@ -17,17 +17,19 @@ from enum import Enum, StrEnum
 from typing import Final, TypeAlias
 
 from anytime_protocol import codec
+from anytime_protocol.client_messages import MAX_REV
 from anytime_protocol.codec import FrameKind, FrameLimits
+from anytime_protocol.enums import CloseCode, Effect, ErrorCode
 from anytime_protocol.errors import FieldError, FrameError, LocalProtocolError, ProtocolError
-from anytime_protocol.fields import ID_FORM, JsonObject, is_whole
+from anytime_protocol.json_reader import ID_FORM, JsonObject, is_whole
 from anytime_protocol.messages import (
     TYPES,
     BudgetApplied,
     Cancel,
+    ConnectionLimits,
     Failed,
     Finished,
     Infer,
-    Limits,
     Message,
     Ping,
     Pong,
@@ -37,8 +39,6 @@ from anytime_protocol.messages import (
     Update,
     parse,
 )
-from anytime_protocol.requests import MAX_REV
-from anytime_protocol.vocabulary import CloseCode, Effect, ErrorCode
 
 MAX_REASON_BYTES: Final = 123
 """Of the text of a close frame (RFC 6455 section 5.5: 125 bytes with the code)."""
@@ -133,9 +133,11 @@ class Session:
             maps. A server answers each request in the form in which it was asked.
     """
 
-    def __init__(self, role: Role, limits: Limits | None = None, *, text: bool = False) -> None:
+    def __init__(
+        self, role: Role, limits: ConnectionLimits | None = None, *, text: bool = False
+    ) -> None:
         self.role = role
-        self.limits = limits or Limits()
+        self.limits = limits or ConnectionLimits()
         self.closed: Closed | None = None
         self._text = text
         self._connection = _Connection.OPENING

@@ -11,12 +11,17 @@ from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
 
-from anytime_server import http_predict, http_problems, http_requests, http_service, images, page
-from anytime_server import websocket as ws
-from anytime_server.asyncapi import server_version
-from anytime_server.executor import Executor
+from anytime_server import images
+from anytime_server.api import page
+from anytime_server.api import predict as http_predict
+from anytime_server.api import problems as http_problems
+from anytime_server.api import requests as http_requests
+from anytime_server.api import service_routes as http_service
+from anytime_server.api import websocket as ws
+from anytime_server.api.asyncapi import server_version
+from anytime_server.engine.service import Service
+from anytime_server.executor.base import Executor
 from anytime_server.heap import keep_what_is_freed, spare_what_stays
-from anytime_server.service import Service
 from anytime_server.settings import Settings
 
 

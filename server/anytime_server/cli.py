@@ -18,11 +18,8 @@ from pydantic_core import PydanticUndefined
 
 from anytime_server import logs
 from anytime_server.app import create_app
-from anytime_server.costs import ModelProfile, SizeProfile, StageCost
-from anytime_server.errors import ServerError, SettingsError
-from anytime_server.executor_messages import WorkerSettings
-from anytime_server.executor_process import ProcessExecutor
-from anytime_server.policy import (
+from anytime_server.core.costs import ModelProfile, SizeProfile, StageCost
+from anytime_server.core.policy import (
     EarliestDeadline,
     Fifo,
     Policy,
@@ -30,10 +27,13 @@ from anytime_server.policy import (
     SlackFit,
     Static,
 )
+from anytime_server.errors import ServerError, SettingsError
+from anytime_server.executor.commands import WorkerSettings
+from anytime_server.executor.process import ProcessExecutor
 from anytime_server.serving import Server, uvicorn_config
 from anytime_server.settings import Settings
-from anytime_server.simulate import SimulationConfig, full_depth_hz, simulate, table
-from anytime_server.traffic import Arrivals, Bursty, Machine, Poisson, Replay, Traffic
+from anytime_server.simulation.simulate import SimulationConfig, full_depth_hz, simulate, table
+from anytime_server.simulation.traffic import Arrivals, Bursty, Machine, Poisson, Replay, Traffic
 
 app = typer.Typer(
     add_completion=False,

@@ -21,13 +21,13 @@ import PIL.Image
 from numpy.typing import NDArray
 from pycocotools import mask as coco
 
-from anytime_protocol import parts as wire
-from anytime_protocol.answers import Keypoint
-from anytime_protocol.fields import JsonObject
-from anytime_protocol.parts import Part
-from anytime_protocol.requests import Want
-from anytime_protocol.vocabulary import DType, Encoding, PartName
-from anytime_server.executor import Picture
+from anytime_protocol import arrays as wire
+from anytime_protocol.arrays import ArraySegment
+from anytime_protocol.client_messages import OutputOptions
+from anytime_protocol.enums import ArrayName, DType, Encoding
+from anytime_protocol.json_reader import JsonObject
+from anytime_protocol.server_messages import Keypoint
+from anytime_server.executor.base import Picture
 
 Plane = NDArray[np.uint8]
 
@@ -39,7 +39,7 @@ class Received:
     """What a client holds of a request: the exit it was last shown, and that exit's arrays."""
 
     exit: int = 0
-    arrays: Mapping[PartName, Plane] = field(default_factory=dict)
+    arrays: Mapping[ArrayName, Plane] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,12 +52,12 @@ class Encoded:
         received: what the client holds once it has this.
     """
 
-    parts: tuple[Part, ...]
+    parts: tuple[ArraySegment, ...]
     payload: bytes
     received: Received
 
 
-def encode(picture: Picture, want: Want, palette: bytes, received: Received) -> Encoded:
+def encode(picture: Picture, want: OutputOptions, palette: bytes, received: Received) -> Encoded:
     """Writes what a client wants of an exit.
 
     Args:
@@ -66,13 +66,13 @@ def encode(picture: Picture, want: Want, palette: bytes, received: Received) -> 
         palette: red, green, blue for each class.
         received: what the client holds.
     """
-    arrays: dict[PartName, Plane] = {}
-    described: list[Part] = []
+    arrays: dict[ArrayName, Plane] = {}
+    described: list[ArraySegment] = []
     pieces: list[bytes] = []
     for name, plane in (
-        (PartName.MAP, picture.labels),
-        (PartName.CONFIDENCE, picture.confidence),
-        (PartName.ACTIVE, picture.active),
+        (ArrayName.MAP, picture.labels),
+        (ArrayName.CONFIDENCE, picture.confidence),
+        (ArrayName.ACTIVE, picture.active),
     ):
         if plane is not None:
             arrays[name] = plane
@@ -82,8 +82,8 @@ def encode(picture: Picture, want: Want, palette: bytes, received: Received) -> 
     if picture.heatmaps is not None:
         piece = wire.pack(picture.heatmaps.astype("<f2").tobytes(), want.compression)
         described.append(
-            Part(
-                PartName.HEATMAPS,
+            ArraySegment(
+                ArrayName.HEATMAPS,
                 Encoding.RAW,
                 picture.heatmaps.shape,
                 len(piece),
@@ -97,24 +97,24 @@ def encode(picture: Picture, want: Want, palette: bytes, received: Received) -> 
 
 
 def _write(
-    name: PartName, plane: Plane, want: Want, palette: bytes, received: Received
-) -> tuple[Part, bytes]:
+    name: ArrayName, plane: Plane, want: OutputOptions, palette: bytes, received: Received
+) -> tuple[ArraySegment, bytes]:
     encoding = want.encoding if want.encoding in wire.ENCODINGS[name] else Encoding.RAW
     shape = plane.shape
     match encoding:
         case Encoding.PNG:
-            piece = png(plane, palette if name is PartName.MAP else None)
-            return Part(name, encoding, shape, len(piece)), piece
+            piece = png(plane, palette if name is ArrayName.MAP else None)
+            return ArraySegment(name, encoding, shape, len(piece)), piece
         case Encoding.RLE:
             piece = json.dumps(segments(plane), separators=(",", ":")).encode()
-            return Part(name, encoding, shape, len(piece)), piece
+            return ArraySegment(name, encoding, shape, len(piece)), piece
         case Encoding.DELTA:
             base = received.arrays.get(name)
             changes = None if base is None else delta(base, plane)
             if changes is not None and len(changes) < plane.size:
                 piece = wire.pack(changes, want.compression)
                 return (
-                    Part(
+                    ArraySegment(
                         name,
                         encoding,
                         shape,
@@ -125,7 +125,7 @@ def _write(
                     piece,
                 )
     piece = wire.pack(plane.tobytes(), want.compression)
-    return Part(name, Encoding.RAW, shape, len(piece), compression=want.compression), piece
+    return ArraySegment(name, Encoding.RAW, shape, len(piece), compression=want.compression), piece
 
 
 def delta(base: Plane, new: Plane) -> bytes:

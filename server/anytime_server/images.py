@@ -23,9 +23,9 @@ import PIL.Image
 import simplejpeg
 from PIL import ExifTags, ImageOps
 
-from anytime_protocol.vocabulary import ErrorCode
+from anytime_protocol.enums import ErrorCode
 from anytime_server.errors import ServerError
-from anytime_server.executor import Image
+from anytime_server.executor.base import Image
 
 MEDIA_TYPES: Final = {"JPEG": "image/jpeg", "MPO": "image/jpeg", "PNG": "image/png"} | {
     "WEBP": "image/webp"

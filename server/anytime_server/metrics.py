@@ -13,10 +13,10 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 from prometheus_client.platform_collector import PlatformCollector
 from prometheus_client.process_collector import ProcessCollector
 
-from anytime_protocol.vocabulary import ErrorCode, Reason
-from anytime_server.jobs import Ending, Failed, Run
-from anytime_server.scheduler import Scheduler
-from anytime_server.tickets import Ticket
+from anytime_protocol.enums import ErrorCode, Reason
+from anytime_server.core.jobs import Ending, Failed, Run
+from anytime_server.core.scheduler import Scheduler
+from anytime_server.engine.requests import Ticket
 
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 

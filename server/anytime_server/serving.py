@@ -18,10 +18,10 @@ from fastapi import FastAPI
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
 from anytime_protocol.codec import FrameLimits
-from anytime_protocol.vocabulary import CloseCode
-from anytime_server.door import Door
-from anytime_server.executor import ExecutorStartError
-from anytime_server.service import Service
+from anytime_protocol.enums import CloseCode
+from anytime_server.api.connection_limit import Door
+from anytime_server.engine.service import Service
+from anytime_server.executor.base import ExecutorStartError
 from anytime_server.settings import Settings
 
 logger = logging.getLogger(__name__)

@@ -13,8 +13,8 @@ from typing import Literal
 from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from anytime_protocol.answers import Limits
-from anytime_server.terms import SchedulerSettings
+from anytime_protocol.server_messages import ConnectionLimits
+from anytime_server.core.forecasts import SchedulerSettings
 
 LogLevel = Literal["critical", "error", "warning", "info", "debug"]
 EngineName = Literal["auto", "torch", "native", "openvino"]
@@ -128,9 +128,9 @@ class Settings(BaseSettings):
         return int(height), int(width)
 
     @property
-    def limits(self) -> Limits:
+    def limits(self) -> ConnectionLimits:
         """What a websocket client is told."""
-        return Limits(
+        return ConnectionLimits(
             max_in_flight=self.max_in_flight,
             max_payload_bytes=self.max_body_bytes,
             max_json_bytes=self.max_json_bytes,

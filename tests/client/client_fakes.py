@@ -20,8 +20,17 @@ from websockets.exceptions import ConnectionClosed
 from websockets.sync.server import Server, ServerConnection, serve
 
 from anytime_protocol import delta
-from anytime_protocol.answers import Limits
+from anytime_protocol.arrays import ArraySegment
 from anytime_protocol.codec import encode_text
+from anytime_protocol.enums import (
+    PROTOCOL,
+    ArrayName,
+    Effect,
+    Encoding,
+    ErrorCode,
+    Reason,
+    Task,
+)
 from anytime_protocol.messages import (
     Accepted,
     BudgetApplied,
@@ -35,18 +44,9 @@ from anytime_protocol.messages import (
     SetBudget,
     Update,
 )
-from anytime_protocol.models import ClassInfo, ExitInfo, ModelInfo
-from anytime_protocol.parts import Part
+from anytime_protocol.resources import ClassInfo, ExitInfo, ModelInfo
+from anytime_protocol.server_messages import ConnectionLimits
 from anytime_protocol.session import Closed, Session
-from anytime_protocol.vocabulary import (
-    PROTOCOL,
-    Effect,
-    Encoding,
-    ErrorCode,
-    PartName,
-    Reason,
-    Task,
-)
 
 STREET = ModelInfo(
     "street",
@@ -61,7 +61,7 @@ POSE = ModelInfo(
     keypoints=("ankle", "knee"),
     skeleton=((0, 1),),
 )
-READY = Ready("fake 1", (STREET, POSE), Limits(max_in_flight=4))
+READY = Ready("fake 1", (STREET, POSE), ConnectionLimits(max_in_flight=4))
 MAPS = (
     np.array([[0, 0, 0], [3, 3, 3]], np.uint8),
     np.array([[0, 0, 3], [3, 3, 3]], np.uint8),
@@ -91,10 +91,10 @@ def update(request_id: str, exit_: int, *, whole: bool = False) -> Update:
     """Exit 1 raw, the others as deltas on the exit before."""
     new = MAPS[exit_ - 1].tobytes()
     if exit_ == 1 or whole:
-        payload, part = new, Part(PartName.MAP, Encoding.RAW, (2, 3), 6)
+        payload, part = new, ArraySegment(ArrayName.MAP, Encoding.RAW, (2, 3), 6)
     else:
         payload = delta.encode(MAPS[exit_ - 2].tobytes(), new)
-        part = Part(PartName.MAP, Encoding.DELTA, (2, 3), len(payload), base=exit_ - 1)
+        part = ArraySegment(ArrayName.MAP, Encoding.DELTA, (2, 3), len(payload), base=exit_ - 1)
     return Update(
         request_id, exit_, 4, 3, 2, 10.0 * exit_, 5.0 * exit_, exit_, 0.2 * exit_, 0.25 * exit_,
         parts=(part,), payload=payload,

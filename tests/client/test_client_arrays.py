@@ -12,9 +12,9 @@ from PIL import Image
 
 from anytime_client.arrays import Canvas, apply_delta, decode
 from anytime_protocol import delta, rle
+from anytime_protocol.arrays import ArraySegment
+from anytime_protocol.enums import ArrayName, Compression, DType, Encoding
 from anytime_protocol.errors import PayloadError
-from anytime_protocol.parts import Part
-from anytime_protocol.vocabulary import Compression, DType, Encoding, PartName
 
 ARRAYS = st.integers(0, 200).flatmap(
     lambda n: st.tuples(st.binary(min_size=n, max_size=n), st.binary(min_size=n, max_size=n))
@@ -74,43 +74,43 @@ def _png(array):
     ],
 )
 def test_every_encoding_gives_the_same_map(encoding, compression, piece):
-    part = Part(PartName.MAP, encoding, (2, 3), len(piece), compression=compression)
+    part = ArraySegment(ArrayName.MAP, encoding, (2, 3), len(piece), compression=compression)
     np.testing.assert_array_equal(decode(part, piece), MAP)
 
 
 @pytest.mark.parametrize(("dtype", "numpy"), [(DType.FLOAT16, "<f2"), (DType.FLOAT32, "<f4")])
 def test_heatmaps_keep_their_type(dtype, numpy):
     planes = np.arange(12, dtype=numpy).reshape(2, 2, 3)
-    part = Part(PartName.HEATMAPS, Encoding.RAW, (2, 2, 3), planes.nbytes, dtype)
+    part = ArraySegment(ArrayName.HEATMAPS, Encoding.RAW, (2, 2, 3), planes.nbytes, dtype)
     np.testing.assert_array_equal(decode(part, planes.tobytes()), planes)
 
 
 def test_a_canvas_applies_deltas_of_compressed_parts_one_upon_the_other():
     canvas = Canvas()
     first, second = MAP.tobytes(), bytes([0, 3, 3, 0, 3, 3])
-    canvas.apply([Part(PartName.MAP, Encoding.RAW, (2, 3), 6)], first)
+    canvas.apply([ArraySegment(ArrayName.MAP, Encoding.RAW, (2, 3), 6)], first)
     piece = zlib.compress(delta.encode(first, second))
-    part = Part(
-        PartName.MAP, Encoding.DELTA, (2, 3), len(piece), compression=Compression.ZLIB, base=1
+    part = ArraySegment(
+        ArrayName.MAP, Encoding.DELTA, (2, 3), len(piece), compression=Compression.ZLIB, base=1
     )
-    assert canvas.apply([part], piece)[PartName.MAP].tobytes() == second
+    assert canvas.apply([part], piece)[ArrayName.MAP].tobytes() == second
 
 
 def test_arrays_are_read_only():
-    arrays = Canvas().apply([Part(PartName.MAP, Encoding.RAW, (2, 3), 6)], MAP.tobytes())
+    arrays = Canvas().apply([ArraySegment(ArrayName.MAP, Encoding.RAW, (2, 3), 6)], MAP.tobytes())
     with pytest.raises(ValueError, match="read-only"):
-        arrays[PartName.MAP][0, 0] = 1
+        arrays[ArrayName.MAP][0, 0] = 1
 
 
 @pytest.mark.parametrize(
     ("part", "piece", "message"),
     [
-        (Part(PartName.MAP, Encoding.DELTA, (2, 3), 4, base=1), b"\0\0\0\0", "no base"),
-        (Part(PartName.MAP, Encoding.PNG, (2, 3), 4), b"nope", "not a PNG"),
-        (Part(PartName.MAP, Encoding.PNG, (3, 3), 4), _png(MAP), "2 x 3"),
-        (Part(PartName.MAP, Encoding.RLE, (2, 3), 2), b"{}", "segment"),
+        (ArraySegment(ArrayName.MAP, Encoding.DELTA, (2, 3), 4, base=1), b"\0\0\0\0", "no base"),
+        (ArraySegment(ArrayName.MAP, Encoding.PNG, (2, 3), 4), b"nope", "not a PNG"),
+        (ArraySegment(ArrayName.MAP, Encoding.PNG, (3, 3), 4), _png(MAP), "2 x 3"),
+        (ArraySegment(ArrayName.MAP, Encoding.RLE, (2, 3), 2), b"{}", "segment"),
         (
-            Part(PartName.MAP, Encoding.RAW, (2, 3), 4, compression=Compression.ZLIB),
+            ArraySegment(ArrayName.MAP, Encoding.RAW, (2, 3), 4, compression=Compression.ZLIB),
             zlib.compress(bytes(10_000_000)),
             "at most 6 bytes",
         ),
@@ -123,8 +123,8 @@ def test_a_part_that_does_not_fit_is_refused(part, piece, message):
 
 def test_a_compressed_delta_cannot_be_a_bomb():
     bomb = zlib.compress(bytes(10_000_000))
-    part = Part(
-        PartName.MAP, Encoding.DELTA, (2, 3), len(bomb), compression=Compression.ZLIB, base=1
+    part = ArraySegment(
+        ArrayName.MAP, Encoding.DELTA, (2, 3), len(bomb), compression=Compression.ZLIB, base=1
     )
     with pytest.raises(PayloadError, match="at most"):
         decode(part, bomb, MAP)

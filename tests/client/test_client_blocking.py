@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from websockets.sync.server import serve
 
-from anytime_client import Budget, Client, Reason, Want
+from anytime_client import Budget, Client, OutputOptions, Reason
 from anytime_client.errors import (
     AnswerError,
     ConnectError,
@@ -16,8 +16,8 @@ from anytime_client.errors import (
     RequestError,
     SilenceError,
 )
+from anytime_protocol.enums import ErrorCode
 from anytime_protocol.messages import Cancel, Infer, SetBudget
-from anytime_protocol.vocabulary import ErrorCode
 from client.client_fakes import (
     MAPS,
     PIXELS,
@@ -34,7 +34,7 @@ from client.client_fakes import (
 
 def test_predict_gives_the_best_map():
     with fake_server() as server, Client(server.url, token="secret") as client:
-        result = client.predict(PIXELS, deadline_ms=80, want=Want())
+        result = client.predict(PIXELS, deadline_ms=80, want=OutputOptions())
         np.testing.assert_array_equal(result.map, MAPS[3])
         assert (result.exit, result.reason, result.timing.queue_ms) == (4, Reason.COMPLETE, 1.0)
         asked = server.hear(Infer)
@@ -166,7 +166,7 @@ def test_silence_is_an_error_and_cancels():
 def test_an_array_that_was_not_asked_for_says_how_to_ask():
     with fake_server() as server, Client(server.url) as client:
         update = client.predict(PIXELS).best
-        with pytest.raises(MissingArrayError, match=r"Want\(active=True\)"):
+        with pytest.raises(MissingArrayError, match=r"OutputOptions\(active=True\)"):
             _ = update.active
         with pytest.raises(MissingArrayError, match=r"use \.map"):
             _ = update.keypoints

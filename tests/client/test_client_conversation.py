@@ -10,9 +10,9 @@ from anytime_client.errors import AnswerError, ConnectError, ConnectionLostError
 from anytime_client.questions import budget_of, question_of
 from anytime_client.results import Result, Update
 from anytime_protocol.budget import Budget
+from anytime_protocol.enums import ErrorCode, Reason
 from anytime_protocol.messages import Infer, Role, SetBudget
 from anytime_protocol.session import Session
-from anytime_protocol.vocabulary import ErrorCode, Reason
 from client.client_fakes import MAPS, PIXELS, READY, accepted, finished, update
 
 

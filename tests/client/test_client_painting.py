@@ -11,14 +11,14 @@ from anytime_client import painting, terminal
 from anytime_client.results import Update, UpdateTimes
 from anytime_client.saving import Form, SavingError, describe, form_of, render, write
 from anytime_protocol import rle
-from anytime_protocol.vocabulary import PartName
+from anytime_protocol.enums import ArrayName
 from client.client_fakes import MAPS, POSE, STREET
 
 GREY = Image.new("RGB", (30, 20), (100, 100, 100))
 
 
 def street(**arrays):
-    found = {PartName.MAP: MAPS[3]} | {PartName(name): array for name, array in arrays.items()}
+    found = {ArrayName.MAP: MAPS[3]} | {ArrayName(name): array for name, array in arrays.items()}
     times = UpdateTimes(40.0, 30.0)
     return Update(STREET, 4, 4, 3, 2, 0.8, 0.9, 3.5, times, changed_share=0.5, arrays=found)
 

@@ -4,18 +4,26 @@ from __future__ import annotations
 
 from hypothesis import strategies as st
 
+from anytime_protocol.arrays import ArraySegment
 from anytime_protocol.budget import MAX_MS, Budget
-from anytime_protocol.messages import Accepted, Failed, Finished, Infer, Ready, Update, Want
-from anytime_protocol.models import ClassInfo, ExitInfo, ModelInfo
-from anytime_protocol.parts import Part
-from anytime_protocol.vocabulary import (
+from anytime_protocol.enums import (
+    ArrayName,
     Compression,
     Encoding,
     ErrorCode,
-    PartName,
     Reason,
     Task,
 )
+from anytime_protocol.messages import (
+    Accepted,
+    Failed,
+    Finished,
+    Infer,
+    OutputOptions,
+    Ready,
+    Update,
+)
+from anytime_protocol.resources import ClassInfo, ExitInfo, ModelInfo
 
 STREET = ModelInfo(
     name="street",
@@ -59,7 +67,7 @@ def budgets(draw: st.DrawFn) -> Budget:
 
 
 WANTS = st.builds(
-    Want,
+    OutputOptions,
     encoding=st.sampled_from(Encoding),
     compression=st.sampled_from(Compression),
     scale=st.sampled_from([1.0, 0.5, 0.25]),
@@ -82,11 +90,13 @@ def accepted(request_id: str) -> Accepted:
     return Accepted(request_id, exits=4, predicted_exit=3, predicted_ms=71.5)
 
 
-def raw_map(size: int = 6) -> Part:
-    return Part(PartName.MAP, Encoding.RAW, (1, size), size)
+def raw_map(size: int = 6) -> ArraySegment:
+    return ArraySegment(ArrayName.MAP, Encoding.RAW, (1, size), size)
 
 
-def update(request_id: str, exit_: int, part: Part | None = None, payload: bytes = b"") -> Update:
+def update(
+    request_id: str, exit_: int, part: ArraySegment | None = None, payload: bytes = b""
+) -> Update:
     return Update(
         id=request_id,
         exit=exit_,

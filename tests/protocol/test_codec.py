@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from anytime_protocol import codec
 from anytime_protocol.codec import FrameKind, FrameLimits
+from anytime_protocol.enums import CloseCode
 from anytime_protocol.errors import FrameError
-from anytime_protocol.vocabulary import CloseCode
 from protocol.protocol_fakes import JSON
 
 SMALL = FrameLimits(json_bytes=200, payload_bytes=100)

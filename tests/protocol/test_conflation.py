@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from anytime_protocol.conflation import Outbox, Waiting
+from anytime_protocol.send_queue import SendQueue, Waiting
 
 IDS = st.sampled_from(["a", "b", "c"])
 STEPS = st.lists(
@@ -14,7 +14,7 @@ STEPS = st.lists(
 )
 
 
-def _drain(outbox: Outbox[int]) -> list[Waiting[int]]:
+def _drain(outbox: SendQueue[int]) -> list[Waiting[int]]:
     taken: list[Waiting[int]] = []
     while (waiting := outbox.take()) is not None:
         taken.append(waiting)
@@ -25,7 +25,7 @@ def _drain(outbox: Outbox[int]) -> list[Waiting[int]]:
 def test_nothing_but_older_updates_is_lost_and_no_request_is_reordered(
     steps: list[tuple[str, str]],
 ) -> None:
-    outbox: Outbox[int] = Outbox()
+    outbox: SendQueue[int] = SendQueue()
     put_in: dict[str, list[tuple[int, str]]] = {"a": [], "b": [], "c": []}
     out: list[Waiting[int]] = []
     over: set[str] = set()
@@ -61,7 +61,7 @@ def test_nothing_but_older_updates_is_lost_and_no_request_is_reordered(
 
 @given(STEPS)
 def test_there_waits_at_most_one_update_of_each_request(steps: list[tuple[str, str]]) -> None:
-    outbox: Outbox[str] = Outbox()
+    outbox: SendQueue[str] = SendQueue()
     for step, name in steps:
         if step == "take":
             outbox.take()
@@ -76,7 +76,7 @@ def test_there_waits_at_most_one_update_of_each_request(steps: list[tuple[str, s
 
 
 def test_a_newer_update_takes_the_place_of_the_older_one_and_counts_it() -> None:
-    outbox: Outbox[int] = Outbox()
+    outbox: SendQueue[int] = SendQueue()
     assert [outbox.update("a", 1), outbox.update("b", 1)] == [0, 0]
     assert [outbox.update("a", 2), outbox.update("a", 3)] == [1, 2]
     assert len(outbox) == 2
@@ -86,7 +86,7 @@ def test_a_newer_update_takes_the_place_of_the_older_one_and_counts_it() -> None
 
 
 def test_an_update_goes_behind_what_was_said_about_its_request_since() -> None:
-    outbox: Outbox[str] = Outbox()
+    outbox: SendQueue[str] = SendQueue()
     outbox.update("a", "exit 1")
     outbox.put("a", "budget applied")
     outbox.put("b", "accepted")
@@ -98,7 +98,7 @@ def test_an_update_goes_behind_what_was_said_about_its_request_since() -> None:
 
 
 def test_the_newest_update_comes_before_the_end_and_nothing_after_it() -> None:
-    outbox: Outbox[str] = Outbox()
+    outbox: SendQueue[str] = SendQueue()
     outbox.update("a", "exit 1")
     outbox.update("a", "exit 2")
     outbox.put("a", "final", terminal=True)
@@ -110,7 +110,7 @@ def test_the_newest_update_comes_before_the_end_and_nothing_after_it() -> None:
 
 
 def test_an_id_may_be_used_again_once_its_end_was_taken() -> None:
-    outbox: Outbox[str] = Outbox()
+    outbox: SendQueue[str] = SendQueue()
     outbox.put("a", "final", terminal=True)
     outbox.take()
     assert outbox.update("a", "exit 1") == 0

@@ -18,10 +18,10 @@ from websockets.exceptions import ConnectionClosed
 from websockets.sync.server import Server, ServerConnection, serve
 
 from anytime_protocol import delta
+from anytime_protocol.arrays import ArraySegment
+from anytime_protocol.enums import PROTOCOL, ArrayName, Effect, Encoding
 from anytime_protocol.messages import BudgetApplied, Infer, Message, Role, SetBudget
-from anytime_protocol.parts import Part
 from anytime_protocol.session import Closed, Session
-from anytime_protocol.vocabulary import PROTOCOL, Effect, Encoding, PartName
 from protocol.protocol_fakes import STREET, accepted, failed, finished, ready, update
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "PROTOCOL.md"
@@ -30,14 +30,14 @@ FIRST, SECOND, THIRD = b"\0\0\0\3\3\3", b"\0\0\3\3\3\3", b"\0\3\3\3\3\3"
 
 def _delta(base: bytes, new: bytes, exit_: int, base_exit: int) -> Message:
     payload = delta.encode(base, new)
-    part = Part(PartName.MAP, Encoding.DELTA, (2, 3), len(payload), base=base_exit)
+    part = ArraySegment(ArrayName.MAP, Encoding.DELTA, (2, 3), len(payload), base=base_exit)
     return update("1", exit_, part, payload)
 
 
 def _answers(event: object) -> list[Message]:
     match event:
         case Infer(model=STREET.name, payload=b"\xff\xd8 an image"):
-            raw = Part(PartName.MAP, Encoding.RAW, (2, 3), 6)
+            raw = ArraySegment(ArrayName.MAP, Encoding.RAW, (2, 3), 6)
             return [accepted("1"), update("1", 1, raw, FIRST)]
         case Infer():
             return [failed("1")]

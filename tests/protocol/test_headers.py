@@ -6,12 +6,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from anytime_protocol import headers, structured
 from anytime_protocol.budget import MAX_MS
+from anytime_protocol.enums import Reason
 from anytime_protocol.errors import HeaderError
-from anytime_protocol.headers import Deadline, Priority, Progress, Result
-from anytime_protocol.structured import Token
-from anytime_protocol.vocabulary import Reason
+from anytime_protocol.http import headers
+from anytime_protocol.http import structured_fields as structured
+from anytime_protocol.http.headers import Deadline, Priority, Progress, Result
+from anytime_protocol.http.structured_fields import Token
 from protocol.protocol_fakes import SHARES
 
 

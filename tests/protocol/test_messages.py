@@ -8,8 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from anytime_protocol.arrays import ArraySegment
+from anytime_protocol.enums import ArrayName, Effect, Encoding, Task
 from anytime_protocol.errors import BudgetError, FieldError
-from anytime_protocol.fields import JsonObject
+from anytime_protocol.json_reader import JsonObject
 from anytime_protocol.messages import (
     TYPES,
     BudgetApplied,
@@ -23,9 +25,7 @@ from anytime_protocol.messages import (
     Update,
     parse,
 )
-from anytime_protocol.models import ExitInfo, ModelInfo
-from anytime_protocol.parts import Part
-from anytime_protocol.vocabulary import Effect, Encoding, PartName, Task
+from anytime_protocol.resources import ExitInfo, ModelInfo
 from protocol.protocol_fakes import (
     IDS,
     JSON,
@@ -86,7 +86,9 @@ def test_budget_and_cancel_and_ping_survive_the_wire(
         ready((STREET, POSE)),
         accepted("r1"),
         update("r1", 1),
-        update("r1", 2, Part(PartName.MAP, Encoding.DELTA, (2, 3), 4, base=1), b"\0\0\0\0"),
+        update(
+            "r1", 2, ArraySegment(ArrayName.MAP, Encoding.DELTA, (2, 3), 4, base=1), b"\0\0\0\0"
+        ),
         finished("r1", 2),
         finished("r1", 0),
         failed("r1"),

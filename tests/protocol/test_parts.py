@@ -9,11 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from anytime_protocol import delta, parts
+from anytime_protocol import arrays as parts
+from anytime_protocol import delta
+from anytime_protocol.arrays import ArraySegment
+from anytime_protocol.enums import ArrayName, Compression, DType, Encoding
 from anytime_protocol.errors import FieldError, PayloadError
-from anytime_protocol.fields import Fields, JsonObject
-from anytime_protocol.parts import Part
-from anytime_protocol.vocabulary import Compression, DType, Encoding, PartName
+from anytime_protocol.json_reader import JsonObject, JsonReader
 
 MAP: JsonObject = {
     "name": "map",
@@ -25,10 +26,12 @@ MAP: JsonObject = {
 
 
 def test_a_description_survives_the_wire() -> None:
-    heatmaps = Part(PartName.HEATMAPS, Encoding.RAW, (14, 8, 6), 1344, DType.FLOAT16)
-    changed = Part(PartName.MAP, Encoding.DELTA, (2, 3), 9, compression=Compression.ZLIB, base=1)
+    heatmaps = ArraySegment(ArrayName.HEATMAPS, Encoding.RAW, (14, 8, 6), 1344, DType.FLOAT16)
+    changed = ArraySegment(
+        ArrayName.MAP, Encoding.DELTA, (2, 3), 9, compression=Compression.ZLIB, base=1
+    )
     for part in (heatmaps, changed):
-        assert Part.read(Fields(part.to_json())) == part
+        assert ArraySegment.read(JsonReader(part.to_json())) == part
 
 
 @pytest.mark.parametrize(
@@ -55,13 +58,13 @@ def test_a_description_survives_the_wire() -> None:
 )
 def test_a_description_that_makes_no_sense_is_refused(change: JsonObject, field: str) -> None:
     with pytest.raises(FieldError) as caught:
-        Part.read(Fields(MAP | change))
+        ArraySegment.read(JsonReader(MAP | change))
     assert caught.value.field == field
 
 
 def test_parts_lie_one_after_the_other() -> None:
-    first = Part(PartName.MAP, Encoding.RAW, (1, 2), 2)
-    second = Part(PartName.ACTIVE, Encoding.RAW, (1, 3), 3)
+    first = ArraySegment(ArrayName.MAP, Encoding.RAW, (1, 2), 2)
+    second = ArraySegment(ArrayName.ACTIVE, Encoding.RAW, (1, 3), 3)
     assert parts.split((first, second), b"abcde") == [b"ab", b"cde"]
     for wrong in (b"abcd", b"abcdef"):
         with pytest.raises(PayloadError):
@@ -75,18 +78,20 @@ def test_raw_and_delta_parts_come_back(
     size = len(array)
     base = data.draw(st.binary(min_size=size, max_size=size))
     raw = parts.pack(array, compression)
-    part = Part(PartName.MAP, Encoding.RAW, (1, size), len(raw), compression=compression)
+    part = ArraySegment(ArrayName.MAP, Encoding.RAW, (1, size), len(raw), compression=compression)
     assert parts.unpack(part, raw) == array
     changes = parts.pack(delta.encode(base, array), compression)
-    part = Part(
-        PartName.MAP, Encoding.DELTA, (1, size), len(changes), compression=compression, base=1
+    part = ArraySegment(
+        ArrayName.MAP, Encoding.DELTA, (1, size), len(changes), compression=compression, base=1
     )
     assert parts.unpack(part, changes, base) == array
 
 
 def test_a_compression_bomb_is_not_inflated() -> None:
     bomb = zlib.compress(bytes(50_000_000), 9)
-    part = Part(PartName.MAP, Encoding.RAW, (2, 3), len(bomb), compression=Compression.ZLIB)
+    part = ArraySegment(
+        ArrayName.MAP, Encoding.RAW, (2, 3), len(bomb), compression=Compression.ZLIB
+    )
     tracemalloc.start()
     try:
         with pytest.raises(PayloadError, match="at most 6 bytes"):
@@ -102,13 +107,15 @@ def test_a_compression_bomb_is_not_inflated() -> None:
     [b"", b"no zlib", zlib.compress(b"abcdef")[:-2], zlib.compress(b"abcdef") + b"more"],
 )
 def test_a_broken_stream_is_refused(piece: bytes) -> None:
-    part = Part(PartName.MAP, Encoding.RAW, (2, 3), len(piece), compression=Compression.ZLIB)
+    part = ArraySegment(
+        ArrayName.MAP, Encoding.RAW, (2, 3), len(piece), compression=Compression.ZLIB
+    )
     with pytest.raises(PayloadError):
         parts.unpack(part, piece)
 
 
 def test_a_delta_needs_the_base_that_it_was_made_for() -> None:
-    part = Part(PartName.MAP, Encoding.DELTA, (2, 3), 4, base=1)
+    part = ArraySegment(ArrayName.MAP, Encoding.DELTA, (2, 3), 4, base=1)
     with pytest.raises(PayloadError, match="no base"):
         parts.unpack(part, b"\0\0\0\0")
     with pytest.raises(PayloadError, match="a base of 5 bytes"):
@@ -117,4 +124,4 @@ def test_a_delta_needs_the_base_that_it_was_made_for() -> None:
 
 def test_images_are_left_to_an_image_library() -> None:
     with pytest.raises(PayloadError, match="png"):
-        parts.unpack(Part(PartName.MAP, Encoding.PNG, (2, 3), 4), b"\x89PNG")
+        parts.unpack(ArraySegment(ArrayName.MAP, Encoding.PNG, (2, 3), 4), b"\x89PNG")

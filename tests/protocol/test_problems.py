@@ -6,9 +6,9 @@ import json
 
 import pytest
 
+from anytime_protocol.enums import ErrorCode
 from anytime_protocol.errors import FieldError, FrameError
-from anytime_protocol.problems import CATALOGUE, Problem
-from anytime_protocol.vocabulary import ErrorCode
+from anytime_protocol.http.problems import CATALOGUE, Problem
 
 
 @pytest.mark.parametrize("code", ErrorCode)

@@ -15,26 +15,27 @@ from pathlib import Path
 
 import pytest
 
-from anytime_protocol import codec, delta, headers, rle
-from anytime_protocol.answers import Finished
+from anytime_protocol import codec, delta, rle
 from anytime_protocol.budget import MAX_MS, MAX_SCHEDULE, Budget
 from anytime_protocol.codec import FrameLimits
-from anytime_protocol.fields import Fields, JsonObject
-from anytime_protocol.headers import Priority, Progress, Result
-from anytime_protocol.messages import Cancel, Role, Want, parse
-from anytime_protocol.models import MAX_EXITS
-from anytime_protocol.problems import CATALOGUE, Problem
-from anytime_protocol.query import read_query
-from anytime_protocol.session import Session
-from anytime_protocol.vocabulary import (
+from anytime_protocol.enums import (
     PROTOCOL,
+    ArrayName,
     CloseCode,
     Effect,
     Encoding,
     ErrorCode,
-    PartName,
     Reason,
 )
+from anytime_protocol.http import headers
+from anytime_protocol.http.headers import Priority, Progress, Result
+from anytime_protocol.http.problems import CATALOGUE, Problem
+from anytime_protocol.http.query import read_query
+from anytime_protocol.json_reader import JsonObject, JsonReader
+from anytime_protocol.messages import Cancel, OutputOptions, Role, parse
+from anytime_protocol.resources import MAX_EXITS
+from anytime_protocol.server_messages import Finished
+from anytime_protocol.session import Session
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "PROTOCOL.md"
 TEXT = DOCUMENT.read_text(encoding="utf-8")
@@ -65,7 +66,7 @@ def check_budget(text: str) -> None:
 
 
 def check_want(text: str) -> None:
-    assert Want.read(Fields(_json(text))).to_json() == _json(text)
+    assert OutputOptions.read(JsonReader(_json(text))).to_json() == _json(text)
 
 
 def check_problem(text: str) -> None:
@@ -83,7 +84,7 @@ def check_segments(text: str) -> None:
 
 def check_prediction(text: str) -> None:
     answer = _json(text)
-    final = Finished.read(Fields(answer))
+    final = Finished.read(JsonReader(answer))
     assert final.to_json().items() <= answer.items()
     shape = (answer["height"], answer["width"])
     assert len(rle.decode(json.dumps(answer["segments"]).encode(), shape)) == 12
@@ -248,7 +249,7 @@ def test_every_message_has_an_example() -> None:
 
 
 @pytest.mark.parametrize(
-    "word", [*Reason, *Encoding, *Effect, *PartName, *ErrorCode, PROTOCOL], ids=str
+    "word", [*Reason, *Encoding, *Effect, *ArrayName, *ErrorCode, PROTOCOL], ids=str
 )
 def test_every_word_of_the_vocabulary_is_explained(word: str) -> None:
     assert f"`{word}`" in TEXT

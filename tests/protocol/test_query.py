@@ -8,23 +8,23 @@ from hypothesis import strategies as st
 
 from anytime_protocol.budget import Budget
 from anytime_protocol.errors import BudgetError, FieldError
-from anytime_protocol.messages import Want
-from anytime_protocol.query import read_query, write_query
+from anytime_protocol.http.query import read_query, write_query
+from anytime_protocol.messages import OutputOptions
 from protocol.protocol_fakes import LIMITS, WANTS
 
 
 @given(LIMITS, WANTS)
-def test_limits_and_wishes_survive_a_url(budget: Budget, want: Want) -> None:
+def test_limits_and_wishes_survive_a_url(budget: Budget, want: OutputOptions) -> None:
     assert read_query(write_query(budget, want)) == (budget, want)
 
 
 def test_an_empty_query_limits_nothing() -> None:
-    assert read_query([]) == (Budget(), Want())
+    assert read_query([]) == (Budget(), OutputOptions())
 
 
 def test_a_schedule_has_no_form_in_a_url() -> None:
     with pytest.raises(BudgetError, match="schedule"):
-        write_query(Budget(schedule=((1.0, Budget()),)), Want())
+        write_query(Budget(schedule=((1.0, Budget()),)), OutputOptions())
     with pytest.raises(FieldError, match="unknown parameter"):
         read_query([("schedule", "[]")])
 
@@ -72,4 +72,4 @@ def test_foreign_queries_never_crash_the_reader(pairs: list[tuple[str, str]]) ->
     except FieldError:
         return
     assert isinstance(budget, Budget)
-    assert isinstance(want, Want)
+    assert isinstance(want, OutputOptions)

@@ -10,15 +10,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from anytime_protocol.arrays import ArraySegment
 from anytime_protocol.budget import Budget
 from anytime_protocol.codec import FrameKind, encode_binary, encode_text
+from anytime_protocol.enums import ArrayName, CloseCode, Effect, Encoding, ErrorCode, Reason
 from anytime_protocol.errors import LocalProtocolError
 from anytime_protocol.messages import (
     BudgetApplied,
     Cancel,
+    ConnectionLimits,
     Failed,
     Finished,
-    Limits,
     Message,
     Ping,
     Pong,
@@ -26,9 +28,7 @@ from anytime_protocol.messages import (
     Role,
     SetBudget,
 )
-from anytime_protocol.parts import Part
 from anytime_protocol.session import TRANSITIONS, Closed, Event, Phase, Refused, Session
-from anytime_protocol.vocabulary import CloseCode, Effect, Encoding, ErrorCode, PartName, Reason
 from protocol.protocol_fakes import JSON, accepted, failed, finished, infer, ready, update
 
 
@@ -39,7 +39,7 @@ class Line:
         self.client = Session(Role.CLIENT, text=text)
         self.server = Session(Role.SERVER)
         hello = ready()
-        limits = Limits(max_in_flight=max_in_flight)
+        limits = ConnectionLimits(max_in_flight=max_in_flight)
         self.serve(Ready(hello.server, hello.models, limits))
         self.client.events()
 
@@ -127,7 +127,7 @@ def test_nobody_says_what_the_other_side_says() -> None:
         update("r1", 1),
         finished("r1", 1),
         accepted("r1"),
-        update("r1", 3, Part(PartName.MAP, Encoding.DELTA, (1, 6), 6, base=1)),
+        update("r1", 3, ArraySegment(ArrayName.MAP, Encoding.DELTA, (1, 6), 6, base=1)),
     ],
     ids=lambda message: f"{message.TYPE}-{message.id}",
 )
@@ -177,7 +177,7 @@ def test_updates_come_only_after_accepted() -> None:
 def test_a_delta_is_made_against_the_last_update_that_was_sent() -> None:
     line = Line()
     line.ask(infer("r1"))
-    part = Part(PartName.MAP, Encoding.DELTA, (1, 6), 4, base=2)
+    part = ArraySegment(ArrayName.MAP, Encoding.DELTA, (1, 6), 4, base=2)
     line.serve(accepted("r1"), update("r1", 2), update("r1", 4, part, b"\0\0\0\0"))
     assert line.server.last_exit("r1") == line.client.last_exit("r1") == 4
 
@@ -412,7 +412,7 @@ def test_after_the_close_nothing_is_heard_or_said() -> None:
 def test_an_image_larger_than_the_server_allows_is_not_sent() -> None:
     client = Session(Role.CLIENT)
     hello = ready()
-    small = Ready(hello.server, hello.models, Limits(max_payload_bytes=4))
+    small = Ready(hello.server, hello.models, ConnectionLimits(max_payload_bytes=4))
     client.receive(_raw(small.to_json()))
     with pytest.raises(LocalProtocolError, match="more than 4 bytes"):
         client.send(infer("r1"))

@@ -13,17 +13,19 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
+from anytime_protocol.arrays import ArraySegment
 from anytime_protocol.budget import Budget
 from anytime_protocol.codec import encode_text
+from anytime_protocol.enums import ArrayName, Effect, Encoding
 from anytime_protocol.errors import LocalProtocolError
 from anytime_protocol.messages import (
     Accepted,
     BudgetApplied,
     Cancel,
+    ConnectionLimits,
     Failed,
     Finished,
     Infer,
-    Limits,
     Message,
     Ping,
     Pong,
@@ -32,9 +34,7 @@ from anytime_protocol.messages import (
     SetBudget,
     Update,
 )
-from anytime_protocol.parts import Part
 from anytime_protocol.session import Phase, Session
-from anytime_protocol.vocabulary import Effect, Encoding, PartName
 from protocol.protocol_fakes import accepted, failed, finished, infer, ready, update
 
 IDS = st.sampled_from(["a", "b", "c"])
@@ -58,7 +58,7 @@ class Crossing(RuleBasedStateMachine):
         self.pongs = 0
         self.seen: dict[str, int] = {}
         hello = ready()
-        limits = Limits(max_in_flight=MAX_IN_FLIGHT)
+        limits = ConnectionLimits(max_in_flight=MAX_IN_FLIGHT)
         self._say(self.server, Ready(hello.server, hello.models, limits))
         self.deliver_down(1)
 
@@ -121,7 +121,7 @@ class Crossing(RuleBasedStateMachine):
     def the_server_serves_a_delta(self, name: str, exit_: int, base: int) -> None:
         last = self.server.last_exit(name)
         may = self.server.phase(name) is Phase.RUNNING and exit_ > last and base == last
-        part = Part(PartName.MAP, Encoding.DELTA, (2, 3), 4, base=base)
+        part = ArraySegment(ArrayName.MAP, Encoding.DELTA, (2, 3), 4, base=base)
         assert self._say(self.server, update(name, exit_, part, b"\0\0\0\0")) == may
 
     @rule(name=IDS, exit_=st.integers(0, 4))

@@ -11,7 +11,7 @@ from blockbuster import blockbuster_ctx
 from fastapi import FastAPI
 
 from anytime_server.app import create_app
-from anytime_server.service import Service
+from anytime_server.engine.service import Service
 from anytime_server.serving import Server, uvicorn_config
 from anytime_server.settings import Settings
 from server.server_fakes import FakeExecutor

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from anytime_protocol.budget import Budget
-from anytime_server.budgets import ServerBudget
-from anytime_server.costs import CostModel, ModelProfile, SideCost, SizeProfile, StageCost
-from anytime_server.jobs import Ending, ExitMade, Finish, Idle, Job, Run, StageResult, Wait
-from anytime_server.policy import Policy
-from anytime_server.scheduler import Scheduler
-from anytime_server.terms import SchedulerSettings
+from anytime_server.core.costs import CostModel, ModelProfile, SideCost, SizeProfile, StageCost
+from anytime_server.core.forecasts import SchedulerSettings
+from anytime_server.core.jobs import Ending, ExitMade, Finish, Idle, Job, Run, StageResult, Wait
+from anytime_server.core.limits import ServerBudget
+from anytime_server.core.policy import Policy
+from anytime_server.core.scheduler import Scheduler
 
 MODEL = "toy"
 STAGE_S = (0.010, 0.020, 0.040, 0.080)

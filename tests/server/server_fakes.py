@@ -11,11 +11,13 @@ import numpy as np
 from PIL import Image as Pillow
 
 from anytime_protocol.budget import Budget
-from anytime_protocol.models import ClassInfo, ExitInfo, ModelInfo
-from anytime_protocol.requests import Want
-from anytime_protocol.vocabulary import Task
-from anytime_server.costs import ModelProfile, SizeProfile, StageCost
-from anytime_server.executor import (
+from anytime_protocol.client_messages import OutputOptions
+from anytime_protocol.enums import Task
+from anytime_protocol.resources import ClassInfo, ExitInfo, ModelInfo
+from anytime_server.core.costs import ModelProfile, SizeProfile, StageCost
+from anytime_server.core.jobs import Job, StageResult
+from anytime_server.engine.requests import Ended, Happening, Shown, Ticket
+from anytime_server.executor.base import (
     ExecutorCallError,
     ExecutorCrashedError,
     Image,
@@ -26,8 +28,6 @@ from anytime_server.executor import (
     View,
 )
 from anytime_server.images import Decoded
-from anytime_server.jobs import Job, StageResult
-from anytime_server.tickets import Ended, Happening, Shown, Ticket
 
 STAGE_S = (0.010, 0.020, 0.020, 0.040)
 GMACS = (1.0, 2.0, 3.0, 4.0)
@@ -249,7 +249,12 @@ def ticket(
     job_id: str, teller: Teller, now: float, budget: Budget | None = None, **changes: object
 ) -> Ticket:
     job = Job(job_id, "street", *SIZE, now, budget or Budget())
-    values = {"served": served(), "want": Want(), "transport": "http", "sink": teller} | changes
+    values = {
+        "served": served(),
+        "want": OutputOptions(),
+        "transport": "http",
+        "sink": teller,
+    } | changes
     return Ticket(job, **values)
 
 

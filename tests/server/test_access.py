@@ -2,8 +2,8 @@
 
 import pytest
 
-from anytime_protocol.headers import token_subprotocol
-from anytime_server.access import Access
+from anytime_protocol.http.headers import token_subprotocol
+from anytime_server.api.access import Access
 
 USER = [("Authorization", "Bearer user")]
 OPERATOR = [("authorization", "bearer boss")]

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from anytime_protocol.budget import Budget
 from anytime_protocol.errors import BudgetError
-from anytime_server.budgets import DAY_S, Clock, LoadCap, ServerBudget, effective
+from anytime_server.core.limits import DAY_S, Clock, LoadCap, ServerBudget, effective
 
 NIGHTLY = ServerBudget(
     limits=Budget(max_exit=4),

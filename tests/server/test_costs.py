@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from anytime_server.costs import (
+from anytime_server.core.costs import (
     CostModel,
     ModelProfile,
     Prediction,

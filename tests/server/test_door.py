@@ -8,9 +8,9 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
 from websockets.frames import Frame
 
-from anytime_protocol.problems import MEDIA_TYPE, Problem
-from anytime_protocol.vocabulary import PROTOCOL, CloseCode, ErrorCode
-from anytime_server.door import Door, arrival_s
+from anytime_protocol.enums import PROTOCOL, CloseCode, ErrorCode
+from anytime_protocol.http.problems import MEDIA_TYPE, Problem
+from anytime_server.api.connection_limit import Door, arrival_s
 
 
 async def test_a_request_arrives_when_its_headers_are_in():

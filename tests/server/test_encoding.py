@@ -11,13 +11,13 @@ from hypothesis.extra.numpy import arrays
 from PIL import Image
 
 from anytime_protocol import delta, rle
-from anytime_protocol.fields import Fields
-from anytime_protocol.parts import Part, split, unpack
-from anytime_protocol.requests import Want
-from anytime_protocol.vocabulary import Compression, Encoding, PartName
+from anytime_protocol.arrays import ArraySegment, split, unpack
+from anytime_protocol.client_messages import OutputOptions
+from anytime_protocol.enums import ArrayName, Compression, Encoding
+from anytime_protocol.json_reader import JsonReader
 from anytime_server import encoding
 from anytime_server.encoding import Received, encode
-from anytime_server.executor import Picture
+from anytime_server.executor.base import Picture
 
 PALETTE = bytes(range(30))
 planes = arrays(
@@ -54,26 +54,26 @@ def test_a_png_keeps_ids_and_palette(plane):
 @pytest.mark.parametrize("compression", list(Compression))
 @given(planes, st.data())
 def test_updates_add_up_to_the_map_whatever_was_sent_before(compression, first, data):
-    want = Want(Encoding.DELTA, compression)
+    want = OutputOptions(Encoding.DELTA, compression)
     received, held, exit_ = Received(), {}, 0
     for number in range(1, 4):
         plane = data.draw(arrays(np.uint8, first.shape, elements=st.integers(0, 3)))
         encoded = encode(picture(number, plane, confidence=plane * 20), want, PALETTE, received)
         received = encoded.received
         for part, piece in zip(encoded.parts, split(encoded.parts, encoded.payload), strict=True):
-            assert Part.read(Fields(part.to_json())) == part
+            assert ArraySegment.read(JsonReader(part.to_json())) == part
             assert part.base in {None, exit_}
             held[part.name] = unpack(part, piece, held.get(part.name))
         exit_ = number
-        assert held[PartName.MAP] == plane.tobytes()
-        assert held[PartName.CONFIDENCE] == (plane * 20).tobytes()
+        assert held[ArrayName.MAP] == plane.tobytes()
+        assert held[ArrayName.CONFIDENCE] == (plane * 20).tobytes()
 
 
 def test_a_delta_that_is_longer_is_raw():
     base = np.zeros((4, 4), np.uint8)
     new = np.arange(16, dtype=np.uint8).reshape(4, 4) * 7
-    received = Received(1, {PartName.MAP: base})
-    (part,) = encode(picture(2, new), Want(Encoding.DELTA), PALETTE, received).parts
+    received = Received(1, {ArrayName.MAP: base})
+    (part,) = encode(picture(2, new), OutputOptions(Encoding.DELTA), PALETTE, received).parts
     assert part.encoding is Encoding.RAW
     assert part.base is None
 
@@ -86,7 +86,7 @@ def test_other_maps_follow_the_encoding_where_it_suits_them():
         (Encoding.PNG, ["png", "png", "png", "raw"]),
         (Encoding.RLE, ["rle", "raw", "raw", "raw"]),
     ]:
-        encoded = encode(shown, Want(wanted), PALETTE, Received())
+        encoded = encode(shown, OutputOptions(wanted), PALETTE, Received())
         assert [part.encoding for part in encoded.parts] == expected
         assert [part.name for part in encoded.parts] == ["map", "confidence", "active", "heatmaps"]
         last = split(encoded.parts, encoded.payload)[-1]
@@ -95,10 +95,13 @@ def test_other_maps_follow_the_encoding_where_it_suits_them():
 
 def test_only_deltas_keep_arrays():
     plane = np.ones((4, 4), np.uint8)
-    assert encode(picture(1, plane), Want(Encoding.RAW), PALETTE, Received()).received.arrays == {}
-    kept = encode(picture(1, plane), Want(Encoding.DELTA), PALETTE, Received()).received
+    assert (
+        encode(picture(1, plane), OutputOptions(Encoding.RAW), PALETTE, Received()).received.arrays
+        == {}
+    )
+    kept = encode(picture(1, plane), OutputOptions(Encoding.DELTA), PALETTE, Received()).received
     assert kept.exit == 1
-    assert kept.arrays[PartName.MAP] is plane
+    assert kept.arrays[ArrayName.MAP] is plane
 
 
 def test_a_numpy_file_needs_no_pickle():
@@ -108,6 +111,6 @@ def test_a_numpy_file_needs_no_pickle():
 
 def test_run_lengths_in_a_payload_are_json():
     plane = np.array([[0, 0, 3], [0, 3, 3]], np.uint8)
-    encoded = encode(picture(1, plane), Want(Encoding.RLE), PALETTE, Received())
+    encoded = encode(picture(1, plane), OutputOptions(Encoding.RLE), PALETTE, Received())
     assert rle.decode(encoded.payload, (2, 3)) == plane.tobytes()
     assert [segment["class"] for segment in json.loads(encoded.payload)] == [0, 3]

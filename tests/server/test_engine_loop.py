@@ -8,16 +8,16 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from anytime_protocol.budget import Budget
-from anytime_protocol.requests import Want
-from anytime_protocol.vocabulary import Effect, ErrorCode, Reason
-from anytime_server.budgets import ServerBudget
-from anytime_server.costs import CostModel, SideCost
-from anytime_server.engine_loop import EngineLoop, State
+from anytime_protocol.client_messages import OutputOptions
+from anytime_protocol.enums import Effect, ErrorCode, Reason
+from anytime_server.core.costs import CostModel, SideCost
+from anytime_server.core.jobs import Admitted, Failed, Rejected
+from anytime_server.core.limits import ServerBudget
+from anytime_server.core.scheduler import Scheduler
+from anytime_server.engine.loop import EngineLoop, State
 from anytime_server.errors import DuplicateJobError
 from anytime_server.images import ImageError
-from anytime_server.jobs import Admitted, Failed, Rejected
 from anytime_server.metrics import Metrics
-from anytime_server.scheduler import Scheduler
 from server.server_fakes import FakeClock, FakeExecutor, Teller, load, ticket
 
 FREE = SideCost(fixed_s=1e-9, per_mpx_s=0.0)
@@ -71,7 +71,7 @@ async def test_a_request_is_shown_each_exit_and_ends_once():
 
 async def test_without_progress_only_the_last_exit_becomes_a_picture():
     async with house() as (engine, executor):
-        teller, _ = submit(engine, "a", want=Want(progress=False))
+        teller, _ = submit(engine, "a", want=OutputOptions(progress=False))
         await over(teller)
         assert teller.exits == []
         assert teller.end.shown.picture.exit == 4
@@ -105,7 +105,7 @@ async def test_cancelling_stops_the_running_stage_and_ends_the_request_once():
 async def test_a_cancelled_request_that_is_still_watched_shows_what_it_has():
     async with house() as (engine, executor):
         executor.on_stage = lambda job_id, stage: executor.gate.clear() if stage == 3 else None
-        teller, _ = submit(engine, "a", want=Want(progress=False))
+        teller, _ = submit(engine, "a", want=OutputOptions(progress=False))
         while ("run", "a", 3) not in executor.log:
             await asyncio.sleep(0)
         engine.cancel("a", discard=False)
@@ -203,10 +203,12 @@ async def test_a_request_that_ends_while_another_computes_is_told_at_once():
                 engine.clock.now += 0.060
 
         executor.on_stage = hold
-        first, _ = submit(engine, "a", Budget(deadline_ms=55), want=Want(progress=False))
+        first, _ = submit(engine, "a", Budget(deadline_ms=55), want=OutputOptions(progress=False))
         while ("run", "a", 2) not in executor.log:
             await asyncio.sleep(0)
-        second, _ = submit(engine, "b", Budget(deadline_ms=2000), want=Want(progress=False))
+        second, _ = submit(
+            engine, "b", Budget(deadline_ms=2000), want=OutputOptions(progress=False)
+        )
         await over(first)
         assert not second.over.is_set()
         assert first.end.shown.picture.exit >= 1
@@ -313,8 +315,8 @@ async def test_an_id_can_be_in_the_house_only_once():
 async def test_a_drain_answers_with_what_there_is_and_admits_no_more():
     async with house() as (engine, executor):
         executor.on_stage = lambda job_id, stage: executor.gate.clear() if stage == 3 else None
-        teller, _ = submit(engine, "a", want=Want(progress=False))
-        fresh, _ = submit(engine, "b", want=Want(progress=False))
+        teller, _ = submit(engine, "a", want=OutputOptions(progress=False))
+        fresh, _ = submit(engine, "b", want=OutputOptions(progress=False))
         while not any(entry[2] == 3 for entry in executor.log):
             await asyncio.sleep(0)
         draining = asyncio.create_task(engine.drain())
@@ -353,7 +355,9 @@ async def test_a_client_whose_sink_fails_does_not_stop_the_others():
 
     async with house() as (engine, _):
         broken = Broken()
-        engine.submit(ticket("bad", broken, engine.clock(), want=Want(progress=False)), load)
+        engine.submit(
+            ticket("bad", broken, engine.clock(), want=OutputOptions(progress=False)), load
+        )
         good, _ = submit(engine, "good")
         await over(broken, good)
         assert good.end.ending.reason is Reason.COMPLETE
@@ -383,7 +387,7 @@ def test_every_admitted_request_ends_exactly_once_whatever_happens(actions):
                     case "submit" | "bad" if name not in engine.tickets:
                         image = broken if action == "bad" else load
                         budget = Budget(deadline_ms=number * 60) if number < 6 else None
-                        want = Want(progress=rev % 2 == 0)
+                        want = OutputOptions(progress=rev % 2 == 0)
                         teller, answer = submit(engine, name, budget, image, want=want)
                         if isinstance(answer, Admitted):
                             admitted.append(teller)
@@ -418,7 +422,7 @@ async def test_a_request_alone_lets_the_executor_go_ahead_up_to_its_depth():
 
 async def test_a_request_alone_that_wants_one_map_is_one_call_of_the_executor():
     async with house() as (engine, executor):
-        teller, _ = submit(engine, "a", Budget(max_exit=3), want=Want(progress=False))
+        teller, _ = submit(engine, "a", Budget(max_exit=3), want=OutputOptions(progress=False))
         work = engine.tickets["a"]
         await over(teller)
         assert executor.through == [3]
@@ -432,7 +436,7 @@ async def test_a_request_alone_that_wants_one_map_is_one_call_of_the_executor():
 
 async def test_with_a_deadline_exit_1_is_told_before_it_goes_on():
     async with house() as (engine, executor):
-        teller, _ = submit(engine, "a", Budget(deadline_ms=1e4), want=Want(progress=False))
+        teller, _ = submit(engine, "a", Budget(deadline_ms=1e4), want=OutputOptions(progress=False))
         await over(teller)
         assert executor.through == [1, 4]
         assert executor.ahead == [True, False]
@@ -444,7 +448,7 @@ async def amid(stage, **changes):
     """A request for one map, in one call of the executor that is in the middle of `stage`."""
     async with house() as (engine, executor):
         executor.on_stage = lambda _, now: executor.gate.clear() if now == stage else None
-        teller, _ = submit(engine, "a", want=Want(progress=False), **changes)
+        teller, _ = submit(engine, "a", want=OutputOptions(progress=False), **changes)
         while ("run", "a", stage) not in executor.log:
             await asyncio.sleep(0)
         yield engine, executor, teller
@@ -464,7 +468,7 @@ async def test_how_far_it_has_come_is_known_to_whoever_asks():
 
 async def test_a_second_request_ends_the_call_with_the_stage_that_runs():
     async with amid(2) as (engine, executor, teller):
-        second, _ = submit(engine, "b", Budget(max_exit=1), want=Want(progress=False))
+        second, _ = submit(engine, "b", Budget(max_exit=1), want=OutputOptions(progress=False))
         executor.gate.set()
         await over(teller, second)
         runs = [entry[1:] for entry in executor.log if entry[0] == "run"]
@@ -490,7 +494,7 @@ async def test_an_operators_new_budget_stops_it_as_well():
 
 async def test_an_error_amid_several_stages_is_the_end_of_that_request_only():
     async with amid(3) as (engine, executor, teller):
-        second, _ = submit(engine, "b", want=Want(progress=False))
+        second, _ = submit(engine, "b", want=OutputOptions(progress=False))
         executor.fail_at.add("a")
         executor.on_stage = lambda job, stage: None
         executor.gate.set()
@@ -502,13 +506,13 @@ async def test_an_error_amid_several_stages_is_the_end_of_that_request_only():
 async def test_a_crash_amid_several_stages_leaves_nothing_behind():
     async with house() as (engine, executor):
         executor.on_stage = lambda job, now: executor.crash_at.add(job) if now == 3 else None
-        teller, _ = submit(engine, "a", want=Want(progress=False))
+        teller, _ = submit(engine, "a", want=OutputOptions(progress=False))
         await over(teller)
         assert isinstance(teller.end.ending, Failed)
         executor.on_stage = lambda job, now: None
         while engine.state is not State.READY:
             await asyncio.sleep(0)
-        second, _ = submit(engine, "b", want=Want(progress=False))
+        second, _ = submit(engine, "b", want=OutputOptions(progress=False))
         await over(second)
         assert second.end.ending.exit == 4
 

@@ -9,9 +9,12 @@ import time
 
 import numpy as np
 import pytest
+from anytime_server.executor.commands import WorkerSettings
+from anytime_server.executor.control import Shared
+from anytime_server.executor.process import ProcessExecutor
 
-from anytime_protocol.vocabulary import Task
-from anytime_server.executor import (
+from anytime_protocol.enums import Task
+from anytime_server.executor.base import (
     ExecutorCallError,
     ExecutorCrashedError,
     ExecutorStartError,
@@ -19,9 +22,6 @@ from anytime_server.executor import (
     StageStopped,
     View,
 )
-from anytime_server.executor_memory import Shared
-from anytime_server.executor_messages import WorkerSettings
-from anytime_server.executor_process import ProcessExecutor
 from server.weights_fakes import make_weights
 
 IMAGE = np.random.default_rng(0).integers(0, 256, (48, 70, 3), dtype=np.uint8)

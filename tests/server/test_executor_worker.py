@@ -4,12 +4,12 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import pytest
+from anytime_server.executor.commands import Begin, Fault, Forget, RunStage
+from anytime_server.executor.control import Shared
+from anytime_server.executor.worker import Worker
 
 from anytime_model.engines.base import ExitResult
-from anytime_server.executor import StageDone, StageStopped, View
-from anytime_server.executor_memory import Shared
-from anytime_server.executor_messages import Begin, Fault, Forget, RunStage
-from anytime_server.executor_worker import Worker
+from anytime_server.executor.base import StageDone, StageStopped, View
 
 IMAGE = np.zeros((8, 8, 3), np.uint8)
 EXITS = 4

@@ -2,8 +2,8 @@
 
 import pytest
 
-from anytime_protocol.vocabulary import Task
-from anytime_server.http_call import Form, negotiate
+from anytime_protocol.enums import Task
+from anytime_server.api.predict_request import Form, negotiate
 
 CASES = [
     ("*/*", Form.PNG),

@@ -12,10 +12,10 @@ import pytest
 from PIL import Image
 
 from anytime_protocol import rle
-from anytime_protocol.headers import Progress, Result, parse_timing
+from anytime_protocol.enums import ErrorCode, Reason
+from anytime_protocol.http.headers import Progress, Result, parse_timing
+from anytime_protocol.http.problems import Problem
 from anytime_protocol.messages import Role, parse
-from anytime_protocol.problems import Problem
-from anytime_protocol.vocabulary import ErrorCode, Reason
 from anytime_server import images
 from server.server_fakes import SIZE, FakeExecutor, picture_file
 

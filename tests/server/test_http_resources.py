@@ -5,9 +5,9 @@ import json
 
 import pytest
 
-from anytime_protocol.problems import Problem
-from anytime_protocol.vocabulary import ErrorCode
-from anytime_server.budgets import ServerBudget
+from anytime_protocol.enums import ErrorCode
+from anytime_protocol.http.problems import Problem
+from anytime_server.core.limits import ServerBudget
 from server.server_fakes import FakeExecutor, picture_file
 
 URL = "/v1/models/street/predict"

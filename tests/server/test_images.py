@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from anytime_protocol.vocabulary import ErrorCode
+from anytime_protocol.enums import ErrorCode
 from anytime_server.images import (
     Header,
     ImageError,

@@ -2,13 +2,13 @@
 
 import asyncio
 
+from anytime_protocol.enums import Reason
 from anytime_protocol.messages import Pong
-from anytime_protocol.vocabulary import Reason
-from anytime_server.executor import Picture
-from anytime_server.inbox import Inbox
-from anytime_server.jobs import ExitMade, Final, StageResult
+from anytime_server.api.outbox import Inbox
+from anytime_server.core.jobs import ExitMade, Final, StageResult
+from anytime_server.engine.requests import Ended, Shown
+from anytime_server.executor.base import Picture
 from anytime_server.metrics import Metrics
-from anytime_server.tickets import Ended, Shown
 
 RESULT = StageResult(0.5, 0.5, 0.5, 1.0)
 EMPTY = Picture(1, 8, 8, None, None, None, None, None, 0.0)

@@ -8,17 +8,17 @@ from pathlib import Path
 
 import pytest
 
-import anytime_server.jobs as jobs
+import anytime_server.core.jobs as jobs
 from anytime_protocol.budget import Budget
-from anytime_server.budgets import ServerBudget
-from anytime_server.costs import CostModel
+from anytime_server.core.costs import CostModel
+from anytime_server.core.forecasts import LiveJob, SchedulerSettings, Terms
+from anytime_server.core.jobs import Job, StageResult
+from anytime_server.core.limits import ServerBudget
 from anytime_server.errors import SettingsError
-from anytime_server.jobs import Job, StageResult
-from anytime_server.terms import LiveJob, SchedulerSettings, Terms
 from server.scheduling_fakes import GMACS, STAGE_S, costs, profile, result
 
-PURE = ("jobs", "budgets", "costs", "policy", "terms", "timeline", "scheduler")
-IMPURE = {"time", "asyncio", "threading", "random", "torch", "fastapi", "logging", "datetime"}
+PURE = ("jobs", "limits", "costs", "policy", "forecasts", "timeline", "scheduler")
+IMPURE = {"time", "asyncio", "threading", "random", "torch", "fastapi", "logging"}
 
 
 def live_job(model, **limits) -> LiveJob:

@@ -9,7 +9,7 @@ import subprocess
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from anytime_protocol.vocabulary import ErrorCode
+from anytime_protocol.enums import ErrorCode
 from anytime_server.logs import JsonFormatter
 from anytime_server.metrics import Metrics
 from server.server_fakes import picture_file

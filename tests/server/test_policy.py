@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from anytime_server.policy import (
+from anytime_server.core.policy import (
     Candidate,
     EarliestDeadline,
     Fifo,

@@ -10,11 +10,10 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from anytime_protocol.budget import Budget
-from anytime_protocol.vocabulary import Effect, ErrorCode, Reason
-from anytime_server.budgets import LoadCap, ServerBudget
-from anytime_server.costs import CostModel, SideCost
-from anytime_server.errors import DuplicateJobError, StageNotRunningError, UnknownModelError
-from anytime_server.jobs import (
+from anytime_protocol.enums import Effect, ErrorCode, Reason
+from anytime_server.core.costs import CostModel, SideCost
+from anytime_server.core.forecasts import SchedulerSettings
+from anytime_server.core.jobs import (
     Admitted,
     ExitMade,
     Failed,
@@ -26,9 +25,10 @@ from anytime_server.jobs import (
     Run,
     Wait,
 )
-from anytime_server.policy import EarliestDeadline, Fifo, QualityPerSecond, SlackFit, Static
-from anytime_server.scheduler import Scheduler
-from anytime_server.terms import SchedulerSettings
+from anytime_server.core.limits import LoadCap, ServerBudget
+from anytime_server.core.policy import EarliestDeadline, Fifo, QualityPerSecond, SlackFit, Static
+from anytime_server.core.scheduler import Scheduler
+from anytime_server.errors import DuplicateJobError, StageNotRunningError, UnknownModelError
 from server.scheduling_fakes import (
     FREE,
     STAGE_S,

@@ -8,12 +8,12 @@ import time
 import pytest
 
 from anytime_protocol.budget import Budget
-from anytime_server.budgets import LoadCap, ServerBudget
-from anytime_server.costs import ModelProfile, SizeProfile, StageCost
+from anytime_server.core.costs import ModelProfile, SizeProfile, StageCost
+from anytime_server.core.limits import LoadCap, ServerBudget
+from anytime_server.core.policy import EarliestDeadline, Fifo, QualityPerSecond, SlackFit, Static
 from anytime_server.errors import SettingsError
-from anytime_server.policy import EarliestDeadline, Fifo, QualityPerSecond, SlackFit, Static
-from anytime_server.simulate import SimulationConfig, full_depth_hz, simulate, table
-from anytime_server.traffic import Bursty, Machine, Poisson, Replay, Traffic
+from anytime_server.simulation.simulate import SimulationConfig, full_depth_hz, simulate, table
+from anytime_server.simulation.traffic import Bursty, Machine, Poisson, Replay, Traffic
 
 # Shaped like a wide network: a first exit of 9 % of the whole, masks that shrink as in street
 # scenes.

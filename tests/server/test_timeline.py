@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from anytime_server.costs import Prediction
-from anytime_server.timeline import Owed, lateness_s, spare_s
+from anytime_server.core.costs import Prediction
+from anytime_server.core.timeline import Owed, lateness_s, spare_s
 
 NOTHING = Prediction(0.0, 0.0)
 

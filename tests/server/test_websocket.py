@@ -9,8 +9,10 @@ import pytest
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
-from anytime_protocol import headers
+from anytime_protocol.arrays import split, unpack
 from anytime_protocol.budget import Budget
+from anytime_protocol.enums import PROTOCOL, CloseCode, Effect, Encoding, ErrorCode, Reason
+from anytime_protocol.http import headers
 from anytime_protocol.messages import (
     Accepted,
     BudgetApplied,
@@ -18,17 +20,15 @@ from anytime_protocol.messages import (
     Failed,
     Finished,
     Infer,
+    OutputOptions,
     Ping,
     Pong,
     Ready,
     Role,
     SetBudget,
     Update,
-    Want,
 )
-from anytime_protocol.parts import split, unpack
 from anytime_protocol.session import Session
-from anytime_protocol.vocabulary import PROTOCOL, CloseCode, Effect, Encoding, ErrorCode, Reason
 from server.server_fakes import SIZE, FakeExecutor, picture_file
 
 
@@ -108,7 +108,7 @@ async def test_ready_tells_models_and_limits(serve):
 
 async def test_deltas_apply_to_what_was_sent(live):
     async with client(live) as one:
-        want = Want(Encoding.DELTA, scale=0.5, confidence=True)
+        want = OutputOptions(Encoding.DELTA, scale=0.5, confidence=True)
         await one.say(infer(want=want))
         held, exit_ = {}, 0
         for update in (await one.story())[1:-1]:
@@ -124,7 +124,7 @@ async def test_deltas_apply_to_what_was_sent(live):
 
 async def test_a_text_client_is_answered_in_text(live):
     async with client(live, text=True) as one:
-        await one.say(infer(want=Want(progress=False)))
+        await one.say(infer(want=OutputOptions(progress=False)))
         async with asyncio.timeout(10):
             frames = [await one.socket.recv() for _ in range(3)]
         assert all(isinstance(frame, str) for frame in frames)
@@ -135,7 +135,7 @@ async def test_a_text_client_is_answered_in_text(live):
 async def test_many_requests_share_a_connection(live):
     async with client(live) as one:
         names = [f"r{k}" for k in range(8)]
-        await one.say(*(infer(name, want=Want(progress=False)) for name in names))
+        await one.say(*(infer(name, want=OutputOptions(progress=False)) for name in names))
         ends = {}
         while len(ends) < len(names):
             message = await one.hear()
@@ -147,7 +147,7 @@ async def test_many_requests_share_a_connection(live):
 
 async def test_a_pose_has_keypoints_and_heatmaps_on_request(live):
     async with client(live) as one:
-        want = Want(progress=False, heatmaps=True)
+        want = OutputOptions(progress=False, heatmaps=True)
         await one.say(Infer("r", "pose", picture_file(), want=want))
         _, update, _ = await one.story()
         assert update.keypoints[2] == (5.0, 6.0, 1.0)
@@ -298,7 +298,7 @@ async def test_a_client_that_does_not_take_its_end_is_closed_with_1013(serve):
             one.socket.transport.pause_reading()
             one.socket.recv_messages.pause = lambda: None
             requests = [
-                Infer(f"r{k}", "street", big, "image/png", want=Want(progress=False))
+                Infer(f"r{k}", "street", big, "image/png", want=OutputOptions(progress=False))
                 for k in range(8)
             ]
             await one.say(*requests)

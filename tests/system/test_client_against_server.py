@@ -23,12 +23,12 @@ from anytime_client import (
     Compression,
     ConnectionLostError,
     Encoding,
+    OutputOptions,
     Reason,
     RequestError,
     Transport,
-    Want,
 )
-from anytime_protocol.vocabulary import ErrorCode
+from anytime_protocol.enums import ErrorCode
 from client.client_fakes import cable, free_port, real_server, wait_for_http
 from client.client_weight_fakes import save_slow
 from model.model_fakes import random_pixels, save_tiny
@@ -86,7 +86,7 @@ def test_predict_gives_a_map_of_the_images_size(client, image):
 
 
 def test_exits_come_in_order_and_settle(client, image):
-    want = Want(Encoding.DELTA, confidence=True, active=True)
+    want = OutputOptions(Encoding.DELTA, confidence=True, active=True)
     updates = list(client.stream(image, want=want))
     assert [update.exit for update in updates] == sorted({update.exit for update in updates})
     assert updates[-1].exit == 4
@@ -99,21 +99,23 @@ def test_exits_come_in_order_and_settle(client, image):
 
 @pytest.mark.parametrize("encoding", list(Encoding))
 def test_every_encoding_gives_the_same_map(client, image, encoding):
-    expected = client.predict(image, want=Want(Encoding.RAW)).map
-    np.testing.assert_array_equal(client.predict(image, want=Want(encoding)).map, expected)
-    *_, last = client.stream(image, want=Want(encoding, confidence=True))
+    expected = client.predict(image, want=OutputOptions(Encoding.RAW)).map
+    np.testing.assert_array_equal(client.predict(image, want=OutputOptions(encoding)).map, expected)
+    *_, last = client.stream(image, want=OutputOptions(encoding, confidence=True))
     np.testing.assert_array_equal(last.map, expected)
 
 
 def test_compressed_deltas_and_small_maps_work(client, image):
-    want = Want(Encoding.DELTA, Compression.ZLIB, scale=0.25)
+    want = OutputOptions(Encoding.DELTA, Compression.ZLIB, scale=0.25)
     *_, last = client.stream(image, want=want)
     assert last.map.shape == (120, 160)
-    np.testing.assert_array_equal(last.map, client.predict(image, want=Want(scale=0.25)).map)
+    np.testing.assert_array_equal(
+        last.map, client.predict(image, want=OutputOptions(scale=0.25)).map
+    )
 
 
 def test_a_pose_model_gives_joints_and_heatmaps(client, image):
-    update = client.predict(image, model="pose", want=Want(heatmaps=True)).best
+    update = client.predict(image, model="pose", want=OutputOptions(heatmaps=True)).best
     assert update.keypoints.shape == (5, 3)
     assert update.heatmaps.shape[0] == 5
 

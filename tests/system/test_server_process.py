@@ -19,8 +19,10 @@ from PIL import Image
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
+from anytime_protocol.arrays import split, unpack
 from anytime_protocol.budget import Budget
-from anytime_protocol.headers import Result
+from anytime_protocol.enums import PROTOCOL, Encoding, ErrorCode, Reason
+from anytime_protocol.http.headers import Result
 from anytime_protocol.messages import (
     Accepted,
     BudgetApplied,
@@ -28,16 +30,14 @@ from anytime_protocol.messages import (
     Failed,
     Finished,
     Infer,
+    OutputOptions,
     Ping,
     Pong,
     Role,
     SetBudget,
     Update,
-    Want,
 )
-from anytime_protocol.parts import split, unpack
 from anytime_protocol.session import Session
-from anytime_protocol.vocabulary import PROTOCOL, Encoding, ErrorCode, Reason
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "PROTOCOL.md"
 
@@ -181,7 +181,7 @@ def test_a_pose_has_joints_inside_the_image(running):
 
 def test_a_stream_sharpens_by_deltas(running):
     with Client(running) as client:
-        want = Want(Encoding.DELTA, confidence=True, active=True)
+        want = OutputOptions(Encoding.DELTA, confidence=True, active=True)
         client.say(Infer("r", running.model, picture(), want=want))
         told = client.story()
         assert isinstance(told[0], Accepted)
@@ -198,7 +198,7 @@ def test_a_stream_sharpens_by_deltas(running):
 def test_cancel_budget_and_ping_are_heard_while_it_computes(running):
     with Client(running) as client:
         big = picture(1500, 1500)
-        client.say(Infer("r", running.model, big, want=Want(scale=0.25)), Ping(7))
+        client.say(Infer("r", running.model, big, want=OutputOptions(scale=0.25)), Ping(7))
         client.say(SetBudget("r", 1, Budget(max_exit=4)))
         heard = []
         while not {Pong, BudgetApplied} <= {type(message) for message in heard}:
@@ -279,7 +279,7 @@ def test_the_documents_client_works_with_the_real_server(running, tmp_path):
 
 def test_sigterm_answers_running_requests_and_exits_with_0(start):
     with start() as server, Client(server) as client:
-        wants = {"want": Want(progress=False, scale=0.25)}
+        wants = {"want": OutputOptions(progress=False, scale=0.25)}
         for k in range(4):
             client.say(Infer(str(k), server.model, picture(1400, 1400), **wants))
         while len([m for m in client.heard if isinstance(m, Accepted)]) < 4:

@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.table import Table
 
 from anytime_client.commands import options
-from anytime_protocol.models import ExitInfo
+from anytime_protocol.resources import ExitInfo
 
 
 def models(context: typer.Context, as_json: options.AsJson = False) -> None:

@@ -20,8 +20,8 @@ from anytime_client.images import open_picture
 from anytime_client.results import Result, Update
 from anytime_client.saving import Form, describe, describe_result, render, write
 from anytime_protocol.budget import Budget
-from anytime_protocol.requests import Want
-from anytime_protocol.vocabulary import Encoding
+from anytime_protocol.client_messages import OutputOptions
+from anytime_protocol.enums import Encoding
 
 _SUFFIXES = {Form.MASK: "png", Form.OVERLAY: "png", Form.NPY: "npy", Form.JSON: "json"}
 
@@ -76,7 +76,7 @@ def follow(
     show: Callable[[Update], None],
 ) -> tuple[list[Update], Result]:
     """All updates of an image, each shown as it comes, and the result."""
-    want = Want(encoding=Encoding.DELTA)
+    want = OutputOptions(encoding=Encoding.DELTA)
     updates: list[Update] = []
     with client.stream(data, model=model, budget=budget, want=want) as running:
         for update in running:

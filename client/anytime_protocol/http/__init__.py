@@ -1,0 +1,1 @@
+"""The protocol over HTTP: headers, query strings and problem details."""

@@ -1,0 +1,1 @@
+"""HTTP and the websocket: requests in, answers out (FastAPI)."""

@@ -1,0 +1,71 @@
+"""The websocket in AsyncAPI 3.0: which messages there are, for machines.
+
+Decides nothing: it lists the protocol's messages. What their fields mean is in `docs/PROTOCOL.md`.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+from anytime_protocol.enums import PROTOCOL
+from anytime_protocol.messages import TYPES, Role
+
+_PAYLOADS = {"infer": "the image file", "update": "the arrays named in `parts`, one after another"}
+
+
+def describe() -> dict[str, Any]:
+    """The document."""
+    names = sorted(TYPES[Role.CLIENT] | TYPES[Role.SERVER])
+    return {
+        "asyncapi": "3.0.0",
+        "info": {
+            "title": "Anytime dense prediction",
+            "version": server_version(),
+            "description": "A map at every exit, a budget that may change; see docs/PROTOCOL.md.",
+        },
+        "defaultContentType": "application/json",
+        "channels": {
+            "stream": {
+                "address": "/v1/stream",
+                "description": f"Websocket, subprotocol {PROTOCOL}.",
+                "messages": {name: {"$ref": f"#/components/messages/{name}"} for name in names},
+                "bindings": {"ws": {"method": "GET"}},
+            }
+        },
+        "operations": {
+            "ask": _operation("receive", Role.CLIENT),
+            "answer": _operation("send", Role.SERVER),
+        },
+        "components": {"messages": {name: _message(name) for name in names}},
+    }
+
+
+@cache
+def server_version() -> str:
+    """Of the installed distribution."""
+    try:
+        return version("anytime-dense")
+    except PackageNotFoundError:
+        return "0"
+
+
+def _operation(action: str, sender: Role) -> dict[str, Any]:
+    return {
+        "action": action,
+        "channel": {"$ref": "#/channels/stream"},
+        "messages": [
+            {"$ref": f"#/channels/stream/messages/{name}"} for name in sorted(TYPES[sender])
+        ],
+    }
+
+
+def _message(name: str) -> dict[str, Any]:
+    properties: dict[str, Any] = {"type": {"const": name}}
+    message: dict[str, Any] = {"name": name, "payload": {"type": "object", "required": ["type"]}}
+    if name in _PAYLOADS:
+        message["description"] = f"Followed, in a binary frame, by {_PAYLOADS[name]}."
+        properties["payload"] = {"type": "string", "contentEncoding": "base64"}
+    message["payload"]["properties"] = properties
+    return message

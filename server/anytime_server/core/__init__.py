@@ -1,0 +1,1 @@
+"""Scheduling without effects: jobs, limits, costs, policy and the scheduler."""

@@ -1,0 +1,78 @@
+"""The time line of what is owed: whether all of it can be kept, and how much time is to spare.
+
+Decides, for stages that must be run one after another in the order of their due times, when each
+would end at the latest and which would be late. Refuses to know what the stages are and who asks.
+
+On one machine, work that is all at hand and done earliest due time first is in time whenever any
+order would be (Jackson's rule, 1955); so what this order cannot keep, none can.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from anytime_server.core.costs import Prediction
+
+
+class Owed(NamedTuple):
+    """A stage that must be run.
+
+    Attributes:
+        order_s: its place in the order.
+        due_s: when it must have ended; infinity if it has a place but no deadline.
+        needs: time for it.
+    """
+
+    order_s: float
+    due_s: float
+    needs: Prediction
+
+
+def spare_s(owed: Iterable[Owed], now: float, sigmas: float) -> float:
+    """By how many seconds all of it could be put off, if begun now, without being late.
+
+    Args:
+        owed: in any order.
+        now: the moment.
+        sigmas: safety margin on the sum of all that comes before each due time.
+
+    Returns:
+        Infinity if nothing has a deadline; negative if something will be late already.
+    """
+    least_s, end = math.inf, Prediction(0.0, 0.0)
+    for stage in sorted(owed, key=_order):
+        end = end.then(stage.needs)
+        least_s = min(least_s, stage.due_s - now - end.upper_s(sigmas))
+    return least_s
+
+
+def lateness_s(
+    new: Owed, owed: Iterable[Owed], free: Prediction, now: float, sigmas: float
+) -> float:
+    """By how many seconds a new stage would be late, or make late what is in time without it.
+
+    Args:
+        new: the new one.
+        owed: the others, in any order. One that is late anyway has no say.
+        free: time until the machine is free.
+        now: the moment.
+        sigmas: safety margin.
+
+    Returns:
+        Zero or less if the new one can be taken.
+    """
+    worst_s = -math.inf
+    without = with_new = free
+    for stage in sorted([*owed, new], key=_order):
+        with_new = with_new.then(stage.needs)
+        if stage is not new:
+            without = without.then(stage.needs)
+        if stage is new or now + without.upper_s(sigmas) <= stage.due_s:
+            worst_s = max(worst_s, now + with_new.upper_s(sigmas) - stage.due_s)
+    return worst_s
+
+
+def _order(stage: Owed) -> float:
+    return stage.order_s

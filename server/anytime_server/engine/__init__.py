@@ -1,0 +1,1 @@
+"""The engine: takes requests, runs what the scheduler decides, reports events."""

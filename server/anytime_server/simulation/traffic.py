@@ -1,0 +1,200 @@
+"""Made-up traffic on a made-up machine: everything that chance decides in a simulation.
+
+Decides when requests come, what their images are like, how long each of their stages would take and
+when their clients leave. Knows nothing of schedulers. All is drawn from one seed before the first
+event, so that every policy meets the same requests and two runs differ only by what policies did.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from anytime_server.core.costs import ModelProfile, SideCost
+from anytime_server.core.jobs import StageResult
+
+
+@dataclass(frozen=True, slots=True)
+class Poisson:
+    """Requests that know nothing of each other, `rate_hz` of them a second on average."""
+
+    rate_hz: float
+
+
+@dataclass(frozen=True, slots=True)
+class Bursty:
+    """Poisson traffic that switches between two rates, staying exponentially long in each.
+
+    Attributes:
+        calm_hz: rate between bursts.
+        burst_hz: rate in a burst.
+        calm_s: mean time between bursts.
+        burst_s: mean length of a burst.
+    """
+
+    calm_hz: float
+    burst_hz: float
+    calm_s: float = 20.0
+    burst_s: float = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Replay:
+    """Recorded arrivals, in seconds from the start; those after the end are left out."""
+
+    times_s: tuple[float, ...]
+
+
+Arrivals = Poisson | Bursty | Replay
+
+
+@dataclass(frozen=True, slots=True)
+class Traffic:
+    """What the requests are like.
+
+    Attributes:
+        arrivals: when they come.
+        deadline_s: shortest and longest deadline; each request's is drawn evenly between.
+        without_deadline: share of the requests that have none.
+        cancelled: share of the requests whose client leaves, at a moment drawn evenly between the
+            arrival and the longest deadline.
+        spread: how much images differ. The share of active pixels of an image is the typical one to
+            the power of `exp(gauss(0, spread))`, at all its exits alike.
+    """
+
+    arrivals: Arrivals
+    deadline_s: tuple[float, float]
+    without_deadline: float = 0.0
+    cancelled: float = 0.0
+    spread: float = 0.3
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """What the executors are like, which the schedulers do not know.
+
+    Attributes:
+        jitter: deviation of the logarithm of each stage's time.
+        slow_down: how many times slower than profiled the machine is on average.
+        swing: amplitude of a slow wave on top of it, as a share.
+        swing_period_s: length of that wave.
+        check_s: time between two looks at `should_stop`.
+        decode: true cost of decoding.
+        encode: true cost of encoding.
+        network_s: from the server to the client.
+    """
+
+    jitter: float = 0.05
+    slow_down: float = 1.0
+    swing: float = 0.0
+    swing_period_s: float = 300.0
+    check_s: float = 0.004
+    decode: SideCost = field(default_factory=SideCost)
+    encode: SideCost = field(default_factory=SideCost)
+    network_s: float = 0.0
+
+    def factor(self, now: float) -> float:
+        """How many times slower than profiled it is at a moment."""
+        wave = math.sin(2.0 * math.pi * now / self.swing_period_s)
+        return self.slow_down * (1.0 + self.swing * wave)
+
+
+@dataclass(frozen=True, slots=True)
+class Drawn:
+    """One request, with all that nobody knows beforehand.
+
+    Attributes:
+        id: its number, as text.
+        arrival_s: when it comes.
+        deadline_s: when its answer is due; infinity without a deadline.
+        leaves_s: when its client leaves; infinity for one that stays.
+        choices: two numbers in [0, 1) with which a router picks replicas.
+        results: what each stage would find.
+        stage_s: what each stage would take on a machine as fast as profiled.
+        decode_s: what decoding takes.
+        encode_s: what encoding takes.
+    """
+
+    id: str
+    arrival_s: float
+    deadline_s: float
+    leaves_s: float
+    choices: tuple[float, float]
+    results: tuple[StageResult, ...]
+    stage_s: tuple[float, ...]
+    decode_s: float
+    encode_s: float
+
+
+def draw(
+    profile: ModelProfile, traffic: Traffic, machine: Machine, duration_s: float, seed: int
+) -> Iterator[Drawn]:
+    """All requests that come within `duration_s`, in order; images have the first profiled size."""
+    rng = random.Random(seed)  # noqa: S311
+    size, shares = profile.sizes[0], typical_shares(profile)
+    pixels = size.height * size.width
+    low_s, high_s = traffic.deadline_s
+    for number, arrival_s in enumerate(_arrivals(traffic.arrivals, duration_s, rng)):
+        deadline_s = arrival_s + rng.uniform(low_s, high_s)
+        if rng.random() < traffic.without_deadline:
+            deadline_s = math.inf
+        leaves_s = math.inf
+        if rng.random() < traffic.cancelled:
+            leaves_s = arrival_s + rng.uniform(0.0, high_s)
+        ease = math.exp(rng.gauss(0.0, traffic.spread))
+        active = [share**ease for share in (*shares, shares[-1])]
+        results = tuple(
+            StageResult(
+                confidence=1.0 - 0.5 * after,
+                active_share=after,
+                confident_share=1.0 - after,
+                gmacs=stage.gmacs(before),
+            )
+            for stage, before, after in zip(size.stages, active, active[1:], strict=False)
+        )
+        stage_s = tuple(
+            stage.seconds(share) * math.exp(rng.gauss(0.0, machine.jitter))
+            for stage, share in zip(size.stages, active, strict=False)
+        )
+        yield Drawn(
+            id=str(number),
+            arrival_s=arrival_s,
+            deadline_s=deadline_s,
+            leaves_s=leaves_s,
+            choices=(rng.random(), rng.random()),
+            results=results,
+            stage_s=stage_s,
+            decode_s=machine.decode.seconds(pixels) * math.exp(rng.gauss(0.0, machine.jitter)),
+            encode_s=machine.encode.seconds(pixels) * math.exp(rng.gauss(0.0, machine.jitter)),
+        )
+
+
+def _arrivals(kind: Arrivals, duration_s: float, rng: random.Random) -> Iterator[float]:
+    match kind:
+        case Poisson(rate_hz):
+            now = rng.expovariate(rate_hz)
+            while now < duration_s:
+                yield now
+                now += rng.expovariate(rate_hz)
+        case Bursty(calm_hz, burst_hz, calm_s, burst_s):
+            start = 0.0
+            phases = itertools.cycle(((calm_hz, calm_s), (burst_hz, burst_s)))
+            for rate_hz, mean_s in phases:
+                end = start + rng.expovariate(1.0 / mean_s)
+                now = start + rng.expovariate(rate_hz)
+                while now < min(end, duration_s):
+                    yield now
+                    now += rng.expovariate(rate_hz)
+                start = end
+                if start >= duration_s:
+                    return
+        case Replay(times_s):
+            yield from (time_s for time_s in sorted(times_s) if 0.0 <= time_s < duration_s)
+
+
+def typical_shares(profile: ModelProfile) -> tuple[float, ...]:
+    """The active share, 0 to 1, that each stage of a model typically starts with."""
+    return profile.typical_share or (1.0,) * profile.exits
