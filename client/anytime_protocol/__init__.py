@@ -1,12 +1,12 @@
-"""The language that clients and servers of anytime dense prediction share.
+"""The protocol that clients and servers of anytime dense prediction share.
 
-Decides what may be said, in which form and in which order; does no input or output, reads no clock
-and needs only the standard library. `docs/PROTOCOL.md` is the same language for people.
+It has no input or output and reads no clock; `docs/PROTOCOL.md` describes the same for people.
 
-* `vocabulary`, `errors`: the words, and what can be wrong with them.
+* `enums`, `errors`, `validation`: words, errors, and how values are read from and written as JSON.
 * `budget`: limits on a request, and which are tighter.
-* `messages` (`requests`, `answers`, `models`): what is said on the websocket and in event streams.
-* `codec`, `parts`, `delta`, `rle`: how it lies in bytes.
-* `session`, `conflation`: when it may be said, and what a slow reader is spared.
-* `headers` (`structured`), `query`, `problems`: the same over HTTP.
+* `messages`, `model_info`: the messages of the websocket and of event streams.
+* `resources`: the bodies of the REST resources.
+* `codec`, `arrays`: how messages and arrays lie in bytes.
+* `session`, `send_queue`: the order of messages on one connection, and what a slow reader skips.
+* `http`: headers, query strings and problem details.
 """

@@ -1,16 +1,11 @@
 """Frames: one websocket message as a JSON header and a payload of bytes, and back.
 
-Decides how header and payload lie in a frame and how large each may be. Does not know what a
-header says (`messages`) nor when it may be said (`session`).
-
 A binary frame is, with both integers unsigned, 32 bits, big-endian:
 
     kind | length of the JSON in bytes | JSON, UTF-8 | payload
 
 A text frame is the JSON alone; a payload stands in its field `payload` as base64.
 """
-
-from __future__ import annotations
 
 import base64
 import binascii
@@ -24,10 +19,10 @@ from typing import Final, NoReturn
 
 from anytime_protocol.enums import CloseCode
 from anytime_protocol.errors import FrameError, shorten
-from anytime_protocol.json_reader import JsonObject
+from anytime_protocol.validation import JsonObject
 
+# Kind and length of the JSON.
 PREFIX: Final = struct.Struct(">II")
-"""Kind and length of the JSON."""
 
 _PAYLOAD: Final = re.compile(r'"payload"\s*:\s*"(?P<base64>[A-Za-z0-9+/=]*)"')
 _CUT: Final = "#"
@@ -36,14 +31,17 @@ _CUT: Final = "#"
 
 
 class FrameKind(IntEnum):
-    """What a binary frame carries."""
+    """What a binary frame carries.
+
+    Attributes:
+        MESSAGE: any message without a payload.
+        INFER: `infer`; the payload is the image file.
+        UPDATE: `update`; the payload is the arrays named in `parts`, in order.
+    """
 
     MESSAGE = 0
-    """Any message without a payload."""
     INFER = 1
-    """`infer`; the payload is the image file."""
     UPDATE = 2
-    """`update`; the payload is the arrays named in `parts`, in order."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,8 +62,8 @@ class FrameLimits:
         return self.json_bytes + -(-self.payload_bytes // 3) * 4 + 64
 
 
+# What a client takes from a server: several maps of a large image.
 ANSWER_LIMITS: Final = FrameLimits(json_bytes=2**20, payload_bytes=2**28)
-"""What a client takes from a server: several maps of a large image."""
 
 
 def encode_binary(kind: FrameKind, header: JsonObject, payload: bytes = b"") -> bytes:
@@ -137,13 +135,11 @@ def decode_text(data: str, limits: FrameLimits) -> tuple[JsonObject, bytes]:
         data = data[: cut.start("base64")] + _CUT + data[cut.end("base64") :]
     _check_size("JSON", len(data), limits.json_bytes)
     header = load_json(data)
-    match header.pop("payload", ""):
-        case value if cut is not None and value == _CUT:
-            pass
-        case str(value):
-            encoded = value
-        case _:
-            raise FrameError("frame: the payload is not text, expected base64")
+    value = header.pop("payload", "")
+    if not isinstance(value, str):
+        raise FrameError("frame: the payload is not text, expected base64")
+    if cut is None or value != _CUT:
+        encoded = value
     try:
         payload = base64.b64decode(encoded, validate=True)
     except (binascii.Error, ValueError) as error:

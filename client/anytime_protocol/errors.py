@@ -1,8 +1,7 @@
-"""What can be wrong with words on the wire.
+"""The errors of the protocol.
 
-Decides how a fault is described: what was found, what was expected and, as attributes, what a
-program needs in order to answer (the error code of the protocol, the close code of the websocket).
-Refuses to know what is done about it.
+Each says what was found and what was expected and has, as attributes, what a program needs in order
+to answer: the error code of the protocol and the close code of the websocket.
 
     ProtocolError
     |-- FieldError          a field of a message or a budget is not what the protocol says
@@ -10,10 +9,8 @@ Refuses to know what is done about it.
     |-- FrameError          the bytes are not a frame, or not JSON
     |-- PayloadError        a payload does not fit its description (size, delta, run lengths)
     |-- HeaderError         an HTTP header that must be understood is malformed
-    `-- LocalProtocolError  this side tried to say something that the protocol forbids now
+    `-- LocalProtocolError  this side tried to send something that the protocol forbids now
 """
-
-from __future__ import annotations
 
 from anytime_protocol.enums import CloseCode, ErrorCode
 
@@ -30,8 +27,10 @@ class ProtocolError(Exception):
     close_code: CloseCode = CloseCode.BAD_MESSAGE
 
 
-class FieldError(ProtocolError):
+class FieldError(ProtocolError, ValueError):
     """A field is missing, unknown, of the wrong type or out of range.
+
+    It is a `ValueError` too, so that a check inside a validator of pydantic may raise it.
 
     Attributes:
         field: path of the field, such as `budget.schedule[2].max_exit`.
@@ -100,3 +99,27 @@ class LocalProtocolError(ProtocolError):
 def shorten(text: str, limit: int = 60) -> str:
     """Cuts foreign text to `limit` characters, so that an error never repeats megabytes."""
     return text if len(text) <= limit else text[: limit - 3] + "..."
+
+
+def describe(value: object) -> str:
+    """Names a JSON value in a few words, for an error message."""
+    match value:
+        case None:
+            words = "null"
+        case bool():
+            words = f"the boolean {str(value).lower()}"
+        case int() if value.bit_length() > 64:
+            words = "a gigantic whole number"
+        case int() | float():
+            words = f"the number {value}"
+        case str():
+            words = f"the text {shorten(value)!r}"
+        case bytes():
+            words = f"{len(value)} bytes"
+        case dict():
+            words = "an object"
+        case list() | tuple():
+            words = f"a list of {len(value)}"
+        case _:
+            words = f"a {type(value).__name__}"
+    return words

@@ -1,58 +1,355 @@
-"""Every message of the websocket, and how a header becomes the message that it names.
+"""The messages of the websocket and of event streams, and their reader `parse`.
 
-Client to server (`requests`): `Infer`, `SetBudget`, `Cancel`, `Ping`. Server to client (`answers`):
-`Ready`, `Accepted`, `Update`, `Finished` (type `final`), `Failed` (type `error`), `BudgetApplied`,
-`Pong`. Decides which types each side may send, and how strictly they are read: a server refuses
-fields that it does not know, a client ignores them. Does not know frames, nor the messages' order.
+A client sends `Infer`, `SetBudget`, `Cancel` and `Ping`; a server `Ready`, `Accepted`, `Update`,
+`Finished` (type `final`), `Failed` (type `error`), `BudgetApplied` and `Pong`. A server refuses
+fields that it does not know, a client ignores them. Times are ms from the request's arrival unless
+stated otherwise; exits count from 1; costs are in 1e9 multiply-adds.
 """
 
-from __future__ import annotations
-
+import math
+from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Final, TypeAlias
+from typing import Annotated, Any, Final, Literal, TypeAlias, get_args
 
-from anytime_protocol.client_messages import Cancel, Infer, OutputOptions, Ping, SetBudget
-from anytime_protocol.errors import FieldError
-from anytime_protocol.json_reader import JsonObject, JsonReader
-from anytime_protocol.server_messages import (
-    Accepted,
-    BudgetApplied,
-    ConnectionLimits,
-    Failed,
-    Finished,
-    Pong,
-    Ready,
-    Update,
+from pydantic import Field, model_validator
+
+from anytime_protocol.arrays.segments import MAX_SIDE, ArraySegment
+from anytime_protocol.budget import MAX_MS, Budget
+from anytime_protocol.enums import ArrayName, Compression, Effect, Encoding, ErrorCode, Reason
+from anytime_protocol.errors import FieldError, describe
+from anytime_protocol.model_info import MAX_EXITS, ModelInfo
+from anytime_protocol.validation import (
+    Absent,
+    Amount,
+    Flag,
+    Id,
+    JsonObject,
+    JsonValue,
+    Name,
+    Share,
+    number,
+    omit,
+    one_of,
+    text,
+    whole,
 )
 
-__all__ = [
-    "Accepted",
-    "BudgetApplied",
-    "Cancel",
-    "ClientMessage",
-    "ConnectionLimits",
-    "Failed",
-    "Finished",
-    "Infer",
-    "Message",
-    "OutputOptions",
-    "Ping",
-    "Pong",
-    "Ready",
-    "Role",
-    "ServerMessage",
-    "SetBudget",
-    "Terminal",
-    "Update",
-    "parse",
-]
+# Of a request that names none (RFC 9218 section 4.1).
+DEFAULT_URGENCY: Final = 3
 
-ClientMessage: TypeAlias = Infer | SetBudget | Cancel | Ping
-ServerMessage: TypeAlias = Ready | Accepted | Update | Finished | Failed | BudgetApplied | Pong
-Message: TypeAlias = ClientMessage | ServerMessage
+# The highest revision that a budget may have.
+MAX_REV: Final = 2**31 - 1
 
-Terminal: TypeAlias = Finished | Failed
-"""Ends a request; each gets exactly one."""
+Exit: TypeAlias = Annotated[int, whole(1, MAX_EXITS)]
+# A number of exits, or an exit where 0 means none.
+Exits: TypeAlias = Annotated[int, whole(0, MAX_EXITS)]
+
+Detail: TypeAlias = Annotated[str, text(2000)]
+Duration: TypeAlias = Annotated[float, number(0, MAX_MS)]
+_Coordinate = Annotated[float, number(-math.inf)]
+_Limit = Annotated[int, whole(1)]
+
+# x and y in px of the input, and a score from 0 to 1.
+Keypoint: TypeAlias = tuple[_Coordinate, _Coordinate, Share]
+
+
+@dataclass(frozen=True, slots=True)
+class OutputOptions(JsonValue):
+    """What a client wants to receive; what is as by default is left out of the JSON.
+
+    Attributes:
+        encoding: of the class map. With `DELTA` the first update is `RAW`, and so is any later one
+            whose delta would be longer.
+        compression: of `raw` and `delta` parts.
+        scale: size of the maps relative to the input: 1, 1/2 or 1/4.
+        confidence: also the confidence map.
+        active: also the mask of pixels that the next stage would compute.
+        heatmaps: also the heatmaps (pose only).
+        progress: an update for every exit; otherwise only for the last one served.
+    """
+
+    encoding: Annotated[Encoding, omit(Encoding.RAW)] = Encoding.RAW
+    compression: Annotated[Compression, omit(Compression.NONE)] = Compression.NONE
+    scale: Annotated[float, one_of(1.0, 0.5, 0.25), omit(1.0)] = 1.0
+    confidence: Annotated[Flag, omit(False)] = False
+    active: Annotated[Flag, omit(False)] = False
+    heatmaps: Annotated[Flag, omit(False)] = False
+    progress: Annotated[Flag, omit(True)] = True
+
+
+@dataclass(frozen=True, slots=True)
+class Infer(JsonValue):
+    """Asks for the maps of an image.
+
+    Attributes:
+        id: chosen by the client; not in use by another request of this connection.
+        model: one of those in `ready`.
+        payload: the image file; not part of the JSON.
+        media_type: of the image file, such as `image/jpeg`.
+        budget: counts from the moment when the server has the whole message.
+        want: what to send back.
+        urgency: 0 (most) to 7 (least), as in RFC 9218.
+    """
+
+    type: Literal["infer"] = field(default="infer", kw_only=True, repr=False)
+    id: Id
+    model: Name
+    payload: Annotated[bytes, Field(exclude=True)]
+    media_type: Annotated[str, text(128)] = "image/jpeg"
+    budget: Annotated[Budget, omit(Budget())] = field(default_factory=Budget)
+    want: Annotated[OutputOptions, omit(OutputOptions())] = field(default_factory=OutputOptions)
+    urgency: Annotated[int, whole(0, 7), omit(DEFAULT_URGENCY)] = DEFAULT_URGENCY
+
+    @model_validator(mode="before")
+    @classmethod
+    def _check(cls, header: Any) -> Any:
+        """The media type has a default in Python alone."""
+        if isinstance(header, dict) and "media_type" not in header:
+            raise FieldError("media_type", "nothing", "a media type, such as image/jpeg")
+        return header
+
+
+@dataclass(frozen=True, slots=True)
+class SetBudget(JsonValue):
+    """Replaces the budget of a running request as a whole.
+
+    Attributes:
+        id: of the request.
+        rev: 1 or more, and higher than that of any budget sent before for this request.
+        budget: the new one; limits that it does not name no longer hold.
+    """
+
+    type: Literal["budget"] = field(default="budget", kw_only=True, repr=False)
+    id: Id
+    rev: Annotated[int, whole(1, MAX_REV)]
+    budget: Budget
+
+
+@dataclass(frozen=True, slots=True)
+class Cancel(JsonValue):
+    """The client does not want a request any more; to say it twice is no fault."""
+
+    type: Literal["cancel"] = field(default="cancel", kw_only=True, repr=False)
+    id: Id
+
+
+@dataclass(frozen=True, slots=True)
+class Ping(JsonValue):
+    """Asks for a `pong` with the same `nonce` (0 to 2**53), to measure the round trip."""
+
+    type: Literal["ping"] = field(default="ping", kw_only=True, repr=False)
+    nonce: Annotated[int, whole()]
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionLimits(JsonValue):
+    """What a server allows on one connection.
+
+    Attributes:
+        max_in_flight: requests at a time.
+        max_payload_bytes: of an image file.
+        max_json_bytes: of the JSON of a frame.
+        max_pixels: of a decoded image, px.
+    """
+
+    max_in_flight: _Limit = 8
+    max_payload_bytes: _Limit = 32 * 1024 * 1024
+    max_json_bytes: _Limit = 256 * 1024
+    max_pixels: _Limit = 16_777_216
+
+
+@dataclass(frozen=True, slots=True)
+class Ready(JsonValue):
+    """The server's first message: what it serves and what it allows.
+
+    Attributes:
+        server: name and version, for people.
+        models: what it serves; the first is the default of a client without an opinion.
+        limits: of this connection.
+        protocol: the version of the protocol that it speaks.
+    """
+
+    type: Literal["ready"] = field(default="ready", kw_only=True, repr=False)
+    protocol: Literal["anytime.v1"] = field(default="anytime.v1", kw_only=True, repr=False)
+    server: Annotated[str, text(256)]
+    models: Annotated[tuple[ModelInfo, ...], Field(max_length=256)]
+    limits: ConnectionLimits = field(default_factory=ConnectionLimits)
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted(JsonValue):
+    """A request was admitted; nothing is promised beyond exit 1.
+
+    Attributes:
+        id: of the request.
+        exits: that the model has.
+        predicted_exit: the deepest that the server now expects to serve.
+        predicted_ms: when it expects to have served it.
+    """
+
+    type: Literal["accepted"] = field(default="accepted", kw_only=True, repr=False)
+    id: Id
+    exits: Exit
+    predicted_exit: Exit
+    predicted_ms: Duration
+
+    @model_validator(mode="after")
+    def _check(self) -> "Accepted":
+        check_exit("predicted_exit", self.predicted_exit, self.exits)
+        return self
+
+
+@dataclass(frozen=True, slots=True)
+class Update(JsonValue):
+    """The result of one exit.
+
+    Attributes:
+        id: of the request.
+        exit: that made it; higher with each update of a request.
+        exits: that the model has.
+        width: of the input as the network sees it (EXIF rotation applied), px.
+        height: of the same, px.
+        elapsed_ms: from arrival until this update was about to be written.
+        compute_ms: spent in the network so far.
+        gmacs: really computed so far, in 1e9 multiply-adds.
+        confidence: mean over the map, 0 to 1.
+        confident_share: share of pixels that are settled, 0 to 1.
+        skipped: exits since the last update whose updates this one replaced.
+        parts: describes the arrays of the payload, in order.
+        keypoints: for pose, one per joint in the order that `ready` names; else None.
+        payload: the arrays' bytes, one after the other; not part of the JSON.
+    """
+
+    type: Literal["update"] = field(default="update", kw_only=True, repr=False)
+    id: Id
+    exit: Exit
+    exits: Exit
+    width: Annotated[int, whole(1, MAX_SIDE)]
+    height: Annotated[int, whole(1, MAX_SIDE)]
+    elapsed_ms: Amount
+    compute_ms: Amount
+    gmacs: Amount
+    confidence: Share
+    confident_share: Share
+    skipped: Exits = 0
+    parts: Annotated[tuple[ArraySegment, ...], Field(max_length=len(ArrayName))] = ()
+    keypoints: Absent[Annotated[tuple[Keypoint, ...], Field(max_length=256)]] = None
+    payload: Annotated[bytes, Field(exclude=True)] = b""
+
+    @property
+    def part_bytes(self) -> int:
+        """Bytes that the parts take together: the length of the payload."""
+        return sum(part.size for part in self.parts)
+
+    @property
+    def base(self) -> int | None:
+        """The exit whose arrays the deltas of this update change, or None without a delta."""
+        return next((part.base for part in self.parts if part.base is not None), None)
+
+    @model_validator(mode="after")
+    def _check(self) -> "Update":
+        check_exit("exit", self.exit, self.exits)
+        check_exit("skipped", self.skipped, self.exits)
+        names = [part.name for part in self.parts]
+        if len(set(names)) != len(names):
+            raise FieldError("parts", ", ".join(names), "each array once")
+        if self.part_bytes != len(self.payload):
+            expected = f"{len(self.payload)} bytes, as the payload has"
+            raise FieldError("parts", describe(self.part_bytes), expected)
+        bases = {part.base for part in self.parts if part.base is not None}
+        if len(bases) > 1 or any(base >= self.exit for base in bases):
+            raise FieldError("parts", f"bases {sorted(bases)}", f"one base below exit {self.exit}")
+        return self
+
+
+@dataclass(frozen=True, slots=True)
+class Finished(JsonValue):
+    """The one good end of a request (type `final`); its map was in the last update.
+
+    Attributes:
+        id: of the request.
+        exit: the deepest that was served, 0 if none was (cancelled before exit 1).
+        exits: that the model has.
+        reason: why the network stopped there.
+        confidence: mean over the last map, 0 to 1; None at exit 0.
+        confident_share: settled pixels of the last map, 0 to 1; None at exit 0.
+        gmacs: really computed, in 1e9 multiply-adds.
+        total_ms: from arrival until this message was about to be written.
+        queue_ms: spent waiting.
+        decode_ms: spent on decoding the image.
+        compute_ms: spent in the network.
+        encode_ms: spent on encoding what was sent.
+    """
+
+    type: Literal["final"] = field(default="final", kw_only=True, repr=False)
+    id: Id
+    exit: Exits
+    exits: Exit
+    reason: Reason
+    confidence: Annotated[Absent[Share], Field(default=None)]
+    confident_share: Annotated[Absent[Share], Field(default=None)]
+    gmacs: Amount
+    total_ms: Amount
+    queue_ms: Amount
+    decode_ms: Amount
+    compute_ms: Amount
+    encode_ms: Amount
+
+    @model_validator(mode="after")
+    def _check(self) -> "Finished":
+        check_exit("exit", self.exit, self.exits)
+        for name in ("confidence", "confident_share"):
+            if self.exit and getattr(self, name) is None:
+                raise FieldError(name, "nothing", "a number from 0 to 1, as there was an exit")
+        return self
+
+
+@dataclass(frozen=True, slots=True)
+class Failed(JsonValue):
+    """The one bad end of a request (type `error`); the connection goes on.
+
+    Attributes:
+        id: of the request.
+        code: what went wrong, for programs.
+        detail: what was found, what was expected and the cure, for people.
+        field: the field of the message at fault, if one is.
+        retry_after_ms: when asking again makes sense, if it does.
+    """
+
+    type: Literal["error"] = field(default="error", kw_only=True, repr=False)
+    id: Id
+    code: ErrorCode
+    detail: Detail
+    field: Absent[Annotated[str, text(512)]] = None
+    retry_after_ms: Absent[Duration] = None
+
+
+@dataclass(frozen=True, slots=True)
+class BudgetApplied(JsonValue):
+    """What became of a `budget` message; every one is answered by one of these.
+
+    Attributes:
+        id: of the request.
+        rev: of the budget.
+        at_exit: exits that had been finished at that moment; 0 if none, or the request is gone.
+        effect: what became of it.
+        detail: for people, when it was rejected.
+    """
+
+    type: Literal["budget_applied"] = field(default="budget_applied", kw_only=True, repr=False)
+    id: Id
+    rev: Annotated[int, whole(0, MAX_REV)]
+    at_exit: Exits
+    effect: Effect
+    detail: Absent[Detail] = None
+
+
+@dataclass(frozen=True, slots=True)
+class Pong(JsonValue):
+    """Answers a `ping` with its `nonce`."""
+
+    type: Literal["pong"] = field(default="pong", kw_only=True, repr=False)
+    nonce: Annotated[int, whole()]
 
 
 class Role(StrEnum):
@@ -62,32 +359,20 @@ class Role(StrEnum):
     SERVER = "server"
 
     @property
-    def peer(self) -> Role:
+    def peer(self) -> "Role":
         """The other side."""
         return Role.SERVER if self is Role.CLIENT else Role.CLIENT
 
 
-TYPES: Final[dict[Role, frozenset[str]]] = {
-    Role.CLIENT: frozenset(kind.TYPE for kind in (Infer, SetBudget, Cancel, Ping)),
-    Role.SERVER: frozenset(
-        kind.TYPE for kind in (Ready, Accepted, Update, Finished, Failed, BudgetApplied, Pong)
-    ),
-}
-"""The message types that each side sends."""
+ClientMessage: TypeAlias = Infer | SetBudget | Cancel | Ping
+ServerMessage: TypeAlias = Ready | Accepted | Update | Finished | Failed | BudgetApplied | Pong
+Message: TypeAlias = ClientMessage | ServerMessage
 
-_PLAIN: Final = {
-    kind.TYPE: kind
-    for kind in (
-        SetBudget,
-        Cancel,
-        Ping,
-        Ready,
-        Accepted,
-        Finished,
-        Failed,
-        BudgetApplied,
-        Pong,
-    )
+
+# The message types that each side sends, and their classes.
+TYPES: Final[dict[Role, dict[str, Any]]] = {
+    role: {kind.__dataclass_fields__["type"].default: kind for kind in get_args(kinds)}
+    for role, kinds in ((Role.CLIENT, ClientMessage), (Role.SERVER, ServerMessage))
 }
 
 
@@ -103,20 +388,29 @@ def parse(header: JsonObject, payload: bytes, sender: Role) -> Message:
         FieldError: the type is unknown, a field is missing, malformed or (from a client) unknown,
             or a payload came with a message that has none.
     """
-    fields = JsonReader(header)
-    kind = fields.text("type", 64)
-    message: Message
-    if kind not in TYPES[sender]:
+    kind = header.get("type")
+    message_class = TYPES[sender].get(kind) if isinstance(kind, str) else None
+    if message_class is None:
+        found = describe(kind) if "type" in header else "nothing"
         allowed = ", ".join(sorted(TYPES[sender]))
-        raise fields.fail("type", kind, f"what a {sender} sends: {allowed}")
-    if kind == Infer.TYPE:
-        message = Infer.read(fields, payload)
-    elif kind == Update.TYPE:
-        message = Update.read(fields, payload)
-    else:
-        message = _PLAIN[kind].read(fields)
-    if payload and not isinstance(message, Infer | Update):
+        raise FieldError("type", found, f"what a {sender} sends: {allowed}")
+    if "payload" in header:
+        raise FieldError("payload", "a field of the JSON", "bytes outside of it")
+    if message_class in {Infer, Update}:
+        header = header | {"payload": payload}
+    elif payload:
         raise FieldError("payload", f"{len(payload)} bytes", f"none with {kind}")
-    if sender is Role.CLIENT:
-        fields.end()
+    if message_class is Infer and not payload:
+        raise FieldError("payload", "nothing", "an image file")
+    message: Message = message_class.from_json(header, ignore_unknown=sender is Role.SERVER)
     return message
+
+
+def check_exit(name: str, exit_: int, exits: int) -> None:
+    """Checks that an exit is not beyond the last.
+
+    Raises:
+        FieldError: it is.
+    """
+    if exit_ > exits:
+        raise FieldError(name, describe(exit_), f"at most {exits}, the number of exits")

@@ -1,151 +1,187 @@
-"""What a server tells about a model, so that a client can paint its maps and name its joints.
+"""The bodies of the REST resources, the same classes for server and client.
 
-Decides the description's fields. Does not know the network: it is told its exits, their measured
-quality and cost, and repeats them.
+A server reads them strictly, a client with `ignore_unknown=True`.
 """
 
-from __future__ import annotations
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Annotated, Literal, TypeAlias
 
-from dataclasses import dataclass
-from typing import Final, Self
+from pydantic import Field
 
-from anytime_protocol.enums import Task
-from anytime_protocol.json_reader import NAME_FORM, JsonObject, JsonReader, is_whole
+from anytime_protocol.budget import LIMITS, MAX_SCHEDULE, Budget, Limits, Schedule, check_schedule
+from anytime_protocol.enums import RequestState, ScheduleClock
+from anytime_protocol.errors import BudgetError, describe
+from anytime_protocol.messages import MAX_REV, Exit, Exits, Failed, Finished
+from anytime_protocol.model_info import ModelInfo
+from anytime_protocol.validation import (
+    Absent,
+    Amount,
+    Id,
+    JsonValue,
+    Name,
+    converted,
+    number,
+    omit,
+    text,
+    whole,
+)
 
-MAX_EXITS: Final = 64
-"""Exits that a network may have on the wire."""
-
-
-@dataclass(frozen=True, slots=True)
-class ClassInfo:
-    """One class of a map.
-
-    Attributes:
-        id: its value in the map, 0 to 255.
-        name: for people.
-        color: red, green, blue, 0 to 255 each: the palette of indexed PNGs.
-    """
-
-    id: int
-    name: str
-    color: tuple[int, int, int]
-
-    @classmethod
-    def read(cls, fields: JsonReader) -> Self:
-        """Reads the object."""
-        color = fields.items("color", 3)
-        bytes_ = [n for n in color if is_whole(n)]
-        if len(bytes_) != 3 or not all(0 <= n <= 255 for n in bytes_):
-            raise fields.fail("color", color, "three whole numbers from 0 to 255")
-        red, green, blue = bytes_
-        return cls(
-            id=fields.integer("id", 0, 255),
-            name=fields.text("name", 128),
-            color=(red, green, blue),
-        )
-
-    def to_json(self) -> JsonObject:
-        """The wire form."""
-        return {"id": self.id, "name": self.name, "color": list(self.color)}
+_Seconds = Annotated[float, number(digits=None)]
+_DeepestExit = Annotated[int, whole(1)]
 
 
 @dataclass(frozen=True, slots=True)
-class ExitInfo:
-    """One exit of a model.
+class LoadCap(JsonValue):
+    """A cap on depth that a load switches on and off.
 
     Attributes:
-        gmacs: cost up to and including it, unmasked, at the size the model was measured with, in
-            1e9 multiply-adds.
-        quality: measured on held-out data, 0 to 1: mean IoU, or PCKh@0.5 for pose; None where it
-            was not measured.
+        above_s: goes on when the load reaches this many seconds of work.
+        below_s: goes off when the load has fallen to this; less than `above_s`.
+        max_exit: the deepest exit while it is on.
+
+    Raises:
+        BudgetError: a value is out of its range.
     """
 
-    gmacs: float
-    quality: float | None = None
+    above_s: _Seconds
+    below_s: _Seconds
+    max_exit: _DeepestExit
 
-    @classmethod
-    def read(cls, fields: JsonReader) -> Self:
-        """Reads the object."""
-        return cls(
-            gmacs=fields.number("gmacs"),
-            quality=fields.number("quality", 0, 1) if fields.has("quality") else None,
-        )
+    def __post_init__(self) -> None:
+        if not 0 <= self.below_s < self.above_s < math.inf:
+            expected = f"at least 0 and less than above_s ({self.above_s:g})"
+            raise BudgetError("below_s", describe(self.below_s), expected)
 
-    def to_json(self) -> JsonObject:
-        """The wire form."""
-        wire: JsonObject = {"gmacs": round(self.gmacs, 6)}
-        if self.quality is not None:
-            wire["quality"] = round(self.quality, 6)
-        return wire
+
+Floors: TypeAlias = Annotated[
+    tuple[tuple[int, int], ...],
+    converted(
+        dict[Literal["0", "1", "2", "3", "4", "5", "6", "7"], _DeepestExit],
+        read=lambda floors: tuple(sorted((int(key), exit_) for key, exit_ in floors.items())),
+        write=lambda pairs: {str(urgency): exit_ for urgency, exit_ in pairs},
+    ),
+    omit(()),
+]
 
 
 @dataclass(frozen=True, slots=True)
-class ModelInfo:
-    """One model that a server serves.
+class ServerBudget(Limits):
+    """The operator's budget: limits for every request, and how they change by time and load.
 
     Attributes:
-        name: to be used in `infer` and in URLs.
-        task: what it predicts.
-        exits: in order, the first is exit 1.
-        classes: of a segmentation model's map; empty for pose.
-        keypoints: names of a pose model's joints, in order; empty for segmentation.
-        skeleton: pairs of indices into `keypoints` to be joined by a line.
+        load_caps: in any order; of those that are on, the tightest counts.
+        floors: `(urgency, exit)`: the load never caps this class below this exit.
+        clock: what the schedule counts from.
+        schedule: `(at_ms, limits)`, rising; each entry replaces the limits
+            that it names, as in a client's schedule, and may so lift them.
+
+    Raises:
+        BudgetError: a value is out of its range; its `field` says which.
     """
 
-    name: str
-    task: Task
-    exits: tuple[ExitInfo, ...]
-    classes: tuple[ClassInfo, ...] = ()
-    keypoints: tuple[str, ...] = ()
-    skeleton: tuple[tuple[int, int], ...] = ()
+    load_caps: Annotated[tuple[LoadCap, ...], Field(max_length=MAX_SCHEDULE), omit(())] = ()
+    floors: Floors = ()
+    clock: Annotated[ScheduleClock, omit(ScheduleClock.ELAPSED)] = ScheduleClock.ELAPSED
+    schedule: Schedule = ()
 
-    @classmethod
-    def read(cls, fields: JsonReader) -> Self:
-        """Reads the object."""
-        exits = tuple(ExitInfo.read(item) for item in fields.objects("exits", MAX_EXITS))
-        if not exits:
-            raise fields.fail("exits", [], "at least one exit")
-        keypoints = _read_names(fields) if fields.has("keypoints") else ()
-        return cls(
-            name=fields.formed("name", NAME_FORM),
-            task=fields.word("task", Task),
-            exits=exits,
-            classes=tuple(ClassInfo.read(item) for item in fields.objects("classes", 256))
-            if fields.has("classes")
-            else (),
-            keypoints=keypoints,
-            skeleton=_read_skeleton(fields, len(keypoints)) if fields.has("skeleton") else (),
-        )
+    def __post_init__(self) -> None:
+        Limits.__post_init__(self)
+        check_schedule(self.schedule)
 
-    def to_json(self) -> JsonObject:
-        """The wire form."""
-        wire: JsonObject = {
-            "name": self.name,
-            "task": self.task,
-            "exits": [exit_.to_json() for exit_ in self.exits],
-        }
-        if self.classes:
-            wire["classes"] = [class_.to_json() for class_ in self.classes]
-        if self.keypoints:
-            wire["keypoints"] = list(self.keypoints)
-        if self.skeleton:
-            wire["skeleton"] = [list(pair) for pair in self.skeleton]
-        return wire
+    @property
+    def limits(self) -> Budget:
+        """The limits and the schedule alone, as a budget whose times count as `clock` says."""
+        return Budget(**{name: getattr(self, name) for name in LIMITS}, schedule=self.schedule)
 
 
-def _read_names(fields: JsonReader) -> tuple[str, ...]:
-    names = fields.items("keypoints", 256)
-    if not all(isinstance(name, str) and len(name) <= 128 for name in names):
-        raise fields.fail("keypoints", names, "names of at most 128 characters")
-    return tuple(names)
+@dataclass(frozen=True, slots=True)
+class ServerBudgetChange(JsonValue):
+    """The body of `PUT /v1/budget`: a budget that replaces the operator's as a whole."""
+
+    budget: ServerBudget
 
 
-def _read_skeleton(fields: JsonReader, joints: int) -> tuple[tuple[int, int], ...]:
-    pairs: list[tuple[int, int]] = []
-    for item in fields.items("skeleton", 1024):
-        match item:
-            case [a, b] if all(is_whole(joint) and 0 <= joint < joints for joint in item):
-                pairs.append((a, b))
-            case _:
-                raise fields.fail("skeleton", item, f"pairs of joints below {joints}")
-    return tuple(pairs)
+@dataclass(frozen=True, slots=True)
+class ServerBudgetStatus(JsonValue):
+    """The answer to `GET` and `PUT /v1/budget`: the server's own budget, and its load.
+
+    Attributes:
+        budget: what the operator set.
+        effective: the limits in force now, those by load included.
+        in_flight: requests that are not over.
+        queued: those of them that wait for their first stage.
+        slowdown: how much slower than measured alone the stages are now; 1 is not at all.
+        load_s: predicted seconds of work for all requests in flight to the depth that they asked
+            for; what the load caps compare. None where the server does not say.
+    """
+
+    budget: ServerBudget
+    effective: Budget
+    in_flight: Annotated[int, whole()]
+    queued: Annotated[int, whole()]
+    slowdown: Amount
+    load_s: Absent[Amount] = None
+
+
+@dataclass(frozen=True, slots=True)
+class BudgetPatch(JsonValue):
+    """The body of `PATCH /v1/requests/{id}`: a new budget for a running request.
+
+    Attributes:
+        budget: replaces the old one as a whole.
+        rev: 1 or more; None is one more than the last.
+    """
+
+    budget: Budget
+    rev: Absent[Annotated[int, whole(1, MAX_REV)]] = None
+
+
+@dataclass(frozen=True, slots=True)
+class RequestStatus(JsonValue):
+    """The answer to `GET /v1/requests/{id}`.
+
+    Attributes:
+        id: of the request.
+        model: that it is for.
+        state: where it stands.
+        exit: the deepest that is ready, 0 if none is.
+        exits: that the model has.
+        elapsed_ms: since its arrival, until its end if it is over.
+        rev: of the budget in force, 0 for the first.
+        budget: in force.
+        final: how it ended, if it ended well.
+        error: how it ended, if it failed.
+    """
+
+    id: Id
+    model: Name
+    state: RequestState
+    exit: Exits
+    exits: Exit
+    elapsed_ms: Amount
+    rev: Annotated[int, whole(0, MAX_REV)]
+    budget: Budget
+    final: Absent[Finished] = None
+    error: Absent[Failed] = None
+
+
+@dataclass(frozen=True, slots=True)
+class ModelList(JsonValue):
+    """The answer to `GET /v1/models`."""
+
+    models: Annotated[tuple[ModelInfo, ...], Field(max_length=256)]
+
+
+@dataclass(frozen=True, slots=True)
+class Health(JsonValue):
+    """The answer to `GET /readyz`.
+
+    Attributes:
+        state: `ready`, or why requests are not admitted.
+        engines: what computes each model, by the model's name.
+    """
+
+    state: Annotated[str, text(64)]
+    engines: Mapping[str, str] = field(default_factory=dict)

@@ -1,28 +1,25 @@
-"""One websocket connection as a state machine, for either side.
+"""One websocket connection as a state machine without input and output, for either side.
 
-Decides what may be said next, answers what needs no application (pings, malformed or stale or
-unwanted messages), and keeps the promise that every request gets exactly one terminal message.
-Refuses to know sockets, clocks and tasks: bytes come in through `receive`, messages through `send`;
-what happened is drained from `events`, what must be written from `outgoing`, in order.
+It checks that messages come in a legal order, answers what needs no application (pings, malformed,
+stale and unwanted messages), and keeps the promise that every request gets exactly one terminal
+message. Bytes come in through `receive`, messages through `send`; what was received is drained from
+`events`, what must be written from `outgoing`, in order.
 
 An illegal message from this side's program raises `LocalProtocolError` and changes nothing. An
 illegal message from the peer changes nothing either: it is answered where an answer can name a
 request, and otherwise closes the connection with a code that says why.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
-from enum import Enum, StrEnum
+from enum import StrEnum
 from typing import Final, TypeAlias
 
 from anytime_protocol import codec
-from anytime_protocol.client_messages import MAX_REV
 from anytime_protocol.codec import FrameKind, FrameLimits
 from anytime_protocol.enums import CloseCode, Effect, ErrorCode
 from anytime_protocol.errors import FieldError, FrameError, LocalProtocolError, ProtocolError
-from anytime_protocol.json_reader import ID_FORM, JsonObject, is_whole
 from anytime_protocol.messages import (
+    MAX_REV,
     TYPES,
     BudgetApplied,
     Cancel,
@@ -39,48 +36,38 @@ from anytime_protocol.messages import (
     Update,
     parse,
 )
+from anytime_protocol.validation import ID_FORM, JsonObject, is_whole
 
+# Of the text of a close frame (RFC 6455 section 5.5: 125 bytes with the code).
 MAX_REASON_BYTES: Final = 123
-"""Of the text of a close frame (RFC 6455 section 5.5: 125 bytes with the code)."""
 
 
 class Phase(StrEnum):
-    """Where a request stands."""
+    """Where a request stands on a connection.
+
+    Attributes:
+        IDLE: the id is not in use: never was, or its request has ended.
+        ASKED: `infer` was sent; not yet admitted.
+        RUNNING: admitted.
+    """
 
     IDLE = "idle"
-    """The id is not in use: never was, or its request has ended."""
-    ASKED = "asked"
-    """`infer` was sent; not yet admitted."""
+    REQUESTED = "requested"
     RUNNING = "running"
-    """Admitted."""
 
 
+# Every legal message about a request, for both sides; what is not here is illegal.
 TRANSITIONS: Final[dict[tuple[Phase, str], Phase]] = {
-    (Phase.IDLE, "infer"): Phase.ASKED,
-    (Phase.ASKED, "accepted"): Phase.RUNNING,
+    (Phase.IDLE, "infer"): Phase.REQUESTED,
+    (Phase.REQUESTED, "accepted"): Phase.RUNNING,
     (Phase.RUNNING, "update"): Phase.RUNNING,
-    (Phase.ASKED, "final"): Phase.IDLE,
-    (Phase.ASKED, "error"): Phase.IDLE,
+    (Phase.REQUESTED, "final"): Phase.IDLE,
+    (Phase.REQUESTED, "error"): Phase.IDLE,
     (Phase.RUNNING, "final"): Phase.IDLE,
     (Phase.RUNNING, "error"): Phase.IDLE,
     # These change no phase, and may cross the terminal message on the wire.
-    (Phase.IDLE, "budget"): Phase.IDLE,
-    (Phase.ASKED, "budget"): Phase.ASKED,
-    (Phase.RUNNING, "budget"): Phase.RUNNING,
-    (Phase.IDLE, "cancel"): Phase.IDLE,
-    (Phase.ASKED, "cancel"): Phase.ASKED,
-    (Phase.RUNNING, "cancel"): Phase.RUNNING,
-    (Phase.IDLE, "budget_applied"): Phase.IDLE,
-    (Phase.ASKED, "budget_applied"): Phase.ASKED,
-    (Phase.RUNNING, "budget_applied"): Phase.RUNNING,
+    **{(p, kind): p for p in Phase for kind in ("budget", "cancel", "budget_applied")},
 }
-"""Every legal message about a request, for both sides; what is not here is illegal."""
-
-
-class _Connection(Enum):
-    OPENING = "opening"
-    OPEN = "open"
-    CLOSED = "closed"
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +127,7 @@ class Session:
         self.limits = limits or ConnectionLimits()
         self.closed: Closed | None = None
         self._text = text
-        self._connection = _Connection.OPENING
+        self._opened = False
         self._requests: dict[str, _Request] = {}
         self._refused_in_a_row = 0
         self._events: list[Event] = []
@@ -170,18 +157,18 @@ class Session:
         return outgoing
 
     def send(self, message: Message) -> None:
-        """Says something to the peer.
+        """Sends a message to the peer.
 
         Raises:
-            LocalProtocolError: it must not be said now, is too large for the peer or has no wire
+            LocalProtocolError: it must not be sent now, is too large for the peer or has no wire
                 form (a confidence that is not a number). Nothing was changed.
         """
         if self.closed is not None:
-            raise LocalProtocolError(f"{message.TYPE}: the connection is closed")
-        if message.TYPE not in TYPES[self.role]:
-            raise LocalProtocolError(f"{message.TYPE}: not for a {self.role} to say")
-        if (self._connection is _Connection.OPENING) != isinstance(message, Ready):
-            raise LocalProtocolError(f"{message.TYPE}: `ready` comes first, and once")
+            raise LocalProtocolError(f"{message.type}: the connection is closed")
+        if message.type not in TYPES[self.role]:
+            raise LocalProtocolError(f"{message.type}: not for a {self.role} to send")
+        if self._opened is isinstance(message, Ready):
+            raise LocalProtocolError(f"{message.type}: `ready` comes first, and once")
         if isinstance(message, Infer):
             self._check_room(message)
         if isinstance(message, Update) and message.part_bytes != len(message.payload):
@@ -193,7 +180,7 @@ class Session:
         try:
             frame = self._encode(message)
         except ValueError as error:
-            raise LocalProtocolError(f"{message.TYPE}: has no wire form ({error})") from error
+            raise LocalProtocolError(f"{message.type}: has no wire form ({error})") from error
         self._advance(message, text=self._text)
         self._outgoing.append(frame)
 
@@ -225,14 +212,13 @@ class Session:
             return
         short = reason.encode("utf-8", "replace")[:MAX_REASON_BYTES].decode("utf-8", "ignore")
         self.closed = Closed(code, short, self.in_flight)
-        self._connection = _Connection.CLOSED
         self._requests.clear()
         self._events.append(self.closed)
 
     def _decode(self, data: bytes | str) -> tuple[JsonObject, bytes]:
-        limits = FrameLimits(self.limits.max_json_bytes, self.limits.max_payload_bytes)
-        if self.role is Role.CLIENT:
-            limits = codec.ANSWER_LIMITS
+        limits = codec.ANSWER_LIMITS
+        if self.role is Role.SERVER:
+            limits = FrameLimits(self.limits.max_json_bytes, self.limits.max_payload_bytes)
         if isinstance(data, str):
             return codec.decode_text(data, limits)
         kind, header, payload = codec.decode_binary(data, limits)
@@ -242,15 +228,12 @@ class Session:
 
     def _encode(self, message: Message) -> bytes | str:
         header = message.to_json()
-        match message:
-            case Infer() if not self._text:
-                return codec.encode_binary(FrameKind.INFER, header, message.payload)
-            case Update() if not self._requests[message.id].text:
-                return codec.encode_binary(FrameKind.UPDATE, header, message.payload)
-            case Infer() | Update():
-                return codec.encode_text(header, message.payload)
-            case _:
-                return codec.encode_text(header)
+        if not isinstance(message, Infer | Update):
+            return codec.encode_text(header)
+        text = self._text if isinstance(message, Infer) else self._requests[message.id].text
+        if text:
+            return codec.encode_text(header, message.payload)
+        return codec.encode_binary(_KINDS[message.type], header, message.payload)
 
     def _is_for_us(self, header: JsonObject) -> bool:
         """A client passes over message types of a later server; a server knows all types."""
@@ -258,12 +241,11 @@ class Session:
         return self.role is Role.SERVER or not isinstance(kind, str) or kind in TYPES[Role.SERVER]
 
     def _check_room(self, message: Infer) -> None:
-        if len(self._requests) >= self.limits.max_in_flight:
-            most = self.limits.max_in_flight
-            raise LocalProtocolError(f"infer: {most} requests are in flight, which is the limit")
-        if len(message.payload) > self.limits.max_payload_bytes:
-            most = self.limits.max_payload_bytes
-            raise LocalProtocolError(f"infer: the image has more than {most} bytes")
+        limits = self.limits
+        if len(self._requests) >= limits.max_in_flight:
+            raise LocalProtocolError(f"infer: {limits.max_in_flight} are in flight, the limit")
+        if len(message.payload) > limits.max_payload_bytes:
+            raise LocalProtocolError(f"infer: the image has over {limits.max_payload_bytes} bytes")
 
     def _fault(self, message: Message) -> str | None:
         """Why the message is illegal now, or None. Changes nothing."""
@@ -271,8 +253,8 @@ class Session:
             return None
         request = self._requests.get(message.id, _IDLE)
         fault = None
-        if (request.phase, message.TYPE) not in TRANSITIONS:
-            fault = f"{message.TYPE}: request {message.id} is {request.phase}"
+        if (request.phase, message.type) not in TRANSITIONS:
+            fault = f"{message.type}: request {message.id} is {request.phase}"
         elif isinstance(message, SetBudget) and message.rev <= request.rev:
             fault = f"budget: rev {message.rev} is not above {request.rev}"
         elif isinstance(message, Update) and message.exit <= request.exits_sent:
@@ -285,31 +267,26 @@ class Session:
 
     def _advance(self, message: Message, *, text: bool) -> None:
         """Carries out a legal message."""
-        match message:
-            case Ready():
-                self._connection = _Connection.OPEN
-                self.limits = message.limits
-            case Ping() | Pong():
-                return
-            case Infer():
-                self._requests[message.id] = _Request(Phase.ASKED, text)
-            case _:
-                request = self._requests.get(message.id)
-                if request is None:
-                    return
-                request.phase = TRANSITIONS[request.phase, message.TYPE]
-                if isinstance(message, Update):
-                    request.exits_sent = message.exit
-                elif isinstance(message, SetBudget):
-                    request.rev = message.rev
-                if request.phase is Phase.IDLE:
-                    del self._requests[message.id]
+        if isinstance(message, Ready):
+            self._opened = True
+            self.limits = message.limits
+        elif isinstance(message, Infer):
+            self._requests[message.id] = _Request(Phase.REQUESTED, text)
+        elif not isinstance(message, Ping | Pong) and message.id in self._requests:
+            request = self._requests[message.id]
+            request.phase = TRANSITIONS[request.phase, message.type]
+            if isinstance(message, Update):
+                request.exits_sent = message.exit
+            elif isinstance(message, SetBudget):
+                request.rev = message.rev
+            if request.phase is Phase.IDLE:
+                del self._requests[message.id]
 
     def _take(self, message: Message, *, text: bool) -> None:
         """Carries out a well-formed message of the peer, or refuses it."""
         fault = self._fault(message)
-        if (self._connection is _Connection.OPENING) != isinstance(message, Ready):
-            self.close(CloseCode.BAD_MESSAGE, f"{message.TYPE}: `ready` comes first, and once")
+        if self._opened is isinstance(message, Ready):
+            self.close(CloseCode.BAD_MESSAGE, f"{message.type}: `ready` comes first, and once")
         elif isinstance(message, Ping):
             self._outgoing.append(codec.encode_text(Pong(message.nonce).to_json()))
         elif isinstance(message, Cancel) and self.phase(message.id) is Phase.IDLE:
@@ -367,5 +344,5 @@ class Session:
         self._events.append(Refused(answer))
 
 
-_KINDS: Final = {Infer.TYPE: FrameKind.INFER, Update.TYPE: FrameKind.UPDATE}
-"""The frame kinds of messages with a payload; all others are plain."""
+# The frame kinds of messages with a payload; all others are plain.
+_KINDS: Final = {"infer": FrameKind.INFER, "update": FrameKind.UPDATE}

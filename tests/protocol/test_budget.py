@@ -12,14 +12,13 @@ from hypothesis import strategies as st
 
 from anytime_protocol.budget import LIMITS, MAX_SCHEDULE, Budget, tightest
 from anytime_protocol.errors import BudgetError
-from protocol.protocol_fakes import MOMENTS, budgets
+from protocol.factories import MOMENTS, budgets
 
 TIMES = st.floats(0, 100) | MOMENTS
 
 
-@pytest.mark.parametrize(
-    ("wire", "field"),
-    [
+def test_a_nonsense_budget_is_refused_and_its_field_named() -> None:
+    for wire, field in (
         ({"deadline_ms": -1}, "budget.deadline_ms"),
         ({"deadline_ms": math.nan}, "budget.deadline_ms"),
         ({"deadline_ms": math.inf}, "budget.deadline_ms"),
@@ -47,30 +46,24 @@ TIMES = st.floats(0, 100) | MOMENTS
         ({"schedule": [{"at_ms": n} for n in range(MAX_SCHEDULE + 1)]}, "budget.schedule"),
         ([], "budget"),
         (None, "budget"),
-        ({1: 2}, "budget"),
-    ],
-)
-def test_a_nonsense_budget_is_refused_and_its_field_named(wire: object, field: str) -> None:
-    with pytest.raises(BudgetError) as caught:
-        Budget.from_json(wire)
-    assert caught.value.field == field
-    assert field in str(caught.value)
+    ):
+        with pytest.raises(BudgetError) as caught:
+            Budget.from_json(wire)
+        assert caught.value.field == field
+        assert field in str(caught.value)
 
 
-@pytest.mark.parametrize(
-    "build",
-    [
+def test_a_nonsense_budget_cannot_be_built_in_code_either() -> None:
+    for build in (
         lambda: Budget(deadline_ms=-1),
         lambda: Budget(compute_gmacs=math.nan),
         lambda: Budget(max_exit=0),
         lambda: Budget(min_confidence=2),
         lambda: Budget(schedule=((5.0, Budget()), (5.0, Budget()))),
         lambda: Budget(schedule=((5.0, Budget(schedule=((1.0, Budget()),))),)),
-    ],
-)
-def test_a_nonsense_budget_cannot_be_built_in_code_either(build: object) -> None:
-    with pytest.raises(BudgetError):
-        build()  # type: ignore[operator]
+    ):
+        with pytest.raises(BudgetError):
+            build()  # type: ignore[operator]
 
 
 def test_a_gigantic_unknown_field_does_not_come_back_in_the_error() -> None:
@@ -94,6 +87,28 @@ def test_limits_changed_by_earlier_entries_stay_changed() -> None:
         {"schedule": [{"at_ms": 10, "max_exit": 2}, {"at_ms": 20, "min_confidence": 0.5}]}
     )
     assert budget.at(25) == Budget(max_exit=2, min_confidence=0.5)
+
+
+@given(budgets(), TIMES)
+def test_the_pieces_are_the_budget_at_every_moment(budget: Budget, moment: float) -> None:
+    pieces = budget.pieces()
+    assert pieces[0][0] == 0
+    assert [limits for at_ms, limits in pieces if at_ms <= moment][-1] == budget.at(moment)
+
+
+def test_an_error_says_what_was_found_and_what_was_expected() -> None:
+    for wire, words in (
+        ({"max_exit": 2.0}, "budget.max_exit: found the number 2.0, expected a whole number >= 1"),
+        ({"max_exit": 10**400}, "found a gigantic whole number, expected a whole number >= 1"),
+        ({"deadline_ms": None}, "found null, expected a number from 0 to 86400000"),
+        ({"deadline": 80}, "found an unknown field, expected only fields of this protocol"),
+        ({"schedule": [{}]}, "schedule[0].at_ms: found nothing, expected a number from 0"),
+        ({"schedule": [{"at_ms": 60}, {"at_ms": 40.0}]}, "expected more than the entry before it"),
+        ({"schedule": [{"at_ms": 1}] * 65}, "found a list of 65, expected a list of at most 64"),
+    ):
+        with pytest.raises(BudgetError) as caught:
+            Budget.from_json(wire)
+        assert words in str(caught.value)
 
 
 @given(budgets())

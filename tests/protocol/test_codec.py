@@ -8,31 +8,27 @@ import struct
 import time
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from anytime_protocol import codec
 from anytime_protocol.codec import FrameKind, FrameLimits
 from anytime_protocol.enums import CloseCode
 from anytime_protocol.errors import FrameError
-from protocol.protocol_fakes import JSON
+from protocol.factories import JSON
 
 SMALL = FrameLimits(json_bytes=200, payload_bytes=100)
-HEADERS = st.dictionaries(st.text(max_size=8).filter(lambda key: key != "payload"), JSON).filter(
-    lambda header: json.loads(json.dumps(header)) == header and "NaN" not in json.dumps(header)
+FINITE_JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(-1e9, 1e9) | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner),
+    max_leaves=8,
 )
+HEADERS = st.dictionaries(st.text(max_size=8).map(lambda key: f"_{key}"), FINITE_JSON, max_size=4)
 
 
-def _finite(header: object) -> bool:
-    try:
-        json.dumps(header, allow_nan=False)
-    except ValueError:
-        return False
-    return True
-
-
+@settings(max_examples=50)
 @given(
-    HEADERS.filter(_finite),
+    HEADERS,
     st.binary(max_size=50),
     st.sampled_from([FrameKind.INFER, FrameKind.UPDATE]),
 )
@@ -75,9 +71,8 @@ def _frame(kind: int, text: bytes, payload: bytes = b"") -> bytes:
     return struct.pack(">II", kind, len(text)) + text + payload
 
 
-@pytest.mark.parametrize(
-    ("data", "close_code"),
-    [
+def test_a_broken_binary_frame_has_its_close_code() -> None:
+    for data, close_code in (
         (b"", 4400),
         (b"\0\0\0\0\0\0\0", 4400),
         (struct.pack(">II", 0, 10) + b"{}", 4400),
@@ -97,17 +92,14 @@ def _frame(kind: int, text: bytes, payload: bytes = b"") -> bytes:
         (_frame(0, b'{"a":-Infinity}'), 4400),
         (_frame(0, b'{"a":1'), 4400),
         (_frame(0, b'{"a":1} x'), 4400),
-    ],
-)
-def test_a_broken_binary_frame_has_its_close_code(data: bytes, close_code: int) -> None:
-    with pytest.raises(FrameError) as caught:
-        codec.decode_binary(data, SMALL)
-    assert caught.value.close_code == close_code
+    ):
+        with pytest.raises(FrameError) as caught:
+            codec.decode_binary(data, SMALL)
+        assert caught.value.close_code == close_code
 
 
-@pytest.mark.parametrize(
-    ("text", "close_code"),
-    [
+def test_a_broken_text_frame_has_its_close_code() -> None:
+    for text, close_code in (
         ("", 4400),
         ("{", 4400),
         ("null", 4400),
@@ -118,12 +110,10 @@ def test_a_broken_binary_frame_has_its_close_code(data: bytes, close_code: int) 
         ('{"payload":"' + "A" * 200 + '"}', 1009),
         ('{"x":"' + "A" * 200 + '"}', 1009),
         ('{"x":"' + "A" * 2000 + '"}', 1009),
-    ],
-)
-def test_a_broken_text_frame_has_its_close_code(text: str, close_code: int) -> None:
-    with pytest.raises(FrameError) as caught:
-        codec.decode_text(text, SMALL)
-    assert caught.value.close_code == close_code
+    ):
+        with pytest.raises(FrameError) as caught:
+            codec.decode_text(text, SMALL)
+        assert caught.value.close_code == close_code
 
 
 def test_deep_nesting_and_gigantic_numbers_are_errors_not_crashes() -> None:

@@ -17,12 +17,12 @@ import pytest
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.server import Server, ServerConnection, serve
 
-from anytime_protocol import delta
-from anytime_protocol.arrays import ArraySegment
+from anytime_protocol.arrays import delta
+from anytime_protocol.arrays.segments import ArraySegment
 from anytime_protocol.enums import PROTOCOL, ArrayName, Effect, Encoding
 from anytime_protocol.messages import BudgetApplied, Infer, Message, Role, SetBudget
 from anytime_protocol.session import Closed, Session
-from protocol.protocol_fakes import STREET, accepted, failed, finished, ready, update
+from protocol.factories import STREET, accepted, failed, finished, ready, update
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "PROTOCOL.md"
 FIRST, SECOND, THIRD = b"\0\0\0\3\3\3", b"\0\0\3\3\3\3", b"\0\3\3\3\3\3"

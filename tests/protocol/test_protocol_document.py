@@ -11,12 +11,14 @@ import json
 import re
 import struct
 from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
 
-from anytime_protocol import codec, delta, rle
-from anytime_protocol.budget import MAX_MS, MAX_SCHEDULE, Budget
+from anytime_protocol import codec
+from anytime_protocol.arrays import delta, rle
+from anytime_protocol.budget import LIMITS, MAX_MS, MAX_SCHEDULE, Budget
 from anytime_protocol.codec import FrameLimits
 from anytime_protocol.enums import (
     PROTOCOL,
@@ -26,16 +28,25 @@ from anytime_protocol.enums import (
     Encoding,
     ErrorCode,
     Reason,
+    RequestState,
+    ScheduleClock,
 )
 from anytime_protocol.http import headers
-from anytime_protocol.http.headers import Priority, Progress, Result
-from anytime_protocol.http.problems import CATALOGUE, Problem
+from anytime_protocol.http.headers import Priority, ResultHeader, UpdateHeader
+from anytime_protocol.http.problems import Problem
 from anytime_protocol.http.query import read_query
-from anytime_protocol.json_reader import JsonObject, JsonReader
-from anytime_protocol.messages import Cancel, OutputOptions, Role, parse
-from anytime_protocol.resources import MAX_EXITS
-from anytime_protocol.server_messages import Finished
+from anytime_protocol.messages import Cancel, Finished, OutputOptions, Role, parse
+from anytime_protocol.model_info import MAX_EXITS
+from anytime_protocol.resources import (
+    BudgetPatch,
+    LoadCap,
+    RequestStatus,
+    ServerBudget,
+    ServerBudgetChange,
+    ServerBudgetStatus,
+)
 from anytime_protocol.session import Session
+from anytime_protocol.validation import JsonObject, JsonValue
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "PROTOCOL.md"
 TEXT = DOCUMENT.read_text(encoding="utf-8")
@@ -57,7 +68,7 @@ def _json(text: str) -> JsonObject:
 def check_message(text: str, sender: Role, kind: str) -> None:
     header, payload = codec.decode_text(text, FrameLimits())
     message = parse(header, payload, sender)
-    assert kind == message.TYPE
+    assert kind == message.type
     assert json.loads(json.dumps(message.to_json())) == header
 
 
@@ -66,7 +77,7 @@ def check_budget(text: str) -> None:
 
 
 def check_want(text: str) -> None:
-    assert OutputOptions.read(JsonReader(_json(text))).to_json() == _json(text)
+    assert OutputOptions.from_json(_json(text)).to_json() == _json(text)
 
 
 def check_problem(text: str) -> None:
@@ -84,23 +95,19 @@ def check_segments(text: str) -> None:
 
 def check_prediction(text: str) -> None:
     answer = _json(text)
-    final = Finished.read(JsonReader(answer))
+    final = Finished.from_json(answer, ignore_unknown=True)
     assert final.to_json().items() <= answer.items()
     shape = (answer["height"], answer["width"])
     assert len(rle.decode(json.dumps(answer["segments"]).encode(), shape)) == 12
 
 
-def check_request_status(text: str) -> None:
-    status = _json(text)
-    assert status["state"] in {"queued", "running", "finished", "failed"}
-    assert Budget.from_json(status["budget"]) != Budget()
+def check_resource(body: type[JsonValue]) -> Callable[[str], None]:
+    """The example is read strictly by its class, and written as it stands there."""
 
+    def check(text: str) -> None:
+        assert body.from_json(_json(text)).to_json() == _json(text)
 
-def check_has_budgets(text: str) -> None:
-    body = _json(text)
-    for name in {"budget", "effective"} & set(body):
-        assert Budget.from_json(body[name], name).to_json() == body[name]
-    assert "budget" in body
+    return check
 
 
 def check_http(text: str) -> None:
@@ -114,10 +121,10 @@ def check_http(text: str) -> None:
     known = 0
     for name, value in pairs:
         match name:
-            case "Anytime-Result":
-                assert str(Result.parse(value)) == value
+            case "Anytime-ResultHeader":
+                assert str(ResultHeader.parse(value)) == value
             case "Anytime-Update":
-                assert str(Progress.parse(value)) == value
+                assert str(UpdateHeader.parse(value)) == value
             case "Server-Timing":
                 assert headers.format_timing(headers.parse_timing(value)) == value
             case "Priority":
@@ -203,10 +210,10 @@ CHECKS: dict[str, Callable[[str], None]] = {
     "json problem": check_problem,
     "json segments": check_segments,
     "json prediction": check_prediction,
-    "json request-status": check_request_status,
-    "json patch": check_has_budgets,
-    "json server-budget": check_has_budgets,
-    "json put-budget": check_has_budgets,
+    "json request-status": check_resource(RequestStatus),
+    "json patch": check_resource(BudgetPatch),
+    "json server-budget": check_resource(ServerBudgetStatus),
+    "json put-budget": check_resource(ServerBudgetChange),
     "http request": check_http,
     "http response": check_http,
     "http part": check_http,
@@ -248,11 +255,17 @@ def test_every_message_has_an_example() -> None:
             assert f"json {sender} {kind}" in shown
 
 
-@pytest.mark.parametrize(
-    "word", [*Reason, *Encoding, *Effect, *ArrayName, *ErrorCode, PROTOCOL], ids=str
-)
-def test_every_word_of_the_vocabulary_is_explained(word: str) -> None:
-    assert f"`{word}`" in TEXT
+def test_every_word_of_the_enumerations_is_explained() -> None:
+    words = [*Reason, *Encoding, *Effect, *ArrayName, *ErrorCode, *RequestState, *ScheduleClock]
+    assert [word for word in [*words, PROTOCOL] if f"`{word}`" not in TEXT] == []
+
+
+def test_every_field_of_the_servers_own_budget_is_explained() -> None:
+    names = [field.name for kind in (ServerBudget, LoadCap) for field in fields(kind)]
+    names += [field.name for field in fields(ServerBudgetStatus)]
+    section = TEXT[TEXT.index("### The server's own budget") : TEXT.index("### Models, health")]
+    own = [name for name in names if name not in LIMITS]
+    assert [name for name in own if f"`{name}`" not in section and f'"{name}"' not in section] == []
 
 
 def test_every_close_code_is_explained_and_no_other() -> None:
@@ -262,12 +275,12 @@ def test_every_close_code_is_explained_and_no_other() -> None:
 
 def test_the_table_of_error_codes_has_their_statuses() -> None:
     rows = re.findall(r"^\| `([a-z-]+)` \| (\d{3}) \|", TEXT, re.MULTILINE)
-    assert dict(rows) == {str(code): str(status) for code, (status, _) in CATALOGUE.items()}
+    assert dict(rows) == {str(code): str(code.status) for code in ErrorCode}
 
 
 def test_statuses_in_the_text_are_those_of_their_codes() -> None:
     for status, code in re.findall(r"(\d{3}) `([a-z-]+)`", TEXT):
-        assert CATALOGUE[ErrorCode(code)][0] == int(status)
+        assert ErrorCode(code).status == int(status)
 
 
 def test_numbers_in_the_text_are_those_of_the_code() -> None:

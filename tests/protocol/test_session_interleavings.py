@@ -13,7 +13,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from anytime_protocol.arrays import ArraySegment
+from anytime_protocol.arrays.segments import ArraySegment
 from anytime_protocol.budget import Budget
 from anytime_protocol.codec import encode_text
 from anytime_protocol.enums import ArrayName, Effect, Encoding
@@ -35,7 +35,7 @@ from anytime_protocol.messages import (
     Update,
 )
 from anytime_protocol.session import Phase, Session
-from protocol.protocol_fakes import accepted, failed, finished, infer, ready, update
+from protocol.factories import accepted, failed, finished, infer, ready, update
 
 IDS = st.sampled_from(["a", "b", "c"])
 EXITS = st.integers(1, 4)
@@ -108,7 +108,7 @@ class Crossing(RuleBasedStateMachine):
 
     @rule(name=IDS)
     def the_server_admits(self, name: str) -> None:
-        may = self.server.phase(name) is Phase.ASKED
+        may = self.server.phase(name) is Phase.REQUESTED
         assert self._say(self.server, accepted(name)) == may
 
     @rule(name=IDS, exit_=EXITS)
@@ -201,4 +201,4 @@ class Crossing(RuleBasedStateMachine):
 
 
 TestCrossing = Crossing.TestCase
-TestCrossing.settings = settings(max_examples=150, stateful_step_count=60, deadline=None)
+TestCrossing.settings = settings(max_examples=100, stateful_step_count=50, deadline=None)

@@ -1,53 +1,47 @@
 """The HTTP headers of the protocol, as values.
 
-Decides what each header says and which of several deadlines holds. Does not know requests,
-responses or clocks: header lines come in as pairs of name and value, values go out as text.
-
-A deadline that somebody set on purpose (`X-Deadline-Ms` and its aliases) must be understood: a
-malformed one is an error. What is only a wish (`Prefer: wait`, `Priority`) is passed over when
-malformed, as its RFC asks.
+Header lines come in as pairs of name and value; values go out as text. A hard deadline
+(`X-Deadline-Ms` and its aliases) must be understood: a malformed one is an error. `Prefer: wait`
+and `Priority` are passed over when malformed, as their RFCs ask.
 """
-
-from __future__ import annotations
 
 import base64
 import binascii
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Final, Self, TypeAlias
+from decimal import Decimal
+from typing import Annotated, Any, ClassVar, Final, Self, TypeAlias
+
+import http_sf
+from http_sf import StructuredFieldError, Token
+from pydantic import model_validator
 
 from anytime_protocol.budget import MAX_MS
-from anytime_protocol.client_messages import DEFAULT_URGENCY
 from anytime_protocol.enums import Reason
-from anytime_protocol.errors import HeaderError
-from anytime_protocol.http import structured_fields as structured
-from anytime_protocol.http.structured_fields import Item, Token
-from anytime_protocol.json_reader import is_whole
+from anytime_protocol.errors import FieldError, HeaderError
+from anytime_protocol.messages import DEFAULT_URGENCY, Exit, check_exit
+from anytime_protocol.validation import Amount, JsonValue, Share, is_whole, whole
 
+# Header lines: name (in any case) and value.
 Lines: TypeAlias = Iterable[tuple[str, str]]
-"""Header lines: name (in any case) and value."""
 
-DEADLINE: Final = "X-Deadline-Ms"
 DEADLINE_APPLIED: Final = "X-Deadline-Applied-Ms"
 REQUEST_ID: Final = "X-Request-Id"
 RESULT: Final = "Anytime-Result"
 UPDATE: Final = "Anytime-Update"
 SERVER_TIMING: Final = "Server-Timing"
 PRIORITY: Final = "Priority"
-PREFER: Final = "Prefer"
 PREFERENCE_APPLIED: Final = "Preference-Applied"
 
+# Begins the websocket subprotocol that carries a token where no header can.
 TOKEN_PREFIX: Final = "anytime.token."  # noqa: S105 - a prefix, no secret
-"""Begins the websocket subprotocol that carries a token where no header can."""
 
 _MILLISECONDS: Final = re.compile(r"[0-9]{1,12}(?:\.[0-9]{1,6})?")
 _WHOLE: Final = re.compile(r"[0-9]{1,12}")
 _GRPC: Final = re.compile(r"([0-9]{1,8})([HMSmun])")
 _GRPC_UNIT_MS: Final = {"H": 3.6e6, "M": 6e4, "S": 1e3, "m": 1.0, "u": 1e-3, "n": 1e-6}
 _WAIT: Final = re.compile(r'(?:^|[,;])\s*wait\s*=\s*"?([0-9]{1,9})"?\s*(?=$|[,;])', re.IGNORECASE)
-_TIMING: Final = re.compile(r"([!#$%&'*+.^_`|~0-9A-Za-z-]+)[ \t]*((?:;[^,]*)?)(?:,|$)")
-_DURATION: Final = re.compile(r';\s*dur\s*=\s*"?([0-9]+(?:\.[0-9]+)?)"?', re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,8 +115,8 @@ class Priority:
     def parse(cls, value: str) -> Self:
         """Reads the header; what is malformed or out of range is as if absent (section 4)."""
         try:
-            members = structured.parse(PRIORITY, value)
-        except HeaderError:
+            members = _read_members(value)
+        except StructuredFieldError:
             return cls()
         urgency = members.get("u")
         return cls(
@@ -132,14 +126,44 @@ class Priority:
 
     def __str__(self) -> str:
         """The header's value."""
-        members: dict[str, Item] = {"u": self.urgency}
-        if self.incremental:
-            members["i"] = True
-        return structured.serialise(members)
+        return http_sf.ser({"u": self.urgency, **({"i": True} if self.incremental else {})})
 
 
 @dataclass(frozen=True, slots=True)
-class Result:
+class _ExitHeader(JsonValue):
+    """Base of the headers about one exit: dictionaries of RFC 9651 with fixed members."""
+
+    HEADER: ClassVar[str]
+    EXAMPLE: ClassVar[str]
+
+    exit: Exit
+    exits: Exit
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        check_exit("exit", self.exit, self.exits)
+        return self
+
+    @classmethod
+    def parse(cls, value: str) -> Self:
+        """Reads the header; members that are not known are passed over.
+
+        Raises:
+            HeaderError: malformed, or a member is missing, of the wrong type or out of range.
+        """
+        try:
+            return cls.from_json(_read_members(value), ignore_unknown=True)
+        except (StructuredFieldError, FieldError) as error:
+            raise HeaderError(cls.HEADER, value, cls.EXAMPLE) from error
+
+    def __str__(self) -> str:
+        """The header's value; decimals have at most three digits after the point."""
+        members = self.to_json().items()
+        return http_sf.ser({k: Token(v) if isinstance(v, str) else v for k, v in members})
+
+
+@dataclass(frozen=True, slots=True)
+class ResultHeader(_ExitHeader):
     """The `Anytime-Result` header: what was served and why not more.
 
     Attributes:
@@ -150,54 +174,16 @@ class Result:
         gmacs: really computed, in 1e9 multiply-adds.
     """
 
-    exit: int
-    exits: int
+    HEADER: ClassVar[str] = RESULT
+    EXAMPLE: ClassVar[str] = "exit=2, exits=4, reason=deadline, confidence=0.83, gmacs=105.6"
+
     reason: Reason
-    confidence: float
-    gmacs: float
-
-    @classmethod
-    def parse(cls, value: str) -> Self:
-        """Reads the header; members that are not known are passed over.
-
-        Raises:
-            HeaderError: malformed, or a member is missing, of the wrong type or out of range.
-        """
-        members = structured.parse(RESULT, value)
-        match members:
-            case {
-                "exit": int(exit_),
-                "exits": int(exits),
-                "reason": Token() as reason,
-                "confidence": int() | float() as confidence,
-                "gmacs": int() | float() as gmacs,
-            } if (
-                _no_flags(exit_, exits, confidence, gmacs)
-                and 1 <= exit_ <= exits
-                and str(reason) in list(Reason)
-                and 0 <= confidence <= 1
-                and gmacs >= 0
-            ):
-                return cls(exit_, exits, Reason(str(reason)), float(confidence), float(gmacs))
-            case _:
-                form = "exit=2, exits=4, reason=deadline, confidence=0.83, gmacs=105.6"
-                raise HeaderError(RESULT, value, form)
-
-    def __str__(self) -> str:
-        """The header's value."""
-        return structured.serialise(
-            {
-                "exit": self.exit,
-                "exits": self.exits,
-                "reason": Token(self.reason),
-                "confidence": float(self.confidence),
-                "gmacs": float(self.gmacs),
-            }
-        )
+    confidence: Share
+    gmacs: Amount
 
 
 @dataclass(frozen=True, slots=True)
-class Progress:
+class UpdateHeader(_ExitHeader):
     """The `Anytime-Update` header of one part of a multipart stream: what the part shows.
 
     Attributes:
@@ -208,50 +194,12 @@ class Progress:
         skipped: exits since the part before that were left out.
     """
 
-    exit: int
-    exits: int
-    confidence: float
-    elapsed_ms: float
-    skipped: int
+    HEADER: ClassVar[str] = UPDATE
+    EXAMPLE: ClassVar[str] = "exit=1, exits=4, confidence=0.71, elapsed_ms=21.4, skipped=0"
 
-    @classmethod
-    def parse(cls, value: str) -> Self:
-        """Reads the header; members that are not known are passed over.
-
-        Raises:
-            HeaderError: malformed, or a member is missing, of the wrong type or out of range.
-        """
-        members = structured.parse(UPDATE, value)
-        match members:
-            case {
-                "exit": int(exit_),
-                "exits": int(exits),
-                "confidence": int() | float() as confidence,
-                "elapsed_ms": int() | float() as elapsed_ms,
-                "skipped": int(skipped),
-            } if (
-                _no_flags(exit_, exits, confidence, elapsed_ms, skipped)
-                and 1 <= exit_ <= exits
-                and 0 <= confidence <= 1
-                and elapsed_ms >= 0
-                and skipped >= 0
-            ):
-                return cls(exit_, exits, float(confidence), float(elapsed_ms), skipped)
-            case _:
-                form = "exit=1, exits=4, confidence=0.71, elapsed_ms=21.4, skipped=0"
-                raise HeaderError(UPDATE, value, form)
-
-    def __str__(self) -> str:
-        """The header's value."""
-        return structured.serialise(
-            {
-                "exit": self.exit,
-                "exits": self.exits,
-                "confidence": float(self.confidence),
-                "elapsed_ms": float(self.elapsed_ms),
-                "skipped": self.skipped,
-            }
-        )
+    confidence: Share
+    elapsed_ms: Amount
+    skipped: Annotated[int, whole()]
 
 
 def format_timing(durations_ms: Mapping[str, float]) -> str:
@@ -260,13 +208,12 @@ def format_timing(durations_ms: Mapping[str, float]) -> str:
 
 
 def parse_timing(value: str) -> dict[str, float]:
-    """The durations in ms of a `Server-Timing` header; entries without one are passed over."""
-    durations: dict[str, float] = {}
-    for name, parameters in _TIMING.findall(value):
-        duration = _DURATION.search(parameters)
-        if duration is not None:
-            durations[name] = float(duration[1])
-    return durations
+    """The durations in ms of a `Server-Timing` header; empty if it is malformed."""
+    try:
+        entries: Any = http_sf.parse(value.encode("ascii", "backslashreplace"), tltype="list")
+        return {str(name): float(more["dur"]) for name, more in entries if "dur" in more}
+    except (StructuredFieldError, TypeError, ValueError):
+        return {}
 
 
 def token_subprotocol(token: str) -> str:
@@ -299,9 +246,18 @@ def _decode_token(encoded: str) -> str | None:
         return None
 
 
-def _no_flags(*values: Item) -> bool:
-    """Whether none of them is a boolean, which Python would take for a number."""
-    return not any(isinstance(value, bool) for value in values)
+def _read_members(value: str) -> dict[str, Any]:
+    """The plain members of a dictionary of RFC 9651: numbers, booleans and tokens (as text)."""
+    # What is not ASCII becomes a backslash, which is malformed in every place.
+    text = value.encode("ascii", "backslashreplace")
+    members: dict[str, Any] = {}
+    parsed: Any = http_sf.parse(text, tltype="dictionary")
+    for key, (item, _parameters) in parsed.items():
+        if isinstance(item, Token):
+            members[key] = str(item)
+        elif isinstance(item, int | Decimal):
+            members[key] = float(item) if isinstance(item, Decimal) else item
+    return members
 
 
 def _milliseconds(name: str, value: str, form: re.Pattern[str]) -> float:

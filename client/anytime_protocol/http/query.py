@@ -1,23 +1,21 @@
-"""Budget and wishes in the query string of a URL, for clients as plain as curl.
+"""Budget and output options in the query string of a URL: `?max_exit=2&scale=0.5`.
 
-Decides how `?max_exit=2&scale=0.5` becomes a budget and a `OutputOptions`, and back. A schedule has no form
-here: it needs a JSON body, a form field or a message. The rules for values are those of JSON, so
-that `max_exit=2.0` or `deadline_ms=nan` are errors in either place.
+A schedule has no form here: it needs a JSON body, a form field or a message. The rules for values
+are those of JSON, so that `max_exit=2.0` or `deadline_ms=nan` are errors in either place.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable
+from dataclasses import fields
 from typing import Final
 
 from anytime_protocol.budget import LIMITS, Budget
-from anytime_protocol.client_messages import OutputOptions
 from anytime_protocol.codec import load_json
 from anytime_protocol.errors import BudgetError, FieldError, FrameError, shorten
-from anytime_protocol.json_reader import JsonObject, JsonReader
+from anytime_protocol.messages import OutputOptions
+from anytime_protocol.validation import JsonObject
 
 _WORDS: Final = frozenset({"encoding", "compression"})
-_WANTED: Final = _WORDS | {"scale", "confidence", "active", "heatmaps", "progress"}
+_WANTED: Final = frozenset(field.name for field in fields(OutputOptions))
 
 
 def read_query(pairs: Iterable[tuple[str, str]]) -> tuple[Budget, OutputOptions]:
@@ -37,18 +35,7 @@ def read_query(pairs: Iterable[tuple[str, str]]) -> tuple[Budget, OutputOptions]
         if name in target:
             raise FieldError(f"query.{name}", "the parameter twice", "it once")
         target[name] = text if name in _WORDS else _value(name, text)
-    return Budget.from_json(limits, "query"), OutputOptions.read(JsonReader(wanted, "query"))
-
-
-def write_query(budget: Budget, want: OutputOptions) -> list[tuple[str, str]]:
-    """The pairs that mean this budget and these wishes, not yet percent-encoded.
-
-    Raises:
-        BudgetError: the budget has a schedule.
-    """
-    if budget.schedule:
-        raise BudgetError("query.schedule", "a schedule", "limits only: send it as JSON")
-    return [(name, _text(value)) for name, value in (budget.to_json() | want.to_json()).items()]
+    return Budget.from_json(limits, "query"), OutputOptions.from_json(wanted, "query")
 
 
 def _value(name: str, text: str) -> object:
@@ -61,7 +48,3 @@ def _value(name: str, text: str) -> object:
         error = BudgetError if name in LIMITS else FieldError
         raise error(f"query.{name}", repr(shorten(text)), "a number, true or false")
     return wrapped["value"]
-
-
-def _text(value: object) -> str:
-    return str(value).lower() if isinstance(value, bool) else str(value)

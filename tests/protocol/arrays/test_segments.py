@@ -9,12 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from anytime_protocol import arrays as parts
-from anytime_protocol import delta
-from anytime_protocol.arrays import ArraySegment
+from anytime_protocol.arrays import delta, segments
+from anytime_protocol.arrays.segments import ArraySegment
 from anytime_protocol.enums import ArrayName, Compression, DType, Encoding
 from anytime_protocol.errors import FieldError, PayloadError
-from anytime_protocol.json_reader import JsonObject, JsonReader
+from anytime_protocol.validation import JsonObject
 
 MAP: JsonObject = {
     "name": "map",
@@ -31,12 +30,11 @@ def test_a_description_survives_the_wire() -> None:
         ArrayName.MAP, Encoding.DELTA, (2, 3), 9, compression=Compression.ZLIB, base=1
     )
     for part in (heatmaps, changed):
-        assert ArraySegment.read(JsonReader(part.to_json())) == part
+        assert ArraySegment.from_json(part.to_json()) == part
 
 
-@pytest.mark.parametrize(
-    ("change", "field"),
-    [
+def test_a_description_that_makes_no_sense_is_refused() -> None:
+    for change, field in (
         ({"name": "mask"}, "name"),
         ({"encoding": "gif"}, "encoding"),
         ({"name": "heatmaps", "encoding": "png"}, "encoding"),
@@ -45,30 +43,28 @@ def test_a_description_survives_the_wire() -> None:
         ({"dtype": "float32", "bytes": 24}, "dtype"),
         ({"shape": [2]}, "shape"),
         ({"shape": [2, 3, 1]}, "shape"),
-        ({"shape": [0, 3]}, "shape"),
-        ({"shape": [True, 6]}, "shape"),
-        ({"shape": [2, "3"]}, "shape"),
+        ({"shape": [0, 3]}, "shape[0]"),
+        ({"shape": [True, 6]}, "shape[0]"),
+        ({"shape": [2, "3"]}, "shape[1]"),
         ({"shape": [65_535, 65_535]}, "shape"),
         ({"bytes": 5}, "bytes"),
         ({"bytes": -1}, "bytes"),
         ({"encoding": "png", "compression": "zlib"}, "compression"),
         ({"encoding": "delta"}, "base"),
         ({"encoding": "delta", "base": 0}, "base"),
-    ],
-)
-def test_a_description_that_makes_no_sense_is_refused(change: JsonObject, field: str) -> None:
-    with pytest.raises(FieldError) as caught:
-        ArraySegment.read(JsonReader(MAP | change))
-    assert caught.value.field == field
+    ):
+        with pytest.raises(FieldError) as caught:
+            ArraySegment.from_json(MAP | change)
+        assert caught.value.field == field
 
 
 def test_parts_lie_one_after_the_other() -> None:
     first = ArraySegment(ArrayName.MAP, Encoding.RAW, (1, 2), 2)
     second = ArraySegment(ArrayName.ACTIVE, Encoding.RAW, (1, 3), 3)
-    assert parts.split((first, second), b"abcde") == [b"ab", b"cde"]
+    assert segments.split((first, second), b"abcde") == [b"ab", b"cde"]
     for wrong in (b"abcd", b"abcdef"):
         with pytest.raises(PayloadError):
-            parts.split((first, second), wrong)
+            segments.split((first, second), wrong)
 
 
 @given(st.binary(min_size=1, max_size=300), st.sampled_from(Compression), st.data())
@@ -77,14 +73,14 @@ def test_raw_and_delta_parts_come_back(
 ) -> None:
     size = len(array)
     base = data.draw(st.binary(min_size=size, max_size=size))
-    raw = parts.pack(array, compression)
+    raw = segments.pack(array, compression)
     part = ArraySegment(ArrayName.MAP, Encoding.RAW, (1, size), len(raw), compression=compression)
-    assert parts.unpack(part, raw) == array
-    changes = parts.pack(delta.encode(base, array), compression)
+    assert segments.unpack(part, raw) == array
+    changes = segments.pack(delta.encode(base, array), compression)
     part = ArraySegment(
         ArrayName.MAP, Encoding.DELTA, (1, size), len(changes), compression=compression, base=1
     )
-    assert parts.unpack(part, changes, base) == array
+    assert segments.unpack(part, changes, base) == array
 
 
 def test_a_compression_bomb_is_not_inflated() -> None:
@@ -95,7 +91,7 @@ def test_a_compression_bomb_is_not_inflated() -> None:
     tracemalloc.start()
     try:
         with pytest.raises(PayloadError, match="at most 6 bytes"):
-            parts.unpack(part, bomb)
+            segments.unpack(part, bomb)
         _, peak_bytes = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
@@ -111,17 +107,17 @@ def test_a_broken_stream_is_refused(piece: bytes) -> None:
         ArrayName.MAP, Encoding.RAW, (2, 3), len(piece), compression=Compression.ZLIB
     )
     with pytest.raises(PayloadError):
-        parts.unpack(part, piece)
+        segments.unpack(part, piece)
 
 
 def test_a_delta_needs_the_base_that_it_was_made_for() -> None:
     part = ArraySegment(ArrayName.MAP, Encoding.DELTA, (2, 3), 4, base=1)
     with pytest.raises(PayloadError, match="no base"):
-        parts.unpack(part, b"\0\0\0\0")
+        segments.unpack(part, b"\0\0\0\0")
     with pytest.raises(PayloadError, match="a base of 5 bytes"):
-        parts.unpack(part, b"\0\0\0\0", b"short")
+        segments.unpack(part, b"\0\0\0\0", b"short")
 
 
 def test_images_are_left_to_an_image_library() -> None:
     with pytest.raises(PayloadError, match="png"):
-        parts.unpack(ArraySegment(ArrayName.MAP, Encoding.PNG, (2, 3), 4), b"\x89PNG")
+        segments.unpack(ArraySegment(ArrayName.MAP, Encoding.PNG, (2, 3), 4), b"\x89PNG")

@@ -1,40 +1,42 @@
 """The arrays inside one payload: their description in JSON and their bytes, one after the other.
 
-Decides which array may be written in which encoding, how long each part is, and how `raw` and
-`delta` parts become the array's bytes again. Does not know PNG, nor numpy: a caller turns the bytes
-into whatever it likes.
+`raw` and `delta` parts become the array's bytes again here; PNG and RLE need a decoder of their
+own.
 """
-
-from __future__ import annotations
 
 import math
 import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Final
+from typing import Annotated, Final
 
-from anytime_protocol import delta
+from pydantic import Field, model_validator
+
+from anytime_protocol.arrays import delta
 from anytime_protocol.enums import ArrayName, Compression, DType, Encoding
-from anytime_protocol.errors import PayloadError
-from anytime_protocol.json_reader import JsonObject, JsonReader, is_whole
+from anytime_protocol.errors import FieldError, PayloadError, describe
+from anytime_protocol.validation import Absent, JsonValue, omit, whole
 
+# Largest extent of an array, px.
 MAX_SIDE: Final = 65_535
-"""Largest extent of an array, px."""
 
+# Bytes that one array may have when it is decoded.
 MAX_PART_BYTES: Final = 2**30
-"""Bytes that one array may have when it is decoded."""
 
+# The encodings that make sense for each array.
 ENCODINGS: Final[dict[ArrayName, frozenset[Encoding]]] = {
     ArrayName.MAP: frozenset(Encoding),
     ArrayName.CONFIDENCE: frozenset({Encoding.PNG, Encoding.RAW, Encoding.DELTA}),
     ArrayName.ACTIVE: frozenset({Encoding.PNG, Encoding.RAW, Encoding.DELTA}),
     ArrayName.HEATMAPS: frozenset({Encoding.RAW}),
 }
-"""The encodings that make sense for each array."""
+
+# The encodings that have a compression of their own.
+COMPRESSED: Final = frozenset({Encoding.PNG, Encoding.RLE})
 
 
 @dataclass(frozen=True, slots=True)
-class ArraySegment:
+class ArraySegment(JsonValue):
     """Describes one array of a payload.
 
     Attributes:
@@ -49,61 +51,41 @@ class ArraySegment:
 
     name: ArrayName
     encoding: Encoding
-    shape: tuple[int, ...]
-    size: int
+    shape: Annotated[tuple[Annotated[int, whole(1, MAX_SIDE)], ...], Field(max_length=3)]
+    size: Annotated[int, whole(0, MAX_PART_BYTES), Field(alias="bytes")]
     dtype: DType = DType.UINT8
-    compression: Compression = Compression.NONE
-    base: int | None = None
+    compression: Annotated[Compression, omit(Compression.NONE)] = Compression.NONE
+    base: Absent[Annotated[int, whole(1, 64)]] = None
 
     @property
     def array_bytes(self) -> int:
         """Bytes of the decoded array."""
         return math.prod(self.shape) * self.dtype.itemsize
 
-    @classmethod
-    def read(cls, fields: JsonReader) -> ArraySegment:
-        """Reads a part's description.
-
-        Raises:
-            FieldError: a field is missing, malformed or does not go with the others.
-        """
-        name = fields.word("name", ArrayName)
-        encoding = fields.word("encoding", Encoding)
-        if encoding not in ENCODINGS[name]:
-            allowed = ", ".join(sorted(ENCODINGS[name]))
-            raise fields.fail("encoding", str(encoding), f"one of {allowed} for {name}")
-        part = cls(
-            name=name,
-            encoding=encoding,
-            shape=_read_shape(fields, 3 if name is ArrayName.HEATMAPS else 2),
-            size=fields.integer("bytes", 0, MAX_PART_BYTES),
-            dtype=fields.word("dtype", DType),
-            compression=_read_compression(fields, encoding),
-            base=fields.integer("base", 1, 64) if encoding is Encoding.DELTA else None,
-        )
-        if part.dtype is not DType.UINT8 and name is not ArrayName.HEATMAPS:
-            raise fields.fail("dtype", str(part.dtype), f"uint8 for {name}")
-        if part.array_bytes > MAX_PART_BYTES:
-            raise fields.fail("shape", list(part.shape), f"at most {MAX_PART_BYTES} bytes")
-        plain = part.encoding is Encoding.RAW and part.compression is Compression.NONE
-        if plain and part.size != part.array_bytes:
-            raise fields.fail("bytes", part.size, f"{part.array_bytes}, as the shape says")
-        return part
-
-    def to_json(self) -> JsonObject:
-        """The wire form."""
-        wire: JsonObject = {
-            "name": self.name,
-            "encoding": self.encoding,
-            "dtype": self.dtype,
-            "shape": list(self.shape),
-            "bytes": self.size,
-        }
-        if self.compression is not Compression.NONE:
-            wire["compression"] = self.compression
-        if self.base is not None:
-            wire["base"] = self.base
-        return wire
+    @model_validator(mode="after")
+    def _check(self) -> "ArraySegment":
+        """Checks that the fields go together."""
+        allowed = ", ".join(sorted(ENCODINGS[self.name]))
+        dimensions = 3 if self.name is ArrayName.HEATMAPS else 2
+        plain = self.encoding is Encoding.RAW and self.compression is Compression.NONE
+        compressed = self.compression is not Compression.NONE and self.encoding in COMPRESSED
+        wide = self.dtype is not DType.UINT8 and self.name is not ArrayName.HEATMAPS
+        based = (self.base is None) == (self.encoding is Encoding.DELTA)
+        size, most = self.array_bytes, MAX_PART_BYTES
+        for wrong, field, expected in (
+            (self.encoding not in ENCODINGS[self.name], "encoding", f"one of {allowed}"),
+            (len(self.shape) != dimensions, "shape", f"{dimensions} whole numbers"),
+            (size > most, "shape", f"an array of at most {most} bytes"),
+            (wide, "dtype", "uint8"),
+            (compressed, "compression", f"none for {self.encoding}"),
+            (based, "base", "an exit for delta, and for nothing else"),
+            (plain and self.size != size, "bytes", f"{size}, as the shape says"),
+        ):
+            if wrong:
+                value = self.size if field == "bytes" else getattr(self, field)
+                found = "nothing" if value is None else describe(value)
+                raise FieldError(field, found, f"{expected} ({self.name})")
+        return self
 
 
 def split(parts: Iterable[ArraySegment], payload: bytes) -> list[bytes]:
@@ -178,20 +160,3 @@ def inflate(part: ArraySegment, piece: bytes, limit: int) -> bytes:
 def pack(array: bytes, compression: Compression) -> bytes:
     """A part's bytes from its encoded bytes; zlib at its fastest level."""
     return zlib.compress(array, 1) if compression is Compression.ZLIB else array
-
-
-def _read_shape(fields: JsonReader, dimensions: int) -> tuple[int, ...]:
-    shape = fields.items("shape", dimensions)
-    sides = [n for n in shape if is_whole(n) and 1 <= n <= MAX_SIDE]
-    if len(shape) != dimensions or len(sides) != dimensions:
-        raise fields.fail("shape", shape, f"{dimensions} whole numbers from 1 to {MAX_SIDE}")
-    return tuple(sides)
-
-
-def _read_compression(fields: JsonReader, encoding: Encoding) -> Compression:
-    if not fields.has("compression"):
-        return Compression.NONE
-    compression = fields.word("compression", Compression)
-    if compression is not Compression.NONE and encoding in {Encoding.PNG, Encoding.RLE}:
-        raise fields.fail("compression", str(compression), f"none for {encoding}")
-    return compression

@@ -1,19 +1,19 @@
 """Class maps as COCO run-length strings, one per class, in plain Python.
 
-Decides nothing of its own: the runs and their string form are those of the COCO API, so that any
-tool that reads COCO masks reads ours. Runs go down the columns, alternate between outside and
+The runs and their string form are those of the COCO API, so that any tool that reads COCO masks
+reads ours. Runs go down the columns, alternate between outside and
 inside of the mask and begin with outside. A server at full rate uses the COCO library instead.
 """
 
-from __future__ import annotations
-
-import json
 from collections.abc import Iterable
+from dataclasses import dataclass
 from itertools import groupby
-from typing import Final, TypedDict
+from typing import Annotated, Final
+
+from pydantic import Field, ValidationError
 
 from anytime_protocol.errors import PayloadError
-from anytime_protocol.json_reader import describe, is_whole
+from anytime_protocol.validation import JsonObject, JsonValue, adapter_of, whole
 
 _CHUNK_BITS: Final = 5
 _SIGN: Final = 0x10
@@ -21,12 +21,23 @@ _MORE: Final = 0x20
 _FIRST_CHARACTER: Final = 48
 _MAX_CHUNKS: Final = 7
 
-# `class` is a keyword of Python, so that this one type needs the functional form.
-Segment = TypedDict("Segment", {"class": int, "size": list[int], "counts": str})
-"""The pixels of one class: its id, (H, W) of the map in px, and the run-length string."""
+
+@dataclass(frozen=True, slots=True)
+class Segment(JsonValue):
+    """The pixels of one class.
+
+    Attributes:
+        class_id: 0 to 255 (`class` in the JSON).
+        size: (H, W) of the map in px.
+        counts: the run-length string.
+    """
+
+    class_id: Annotated[int, whole(0, 255), Field(alias="class")]
+    size: tuple[int, int]
+    counts: str
 
 
-def encode(array: bytes, shape: tuple[int, int]) -> list[Segment]:
+def encode(array: bytes, shape: tuple[int, int]) -> list[JsonObject]:
     """The segments of a class map.
 
     Args:
@@ -34,7 +45,7 @@ def encode(array: bytes, shape: tuple[int, int]) -> list[Segment]:
         shape: (H, W) in px.
 
     Returns:
-        One segment for each class that occurs, by rising id.
+        The JSON of one `Segment` for each class that occurs, by rising id.
 
     Raises:
         PayloadError: the array has not H * W bytes.
@@ -44,11 +55,10 @@ def encode(array: bytes, shape: tuple[int, int]) -> list[Segment]:
         raise PayloadError(f"rle: found {len(array)} bytes, expected {height} x {width}")
     columns = b"".join(array[column::width] for column in range(width))
     runs = [(value, sum(1 for _ in run)) for value, run in groupby(columns)]
-    segments: list[Segment] = []
-    for class_id in sorted(set(array)):
-        counts = _merge((value == class_id, length) for value, length in runs)
-        segments.append({"class": class_id, "size": [height, width], "counts": to_string(counts)})
-    return segments
+    return [
+        Segment(class_id, shape, to_string(_counts(runs, class_id))).to_json()
+        for class_id in sorted(set(array))
+    ]
 
 
 def decode(payload: bytes, shape: tuple[int, ...]) -> bytes:
@@ -65,11 +75,19 @@ def decode(payload: bytes, shape: tuple[int, ...]) -> bytes:
         PayloadError: not a list of segments of this size that cover each pixel once.
     """
     height, width = shape
+    try:
+        segments: tuple[Segment, ...] = adapter_of(tuple[Segment, ...]).validate_json(
+            payload, extra="ignore"
+        )
+    except ValidationError as error:
+        raise PayloadError(f"rle: not a list of segments ({error.errors()[0]['msg']})") from None
     columns = bytearray(height * width)
     covered = 0
-    for class_id, counts in _segments(payload, height, width):
-        position, inside = 0, False
-        for count in from_string(counts):
+    for segment in segments:
+        class_id, position, inside = segment.class_id, 0, False
+        if segment.size != shape:
+            raise PayloadError(f"rle: found the size {segment.size}, expected {shape}")
+        for count in from_string(segment.counts):
             if position + count > len(columns):
                 raise PayloadError(f"rle: class {class_id} runs beyond the {len(columns)} pixels")
             if inside:
@@ -134,32 +152,8 @@ def from_string(text: str) -> list[int]:
     return counts
 
 
-def _merge(runs: Iterable[tuple[bool, int]]) -> list[int]:
-    """Lengths that alternate between outside and inside, outside first."""
-    counts = [0]
-    inside = False
-    for is_inside, length in runs:
-        if is_inside == inside:
-            counts[-1] += length
-        else:
-            counts.append(length)
-            inside = is_inside
-    return counts
-
-
-def _segments(payload: bytes, height: int, width: int) -> list[tuple[int, str]]:
-    try:
-        value = json.loads(payload)
-    except (ValueError, RecursionError) as error:
-        raise PayloadError("rle: the payload is not JSON") from error
-    segments: list[tuple[int, str]] = []
-    for item in value if isinstance(value, list) else [value]:
-        match item:
-            case {"class": class_id, "size": [h, w], "counts": str(counts)} if (
-                is_whole(class_id) and 0 <= class_id <= 255 and (h, w) == (height, width)
-            ):
-                segments.append((class_id, counts))
-            case _:
-                form = f"class, size [{height}, {width}] and counts"
-                raise PayloadError(f"rle: found {describe(item)}, expected a segment with {form}")
-    return segments
+def _counts(runs: Iterable[tuple[int, int]], class_id: int) -> list[int]:
+    """Lengths that alternate between outside and inside of a class, outside first."""
+    groups = groupby(runs, key=lambda run: run[0] == class_id)
+    lengths = [(inside, sum(length for _, length in group)) for inside, group in groups]
+    return ([0] if lengths[0][0] else []) + [length for _, length in lengths]

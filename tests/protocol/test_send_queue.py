@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from anytime_protocol.send_queue import SendQueue, Waiting
+from anytime_protocol.send_queue import QueuedItem, SendQueue
 
 IDS = st.sampled_from(["a", "b", "c"])
 STEPS = st.lists(
@@ -14,8 +14,8 @@ STEPS = st.lists(
 )
 
 
-def _drain(outbox: SendQueue[int]) -> list[Waiting[int]]:
-    taken: list[Waiting[int]] = []
+def _drain(outbox: SendQueue[int]) -> list[QueuedItem[int]]:
+    taken: list[QueuedItem[int]] = []
     while (waiting := outbox.take()) is not None:
         taken.append(waiting)
     return taken
@@ -27,7 +27,7 @@ def test_nothing_but_older_updates_is_lost_and_no_request_is_reordered(
 ) -> None:
     outbox: SendQueue[int] = SendQueue()
     put_in: dict[str, list[tuple[int, str]]] = {"a": [], "b": [], "c": []}
-    out: list[Waiting[int]] = []
+    out: list[QueuedItem[int]] = []
     over: set[str] = set()
     for number, (step, name) in enumerate(steps):
         if step == "take":
@@ -80,9 +80,9 @@ def test_a_newer_update_takes_the_place_of_the_older_one_and_counts_it() -> None
     assert [outbox.update("a", 1), outbox.update("b", 1)] == [0, 0]
     assert [outbox.update("a", 2), outbox.update("a", 3)] == [1, 2]
     assert len(outbox) == 2
-    assert outbox.take() == Waiting("a", 3, skipped=2)
+    assert outbox.take() == QueuedItem("a", 3, skipped=2)
     assert outbox.update("a", 4) == 0
-    assert _drain(outbox) == [Waiting("b", 1), Waiting("a", 4)]
+    assert _drain(outbox) == [QueuedItem("b", 1), QueuedItem("a", 4)]
 
 
 def test_an_update_goes_behind_what_was_said_about_its_request_since() -> None:
@@ -106,7 +106,7 @@ def test_the_newest_update_comes_before_the_end_and_nothing_after_it() -> None:
         with pytest.raises(ValueError, match="over"):
             put_in("a", "late")
     taken = [outbox.take(), outbox.take(), outbox.take()]
-    assert taken == [Waiting("a", "exit 2", 1), Waiting("a", "final", terminal=True), None]
+    assert taken == [QueuedItem("a", "exit 2", 1), QueuedItem("a", "final", terminal=True), None]
 
 
 def test_an_id_may_be_used_again_once_its_end_was_taken() -> None:

@@ -10,15 +10,12 @@ from anytime_protocol.budget import MAX_MS
 from anytime_protocol.enums import Reason
 from anytime_protocol.errors import HeaderError
 from anytime_protocol.http import headers
-from anytime_protocol.http import structured_fields as structured
-from anytime_protocol.http.headers import Deadline, Priority, Progress, Result
-from anytime_protocol.http.structured_fields import Token
-from protocol.protocol_fakes import SHARES
+from anytime_protocol.http.headers import Deadline, Priority, ResultHeader, UpdateHeader
+from protocol.factories import SHARES
 
 
-@pytest.mark.parametrize(
-    ("name", "value", "milliseconds"),
-    [
+def test_each_deadline_header_is_understood() -> None:
+    for name, value, milliseconds in (
         ("X-Deadline-Ms", "80", 80),
         ("x-deadline-ms", " 12.5 ", 12.5),
         ("X-DEADLINE-MS", "0", 0),
@@ -32,15 +29,12 @@ from protocol.protocol_fakes import SHARES
         ("grpc-timeout", "99999999H", MAX_MS),
         ("Connect-Timeout-Ms", "120", 120),
         ("x-envoy-expected-rq-timeout-ms", "15000", 15_000),
-    ],
-)
-def test_each_deadline_header_is_understood(name: str, value: str, milliseconds: float) -> None:
-    assert headers.read_deadline([(name, value)]).hard_ms == pytest.approx(milliseconds)
+    ):
+        assert headers.read_deadline([(name, value)]).hard_ms == pytest.approx(milliseconds)
 
 
-@pytest.mark.parametrize(
-    ("name", "value"),
-    [
+def test_a_malformed_hard_deadline_is_an_error_that_names_it() -> None:
+    for name, value in (
         ("X-Deadline-Ms", ""),
         ("X-Deadline-Ms", "-1"),
         ("X-Deadline-Ms", "nan"),
@@ -56,13 +50,11 @@ def test_each_deadline_header_is_understood(name: str, value: str, milliseconds:
         ("grpc-timeout", "1.5S"),
         ("Connect-Timeout-Ms", "1.5"),
         ("x-envoy-expected-rq-timeout-ms", "soon"),
-    ],
-)
-def test_a_malformed_hard_deadline_is_an_error_that_names_it(name: str, value: str) -> None:
-    with pytest.raises(HeaderError) as caught:
-        headers.read_deadline([(name, value)])
-    assert caught.value.header == name
-    assert len(str(caught.value)) < 300
+    ):
+        with pytest.raises(HeaderError) as caught:
+            headers.read_deadline([(name, value)])
+        assert caught.value.header == name
+        assert len(str(caught.value)) < 300
 
 
 def test_the_tightest_deadline_holds_and_a_wish_stays_a_wish() -> None:
@@ -94,9 +86,8 @@ def test_a_formatted_deadline_is_read_back_to_a_microsecond(milliseconds: float)
     assert read == pytest.approx(milliseconds, abs=5.1e-4)
 
 
-@pytest.mark.parametrize(
-    ("value", "priority"),
-    [
+def test_a_priority_is_read_and_nonsense_is_as_if_absent() -> None:
+    for value, priority in (
         ("u=1", Priority(1)),
         ("u=7, i", Priority(7, incremental=True)),
         ("i", Priority(3, incremental=True)),
@@ -109,10 +100,8 @@ def test_a_formatted_deadline_is_read_back_to_a_microsecond(milliseconds: float)
         ("u=1,", Priority()),
         ("((", Priority()),
         ("", Priority()),
-    ],
-)
-def test_a_priority_is_read_and_nonsense_is_as_if_absent(value: str, priority: Priority) -> None:
-    assert Priority.parse(value) == priority
+    ):
+        assert Priority.parse(value) == priority
 
 
 @given(st.integers(0, 7), st.booleans())
@@ -121,12 +110,12 @@ def test_a_priority_survives_its_header(urgency: int, incremental: bool) -> None
     assert Priority.parse(str(priority)) == priority
 
 
-@given(st.integers(1, 64), st.integers(0, 9), st.sampled_from(Reason), SHARES, st.floats(0, 1e6))
+@given(st.integers(1, 55), st.integers(0, 9), st.sampled_from(Reason), SHARES, st.floats(0, 1e6))
 def test_a_result_survives_its_header_to_three_digits(
     exit_: int, more: int, reason: Reason, confidence: float, gmacs: float
 ) -> None:
-    result = Result(exit_, exit_ + more, reason, confidence, gmacs)
-    again = Result.parse(str(result))
+    result = ResultHeader(exit_, exit_ + more, reason, confidence, gmacs)
+    again = ResultHeader.parse(str(result))
     assert (again.exit, again.exits, again.reason) == (exit_, exit_ + more, reason)
     assert again.confidence == pytest.approx(confidence, abs=5.1e-4)
     assert again.gmacs == pytest.approx(gmacs, abs=5.1e-4)
@@ -136,7 +125,7 @@ def test_a_result_survives_its_header_to_three_digits(
 def test_the_progress_of_a_part_survives_its_header(
     exit_: int, confidence: float, elapsed_ms: float, skipped: int
 ) -> None:
-    again = Progress.parse(str(Progress(exit_, 64, confidence, elapsed_ms, skipped)))
+    again = UpdateHeader.parse(str(UpdateHeader(exit_, 64, confidence, elapsed_ms, skipped)))
     assert (again.exit, again.exits, again.skipped) == (exit_, 64, skipped)
     assert again.elapsed_ms == pytest.approx(elapsed_ms, abs=5.1e-4)
 
@@ -145,14 +134,13 @@ GOOD = "exit=2, exits=4, reason=deadline, confidence=0.83, gmacs=105.6"
 
 
 def test_a_result_of_a_later_server_is_read_and_its_news_passed_over() -> None:
-    expected = Result(2, 4, Reason.DEADLINE, 0.83, 105.6)
-    assert Result.parse(GOOD) == expected
-    assert Result.parse(GOOD + ', speed="fast", new') == expected
+    expected = ResultHeader(2, 4, Reason.DEADLINE, 0.83, 105.6)
+    assert ResultHeader.parse(GOOD) == expected
+    assert ResultHeader.parse(GOOD + ', speed="fast", new') == expected
 
 
-@pytest.mark.parametrize(
-    ("old", "new"),
-    [
+def test_a_malformed_result_is_an_error() -> None:
+    for old, new in (
         ("exit=2", "exit=5"),
         ("exit=2", "exit=0"),
         ("exit=2", "exit"),
@@ -163,27 +151,9 @@ def test_a_result_of_a_later_server_is_read_and_its_news_passed_over() -> None:
         ("0.83", "?1"),
         ("105.6", "-1.0"),
         (", gmacs", "; gmacs"),
-    ],
-)
-def test_a_malformed_result_is_an_error(old: str, new: str) -> None:
-    with pytest.raises(HeaderError):
-        Result.parse(GOOD.replace(old, new))
-
-
-@given(
-    st.dictionaries(
-        st.from_regex(r"[a-z*][a-z0-9_.*-]{0,5}", fullmatch=True),
-        st.booleans()
-        | st.integers(-(10**15) + 1, 10**15 - 1)
-        | st.integers(-999_999, 999_999).map(lambda n: n / 8)
-        | st.text(alphabet=st.characters(min_codepoint=32, max_codepoint=126))
-        | st.from_regex(r"[A-Za-z*][a-z0-9:/!]{0,5}", fullmatch=True).map(Token),
-    )
-)
-def test_structured_dictionaries_survive(members: dict[str, structured.Item]) -> None:
-    again = structured.parse("X", structured.serialise(members))
-    assert again == members
-    assert [type(value) for value in again.values()] == [type(v) for v in members.values()]
+    ):
+        with pytest.raises(HeaderError):
+            ResultHeader.parse(GOOD.replace(old, new))
 
 
 @given(st.text(max_size=40))
@@ -191,15 +161,9 @@ def test_foreign_headers_never_crash_the_readers(text: str) -> None:
     headers.parse_timing(text)
     Priority.parse(text)
     headers.read_token([("Authorization", text), ("Sec-WebSocket-Protocol", text)])
-    for read in (Result.parse, Progress.parse):
+    for read in (ResultHeader.parse, UpdateHeader.parse):
         with pytest.raises(HeaderError):
             read(text)
-
-
-@pytest.mark.parametrize("value", ["\u00e9", 10**15, float("nan"), float("inf"), Token("a b")])
-def test_what_has_no_structured_form_is_not_written(value: structured.Item) -> None:
-    with pytest.raises(ValueError, match="no form"):
-        structured.serialise({"key": value})
 
 
 def test_timings_are_written_and_read_in_order() -> None:

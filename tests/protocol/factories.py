@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from hypothesis import strategies as st
 
-from anytime_protocol.arrays import ArraySegment
+from anytime_protocol.arrays.segments import ArraySegment
 from anytime_protocol.budget import MAX_MS, Budget
 from anytime_protocol.enums import (
     ArrayName,
@@ -23,7 +23,7 @@ from anytime_protocol.messages import (
     Ready,
     Update,
 )
-from anytime_protocol.resources import ClassInfo, ExitInfo, ModelInfo
+from anytime_protocol.model_info import ClassInfo, ExitInfo, ModelInfo
 
 STREET = ModelInfo(
     name="street",

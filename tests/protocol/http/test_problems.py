@@ -8,24 +8,23 @@ import pytest
 
 from anytime_protocol.enums import ErrorCode
 from anytime_protocol.errors import FieldError, FrameError
-from anytime_protocol.http.problems import CATALOGUE, Problem
+from anytime_protocol.http.problems import Problem
 
 
-@pytest.mark.parametrize("code", ErrorCode)
-def test_every_error_code_has_a_problem_that_survives_the_wire(code: ErrorCode) -> None:
-    problem = Problem(code, "because", field="f", request_id="r1", retry_after_ms=180.0)
-    body = problem.to_json()
-    assert body["type"] == f"/problems/{code}"
-    assert body["status"] == problem.status
-    assert body["title"] == problem.title
-    assert Problem.parse(json.dumps(body)) == problem
+def test_the_problem_of_every_error_code_survives_the_wire() -> None:
+    for code in ErrorCode:
+        problem = Problem(code, "because", field="f", request_id="r1", retry_after_ms=180.0)
+        body = problem.to_json()
+        assert (body["type"], body["status"]) == (f"/problems/{code}", code.status)
+        assert body["title"] == code.summary
+        assert Problem.parse(json.dumps(body)) == problem
 
 
 def test_statuses_that_make_proxies_do_harm_are_not_used() -> None:
-    statuses = {status for status, _ in CATALOGUE.values()}
+    statuses = {code.status for code in ErrorCode}
     assert 408 not in statuses
     assert 499 not in statuses
-    assert CATALOGUE[ErrorCode.OVERLOADED][0] == 503
+    assert ErrorCode.OVERLOADED.status == 503
 
 
 @pytest.mark.parametrize(("after_ms", "seconds"), [(0.0, "1"), (180.0, "1"), (1000.1, "2")])

@@ -1,8 +1,8 @@
-"""What changed between two arrays of bytes of the same length, and nothing else.
+"""Deltas: what changed between two arrays of bytes of the same length.
 
 Confident pixels are never computed again, so from one exit to the next most of a map stays as it
-is. Decides the format and checks every number of a foreign delta before it is used. Does not know
-what the bytes mean nor how they are compressed on the wire (`parts` does).
+is. Every number of a foreign delta is checked before it is used. Compression is not done here
+(`segments` does it).
 
 The format, all integers unsigned, 32 bits, big-endian:
 
@@ -13,8 +13,6 @@ replaces the next `length[i]` by as many of the values. After the last run all s
 length is at least 1; a run may repeat bytes that did not change. The counters stand together, so
 that an encoder can write them as two arrays at once and a compressor finds them alike.
 """
-
-from __future__ import annotations
 
 import struct
 from itertools import groupby
@@ -36,9 +34,7 @@ def encode(base: bytes, new: bytes) -> bytes:
     """
     if len(base) != len(new):
         raise PayloadError(f"delta: the base has {len(base)} bytes, the new array {len(new)}")
-    skips: list[int] = []
-    lengths: list[int] = []
-    values = bytearray()
+    skips, lengths, values = list[int](), list[int](), bytearray()
     position = end = 0
     for changed, run in groupby(map(ne, base, new)):
         length = sum(1 for _ in run)

@@ -1,0 +1,1 @@
+"""The arrays of an update: their description and their bytes (`segments`, `delta`, `rle`)."""

@@ -1,0 +1,78 @@
+"""What a server says about a model: its exits, its classes or joints, its colours."""
+
+from dataclasses import dataclass
+from typing import Annotated, Final
+
+from pydantic import Field, model_validator
+
+from anytime_protocol.enums import Task
+from anytime_protocol.errors import FieldError, describe
+from anytime_protocol.validation import Absent, Amount, JsonValue, Name, Share, omit, text, whole
+
+# Exits that a network may have on the wire.
+MAX_EXITS: Final = 64
+
+_Byte = Annotated[int, whole(0, 255)]
+_Index = Annotated[int, whole()]
+_Label = Annotated[str, text(128)]
+
+
+@dataclass(frozen=True, slots=True)
+class ClassInfo(JsonValue):
+    """One class of a map.
+
+    Attributes:
+        id: its value in the map, 0 to 255.
+        name: for people.
+        color: red, green, blue, 0 to 255 each: the palette of indexed PNGs.
+    """
+
+    id: _Byte
+    name: _Label
+    color: tuple[_Byte, _Byte, _Byte]
+
+
+@dataclass(frozen=True, slots=True)
+class ExitInfo(JsonValue):
+    """One exit of a model.
+
+    Attributes:
+        gmacs: cost up to and including it, unmasked, at the size the model was measured with, in
+            1e9 multiply-adds.
+        quality: measured on held-out data, 0 to 1: mean IoU, or PCKh@0.5 for pose; None where it
+            was not measured.
+    """
+
+    gmacs: Amount
+    quality: Absent[Share] = None
+
+
+@dataclass(frozen=True, slots=True)
+class ModelInfo(JsonValue):
+    """One model that a server serves.
+
+    Attributes:
+        name: to be used in `infer` and in URLs.
+        task: what it predicts.
+        exits: in order, the first is exit 1.
+        classes: of a segmentation model's map; empty for pose.
+        keypoints: names of a pose model's joints, in order; empty for segmentation.
+        skeleton: pairs of indices into `keypoints` to be joined by a line.
+    """
+
+    name: Name
+    task: Task
+    exits: Annotated[tuple[ExitInfo, ...], Field(max_length=MAX_EXITS)]
+    classes: Annotated[tuple[ClassInfo, ...], Field(max_length=256), omit(())] = ()
+    keypoints: Annotated[tuple[_Label, ...], Field(max_length=256), omit(())] = ()
+    skeleton: Annotated[tuple[tuple[_Index, _Index], ...], Field(max_length=1024), omit(())] = ()
+
+    @model_validator(mode="after")
+    def _check(self) -> "ModelInfo":
+        if not self.exits:
+            raise FieldError("exits", describe(self.exits), "at least one exit")
+        joints = len(self.keypoints)
+        for index, pair in enumerate(self.skeleton):
+            if max(pair) >= joints:
+                raise FieldError(f"skeleton[{index}]", str(list(pair)), f"joints below {joints}")
+        return self
