@@ -9,17 +9,14 @@
 
 `AsyncClient` is the same with `await`. The package needs neither torch nor the server's source.
 
-* `conversation`: what is said on a connection and what comes of it; no socket, no clock.
-* `links`: how it travels, over a websocket or HTTP.
-* `asynchronous`: the client for event loops; `blocking`: the same for all others, on a
-  `loop_thread`.
-* `arrays`, `results`: payloads as numpy arrays, and what a caller sees.
-* `images`, `questions`, `address`, `web`: what is asked, and of whom.
-* `painting`, `saving`: maps as pictures and files; `cli` and `commands`: the program `anytime`.
+* `client`, `aio`: the blocking and the asynchronous client.
+* `session`: the client's side of a connection, without a socket; `transport`: websocket and HTTP.
+* `requests`, `images`: what is sent; `results`, `arrays`: what is received.
+* `render`, `output`: maps drawn and written; `cli`: the program `anytime`.
 """
 
-from anytime_client.asynchronous import AsyncClient, AsyncStream
-from anytime_client.blocking import Client, Stream
+from anytime_client.aio import AsyncClient, AsyncStream
+from anytime_client.client import Client, Stream
 from anytime_client.errors import (
     AnswerError,
     AnytimeError,
@@ -30,12 +27,14 @@ from anytime_client.errors import (
     RequestError,
     SilenceError,
 )
-from anytime_client.questions import Image, Transport
-from anytime_client.results import Result, ServerBudget, Timing, Update, UpdateTimes
+from anytime_client.images import ImageLike
+from anytime_client.results import Result, Timing, Update, UpdateTimes
+from anytime_client.transport import TransportKind
 from anytime_protocol.budget import Budget
-from anytime_protocol.client_messages import OutputOptions
 from anytime_protocol.enums import ArrayName, Compression, Encoding, ErrorCode, Reason, Task
-from anytime_protocol.resources import ModelInfo
+from anytime_protocol.messages import OutputOptions
+from anytime_protocol.model_info import ModelInfo
+from anytime_protocol.resources import ServerBudget, ServerBudgetStatus
 
 __all__ = [
     "AnswerError",
@@ -50,8 +49,8 @@ __all__ = [
     "ConnectionLostError",
     "Encoding",
     "ErrorCode",
-    "Image",
     "ImageError",
+    "ImageLike",
     "MissingArrayError",
     "ModelInfo",
     "OutputOptions",
@@ -59,11 +58,12 @@ __all__ = [
     "RequestError",
     "Result",
     "ServerBudget",
+    "ServerBudgetStatus",
     "SilenceError",
     "Stream",
     "Task",
     "Timing",
-    "Transport",
+    "TransportKind",
     "Update",
     "UpdateTimes",
 ]

@@ -1,8 +1,4 @@
-"""Where a server is, how it is reached, and what the end of a connection means.
-
-Decides the URLs of a server from the one that the caller gave, the headers of every request and the
-pauses between attempts. Opens nothing and waits for nothing.
-"""
+"""A server's address: its URLs, and what the end of a connection to it means."""
 
 from __future__ import annotations
 
@@ -11,19 +7,21 @@ import random
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
-from urllib.parse import quote, urlsplit, urlunsplit
+from urllib.parse import urlsplit, urlunsplit
 
-from anytime_client.errors import AnswerError, ConnectError, RequestError
+from anytime_client.errors import AnswerError, ConnectError, ConnectionLostError, RequestError
 from anytime_protocol.enums import CloseCode, ErrorCode
 from anytime_protocol.errors import ProtocolError, shorten
 from anytime_protocol.http.problems import Problem
 
 DEFAULT_URL: Final = "http://127.0.0.1:8000"
+ABNORMAL_CLOSURE: Final = 1006
+"""Stands for a connection that ended without a close frame (RFC 6455 section 7.4)."""
 
-_SCHEMES: Final = {"http": "ws", "https": "wss", "ws": "ws", "wss": "wss"}
-_PLAIN: Final = {"ws": "http", "wss": "https"}
+_WEBSOCKET_SCHEMES: Final = {"http": "ws", "https": "wss", "ws": "ws", "wss": "wss"}
+_HTTP_SCHEMES: Final = {"ws": "http", "wss": "https"}
 
-_MEANINGS: Final[dict[int, str]] = {
+_CLOSE_CODES: Final[dict[int, str]] = {
     CloseCode.NORMAL: "the server closed the connection",
     CloseCode.GOING_AWAY: "the server is shutting down",
     CloseCode.UNSUPPORTED_DATA: "the server did not understand a frame",
@@ -39,11 +37,11 @@ _MEANINGS: Final[dict[int, str]] = {
     CloseCode.TIMEOUT: "pings were not answered in time",
     CloseCode.DUPLICATE_ID: "a request's id was used twice",
     CloseCode.TOO_MANY_IN_FLIGHT: "too many requests at a time",
-    1006: "the connection broke off",
+    ABNORMAL_CLOSURE: "the connection broke off",
 }
 
-FIRST_PAUSE_S: Final = 0.1
-LONGEST_PAUSE_S: Final = 5.0
+_FIRST_DELAY_S: Final = 0.1
+_LONGEST_DELAY_S: Final = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,68 +58,63 @@ class Address:
 
     @classmethod
     def parse(cls, url: str, token: str | None = None) -> Address:
-        """Reads the URL that a caller gave: http, https, ws or wss; a bare host means http.
+        """Reads a URL with the scheme http, https, ws or wss; a bare host means http.
 
         Raises:
             ConnectError: it is no such URL.
         """
         split = urlsplit(url if "://" in url else f"http://{url}")
-        if split.scheme not in _SCHEMES or not split.netloc:
+        if split.scheme not in _WEBSOCKET_SCHEMES or not split.netloc:
             raise ConnectError(url, f"not a server's URL, expected one such as {DEFAULT_URL}")
-        scheme = _PLAIN.get(split.scheme, split.scheme)
+        scheme = _HTTP_SCHEMES.get(split.scheme, split.scheme)
         path = split.path.rstrip("/").removesuffix("/v1/stream")
         return cls(urlunsplit((scheme, split.netloc, path, "", "")), token)
 
     @property
-    def socket_url(self) -> str:
-        """Of the websocket."""
+    def websocket_url(self) -> str:
+        """The URL of the websocket."""
         scheme, rest = self.base.split("://", 1)
-        return f"{_SCHEMES[scheme]}://{rest}/v1/stream"
+        return f"{_WEBSOCKET_SCHEMES[scheme]}://{rest}/v1/stream"
 
     @property
     def headers(self) -> dict[str, str]:
-        """Of every request."""
+        """The headers of every request."""
         return {"Authorization": f"Bearer {self.token}"} if self.token else {}
 
-    def at(self, path: str) -> str:
-        """The URL of a path that begins with a slash."""
-        return self.base + path
+    def connection_lost(self, code: int, reason: str) -> ConnectionLostError:
+        """The error for a websocket that was closed with this code and reason."""
+        return ConnectionLostError(self.base, describe_close_code(code, reason), code)
 
-    def predict(self, model: str) -> str:
-        """The URL of a model's predictions."""
-        return self.at(f"/v1/models/{quote(model, safe='')}/predict")
-
-    def request(self, request_id: str) -> str:
-        """The URL of a running request."""
-        return self.at(f"/v1/requests/{quote(request_id, safe='')}")
+    def unreachable(self, error: Exception) -> ConnectError:
+        """The error for a server that cannot be connected to, with the system's reason."""
+        number = error.errno if isinstance(error, OSError) else None
+        why = os.strerror(number) if number else str(error) or type(error).__name__
+        return ConnectError(self.base, f"no connection ({why}); does the server run there?")
 
 
-def close_meaning(code: int, reason: str) -> str:
-    """A close code in words."""
-    meaning = _MEANINGS.get(code, "the server closed the connection")
+def describe_close_code(code: int, reason: str) -> str:
+    """A websocket's close code as text for people."""
+    meaning = _CLOSE_CODES.get(code, "the server closed the connection")
     return f"{meaning} (close code {code}{': ' + reason if reason else ''})"
 
 
-def may_be_sent(code: int) -> int:
+def sendable_close_code(code: int) -> int:
     """The code, or 1000 for one that stands for a missing close frame (RFC 6455 section 7.4)."""
-    return CloseCode.NORMAL if code in {1005, 1006, 1015} else code
+    return CloseCode.NORMAL if code in {1005, ABNORMAL_CLOSURE, 1015} else code
 
 
-def refusal(url: str, status: int, body: bytes) -> RequestError | AnswerError:
-    """What an answer with an error status means: the server's problem, or somebody else's page."""
+def error_of_response(url: str, status: int, body: bytes) -> RequestError | AnswerError:
+    """The error for an HTTP status that is none of success.
+
+    Returns:
+        A `RequestError` for a problem of the protocol, an `AnswerError` for any other body.
+    """
     text = body.decode("utf-8", "replace")
     try:
-        return RequestError.of(Problem.parse(text))
+        return RequestError.from_wire(Problem.parse(text))
     except ProtocolError:
         found = f"found status {status} with {shorten(text)!r}"
         return AnswerError(f"{url}: {found}; this is no anytime server, or no path of one")
-
-
-def unreachable(address: Address, error: Exception) -> ConnectError:
-    """The error for a server that nobody answers for, in the words of the system."""
-    number = error.errno if isinstance(error, OSError) else None
-    why = os.strerror(number) if number else str(error) or type(error).__name__
-    return ConnectError(address.base, f"no connection ({why}); does the server run there?")
 
 
 def is_worth_retrying(error: RequestError) -> bool:
@@ -129,15 +122,15 @@ def is_worth_retrying(error: RequestError) -> bool:
     return error.code in {ErrorCode.NOT_READY, ErrorCode.OVERLOADED, ErrorCode.DRAINING}
 
 
-def pauses(within_s: float) -> Iterator[float]:
-    """Seconds to wait between attempts to connect, `within_s` in all.
+def retry_delays(total_s: float) -> Iterator[float]:
+    """Seconds to wait between attempts to connect, `total_s` in all.
 
-    Each is twice the one before, up to `LONGEST_PAUSE_S`, and shortened at random by up to a
-    half, so that many clients of a restarted server do not return in step.
+    Exponential back-off from 0.1 s to 5 s; each delay is shortened at random by up to a half, so
+    that many clients of a restarted server do not return in step.
     """
-    pause, left = FIRST_PAUSE_S, within_s
+    delay, left = _FIRST_DELAY_S, total_s
     while left > 0:
-        step = min(pause * random.uniform(0.5, 1.0), left)  # noqa: S311 - no secret
+        step = min(delay * random.uniform(0.5, 1.0), left)  # noqa: S311 - no secret
         yield step
         left -= step
-        pause = min(2 * pause, LONGEST_PAUSE_S)
+        delay = min(2 * delay, _LONGEST_DELAY_S)

@@ -1,24 +1,21 @@
 """The arrays of a request's updates as numpy arrays, deltas applied.
 
-Decides how each part of a payload becomes an array and keeps the last one of each name, which the
-next delta changes. The format is the protocol's (`anytime_protocol.delta` is its definition); here
-it is done with whole arrays at once, with the same checks. Does not know messages' order: the
-session has refused a delta on another exit before it comes here.
+`anytime_protocol.arrays.delta` defines the delta format; here whole arrays are decoded at once,
+with the same checks. The protocol's session has checked that a delta's base is the last update.
 """
 
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable
 from typing import Any, Final, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image as Pillow
+from PIL import Image
 
-from anytime_protocol import rle
-from anytime_protocol.arrays import ArraySegment, inflate, split, unpack
-from anytime_protocol.delta import largest
+from anytime_protocol.arrays import rle
+from anytime_protocol.arrays.delta import largest
+from anytime_protocol.arrays.segments import ArraySegment, inflate, split, unpack
 from anytime_protocol.enums import ArrayName, DType, Encoding
 from anytime_protocol.errors import PayloadError
 
@@ -31,65 +28,67 @@ _DTYPES: Final[dict[DType, str]] = {
 }
 
 
-class Canvas:
-    """The newest arrays of one request, by name; read-only, of the shapes that the parts say."""
+class DeltaDecoder:
+    """Decodes the updates of one request; keeps the last array of each name as the deltas' base."""
 
     def __init__(self) -> None:
         self._arrays: dict[ArrayName, Array] = {}
 
-    def apply(self, parts: Iterable[ArraySegment], payload: bytes) -> dict[ArrayName, Array]:
-        """Takes in an update's payload.
+    def decode(self, segments: tuple[ArraySegment, ...], payload: bytes) -> dict[ArrayName, Array]:
+        """Decodes an update's payload.
 
         Returns:
-            The update's arrays, by name. Nothing is kept if one of them is faulty.
+            The update's arrays by name, read-only, of the segments' shapes. If one of them is
+            faulty none is kept.
 
         Raises:
-            PayloadError: a part does not fit its description or the array that it changes.
+            PayloadError: a segment does not fit its description or the array that it changes.
         """
-        described = tuple(parts)
         arrays = {
-            part.name: _freeze(decode(part, piece, self._arrays.get(part.name)))
-            for part, piece in zip(described, split(described, payload), strict=True)
+            segment.name: decode_segment(segment, data, self._arrays.get(segment.name))
+            for segment, data in zip(segments, split(segments, payload), strict=True)
         }
+        for array in arrays.values():
+            array.flags.writeable = False
         self._arrays.update(arrays)
         return arrays
 
 
-def decode(part: ArraySegment, piece: bytes, base: Array | None = None) -> Array:
-    """One part's array.
+def decode_segment(segment: ArraySegment, data: bytes, base: Array | None = None) -> Array:
+    """One segment's array.
 
     Args:
-        part: describes the piece.
-        piece: the part's bytes.
-        base: for a delta, the array of the same name as of exit `part.base`.
+        segment: describes the data.
+        data: the segment's bytes.
+        base: for a delta, the array of the same name as of exit `segment.base`.
 
     Returns:
-        An array of `part.shape` and `part.dtype`.
+        An array of `segment.shape` and `segment.dtype`.
 
     Raises:
-        PayloadError: the piece does not fit its description, or the base is missing or of another
-            shape.
+        PayloadError: the data do not fit their description, or the base is missing or of another
+            size.
     """
-    match part.encoding:
+    match segment.encoding:
         case Encoding.RAW:
-            flat = np.frombuffer(unpack(part, piece), _DTYPES[part.dtype])
+            flat = np.frombuffer(unpack(segment, data), _DTYPES[segment.dtype])
         case Encoding.DELTA:
-            if base is None or base.nbytes != part.array_bytes:
+            if base is None or base.nbytes != segment.array_bytes:
                 found = "no base" if base is None else f"a base of {base.nbytes} bytes"
-                raise PayloadError(f"{part.name}: found {found}, expected {part.array_bytes} bytes")
-            changes = inflate(part, piece, largest(part.array_bytes))
+                raise PayloadError(
+                    f"{segment.name}: found {found}, expected {segment.array_bytes} bytes"
+                )
+            changes = inflate(segment, data, largest(segment.array_bytes))
             flat = apply_delta(base.reshape(-1).view(np.uint8), changes)
         case Encoding.RLE:
-            flat = np.frombuffer(rle.decode(piece, part.shape), np.uint8)
+            flat = np.frombuffer(rle.decode(data, segment.shape), np.uint8)
         case Encoding.PNG:
-            return _decode_png(part, piece)
-    return flat.reshape(part.shape)
+            return _decode_png(segment, data)
+    return flat.reshape(segment.shape)
 
 
 def apply_delta(base: NDArray[np.uint8], delta: bytes) -> NDArray[np.uint8]:
-    """What `anytime_protocol.delta.apply` gives, without a Python step per run.
-
-    For 8000 changes in 480x360 px this takes a thirtieth of the definition's time.
+    """What `anytime_protocol.arrays.delta.apply` gives, without a Python step per run.
 
     Args:
         base: flat, uint8.
@@ -126,17 +125,12 @@ def _positions(starts: NDArray[np.int64], lengths: NDArray[np.int64]) -> NDArray
     return np.repeat(starts - before, lengths) + np.arange(int(lengths.sum()))
 
 
-def _decode_png(part: ArraySegment, piece: bytes) -> Array:
+def _decode_png(segment: ArraySegment, data: bytes) -> Array:
     try:
-        with Pillow.open(io.BytesIO(piece), formats=("PNG",)) as picture:
-            if (picture.height, picture.width) != part.shape or picture.mode not in {"L", "P"}:
-                found = f"{picture.mode} of {picture.height} x {picture.width} px"
-                raise PayloadError(f"{part.name}: found a PNG, {found}, expected 8 bits a pixel")
-            return np.asarray(picture, np.uint8)
-    except (OSError, SyntaxError, ValueError, Pillow.DecompressionBombError) as error:
-        raise PayloadError(f"{part.name}: not a PNG file ({error})") from error
-
-
-def _freeze(array: Array) -> Array:
-    array.flags.writeable = False
-    return array
+        with Image.open(io.BytesIO(data), formats=("PNG",)) as image:
+            if (image.height, image.width) != segment.shape or image.mode not in {"L", "P"}:
+                found = f"{image.mode} of {image.height} x {image.width} px"
+                raise PayloadError(f"{segment.name}: found a PNG, {found}, expected 8 bits a pixel")
+            return np.asarray(image, np.uint8)
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise PayloadError(f"{segment.name}: not a PNG file ({error})") from error

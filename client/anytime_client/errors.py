@@ -1,22 +1,21 @@
-"""What can go wrong for a caller of the client.
-
-Decides which faults are told apart: the caller's image, the way to the server, the server's
-refusal, and a server that does not keep to the protocol. A cancelled request is no fault.
+"""Exceptions of the client.
 
     AnytimeError
     |-- ImageError                the image cannot be sent
-    |-- MissingArrayError         an update does not carry the array that was asked of it
+    |-- MissingArrayError         an update does not carry the requested array
     |-- ConnectError              the server could not be reached
     |   `-- ConnectionLostError   the connection ended before the request did
-    |-- SilenceError              the server was silent for too long
-    |-- RequestError              the server said no, and why
+    |-- SilenceError              the server sent nothing for too long
+    |-- RequestError              the server refused or failed the request, and says why
     `-- AnswerError               the server broke the protocol
+
+A cancelled request is a result (`Reason.CANCELLED`), not an error.
 """
 
 from __future__ import annotations
 
 from anytime_protocol.enums import ErrorCode
-from anytime_protocol.http.problems import CATALOGUE, Problem
+from anytime_protocol.http.problems import Problem
 from anytime_protocol.messages import Failed
 
 
@@ -25,11 +24,11 @@ class AnytimeError(Exception):
 
 
 class ImageError(AnytimeError):
-    """An image is not a file, array or picture that can be sent."""
+    """An image is not a file, an array or a Pillow image that can be sent."""
 
 
 class MissingArrayError(AnytimeError):
-    """An update does not carry this array: it was not asked for, or the model makes none.
+    """An update does not carry this array: it was not requested, or the model makes none.
 
     Attributes:
         name: of the array.
@@ -65,10 +64,10 @@ class ConnectionLostError(ConnectError):
 
 
 class SilenceError(AnytimeError):
-    """The server said nothing for longer than the client was told to wait.
+    """The server sent nothing for longer than the client's `timeout_s`.
 
     Attributes:
-        waited_s: how long.
+        waited_s: how long, in seconds.
     """
 
     def __init__(self, waited_s: float) -> None:
@@ -85,7 +84,7 @@ class RequestError(AnytimeError):
         code: why, for programs.
         detail: why, for people.
         field: the field or header at fault, if one is.
-        retry_after_ms: when asking again makes sense, if it does.
+        retry_after_ms: when trying again makes sense, if it does.
     """
 
     def __init__(
@@ -104,12 +103,12 @@ class RequestError(AnytimeError):
     @property
     def status(self) -> int:
         """The HTTP status that goes with the code."""
-        return CATALOGUE[self.code][0]
+        return self.code.status
 
     @classmethod
-    def of(cls, answer: Failed | Problem) -> RequestError:
-        """The error that an `error` message or a problem stands for."""
-        return cls(answer.code, answer.detail, answer.field, answer.retry_after_ms)
+    def from_wire(cls, failure: Failed | Problem) -> RequestError:
+        """The error that an `error` message or an HTTP problem stands for."""
+        return cls(failure.code, failure.detail, failure.field, failure.retry_after_ms)
 
 
 class AnswerError(AnytimeError):

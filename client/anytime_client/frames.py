@@ -1,8 +1,6 @@
-"""Frames of a folder, a video file or a camera, and how stale ones are dropped.
+"""Images from a folder, a video file or a camera, one after the other; stale ones are dropped.
 
-Decides where frames come from and that a reader which cannot keep up gets the newest one and the
-number of those it missed. Does not know servers. Video needs PyAV or OpenCV, which are not part of
-the base install.
+Video needs PyAV or OpenCV, which are not part of the base install.
 """
 
 from __future__ import annotations
@@ -16,64 +14,71 @@ from pathlib import Path
 from typing import Any, Final
 
 from anytime_client.errors import ImageError
-from anytime_client.images import Image
+from anytime_client.images import ImageLike
 
 SUFFIXES: Final = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".ppm", ".tif", ".tiff"})
 _POLL_S: Final = 0.1
 
 
 @dataclass(frozen=True, slots=True)
-class Frame:
-    """One image of a sequence: its name, and what the client sends."""
+class NamedImage:
+    """One image of a sequence, and a name for it."""
 
     name: str
-    image: Image
+    image: ImageLike
 
 
-class Newest:
-    """A slot for one frame between a source and a slower reader: the newer takes its place."""
+class LatestImage:
+    """A slot for one image between a source and a slower reader; a newer image replaces it."""
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
-        self._frame: Frame | None = None
+        self._image: NamedImage | None = None
         self._dropped = 0
         self._ended = False
         self._error: Exception | None = None
 
-    def put(self, frame: Frame) -> None:
-        """Offers a frame; one that still waits is dropped."""
+    def put(self, image: NamedImage) -> None:
+        """Puts an image into the slot; one that still waits is dropped."""
         with self._changed:
-            self._dropped += self._frame is not None
-            self._frame = frame
+            self._dropped += self._image is not None
+            self._image = image
             self._changed.notify()
 
     def end(self, error: Exception | None = None) -> None:
-        """No more frames will come; the one that waits is still to be taken."""
+        """Marks the end of the sequence; the image that waits can still be taken."""
         with self._changed:
             self._ended, self._error = True, error
             self._changed.notify()
 
-    def take(self) -> tuple[Frame, int] | None:
-        """Waits for a frame; with it the number dropped since the one before. None at the end."""
+    def take(self) -> tuple[NamedImage, int] | None:
+        """Waits for an image; None at the end.
+
+        Returns:
+            The image and how many were dropped since the last one taken.
+
+        Raises:
+            Exception: the error that the sequence ended with.
+        """
         with self._changed:
-            self._changed.wait_for(lambda: self._frame is not None or self._ended)
-            frame, self._frame = self._frame, None
-            if frame is None:
+            self._changed.wait_for(lambda: self._image is not None or self._ended)
+            image, self._image = self._image, None
+            if image is None:
                 if self._error is not None:
                     raise self._error
                 return None
             dropped, self._dropped = self._dropped, 0
-            return frame, dropped
+            return image, dropped
 
 
-def newest_of(frames: Iterator[Frame]) -> Newest:
-    """Reads a source in a thread of its own, into a slot."""
-    slot = Newest()
+def read_latest(images: Iterator[NamedImage]) -> LatestImage:
+    """Reads a sequence in a thread of its own, into a slot."""
+    slot = LatestImage()
 
     def read() -> None:
         try:
-            for frame in frames:
-                slot.put(frame)
+            for image in images:
+                slot.put(image)
         except ImageError as error:
             slot.end(error)
         else:
@@ -83,38 +88,38 @@ def newest_of(frames: Iterator[Frame]) -> Newest:
     return slot
 
 
-def in_folder(folder: Path) -> Iterator[Frame]:
+def list_folder(folder: Path) -> Iterator[NamedImage]:
     """The images that are in a folder now, by name."""
     for path in sorted(folder.iterdir()):
         if path.suffix.lower() in SUFFIXES:
-            yield Frame(path.name, path)
+            yield NamedImage(path.name, path)
 
 
-def appearing_in(folder: Path) -> Iterator[Frame]:
+def watch_folder(folder: Path) -> Iterator[NamedImage]:
     """The images that are in a folder, then each that is put there or written anew, for ever.
 
-    A file counts once its size has stayed the same from one look to the next.
+    A file is complete once its size is the same at two polls.
     """
     seen: dict[Path, tuple[int, int]] = {}
     growing: dict[Path, tuple[int, int]] = {}
     while True:
-        for frame in in_folder(folder):
-            path = folder / frame.name
+        for image in list_folder(folder):
+            path = folder / image.name
             try:
                 status = path.stat()
             except FileNotFoundError:
-                continue  # taken away between the listing and the look
+                continue  # deleted meanwhile
             state = (status.st_mtime_ns, status.st_size)
             if seen.get(path) == state:
                 continue
             if growing.get(path) == state and status.st_size > 0:
                 seen[path] = state
-                yield frame
+                yield image
             growing[path] = state
         time.sleep(_POLL_S)
 
 
-def of_video(source: str, *, paced: bool) -> Iterator[Frame]:
+def read_video(source: str, *, paced: bool) -> Iterator[NamedImage]:
     """The frames of a video file, or of a camera by its number or device file.
 
     Args:
@@ -125,16 +130,16 @@ def of_video(source: str, *, paced: bool) -> Iterator[Frame]:
         ImageError: it cannot be opened, or neither PyAV nor OpenCV is installed.
     """
     if find_spec("av") is not None:
-        frames = _by_pyav(source)
+        frames = _read_with_pyav(source)
     elif find_spec("cv2") is not None:
-        frames = _by_opencv(source)
+        frames = _read_with_opencv(source)
     else:
         raise ImageError(f"{source}: video needs PyAV or OpenCV: pip install av")
     began = time.monotonic()
-    for number, (at_s, pixels) in enumerate(frames):
-        if paced and at_s is not None:
-            time.sleep(max(0.0, began + at_s - time.monotonic()))
-        yield Frame(f"{Path(source).stem}-{number:06d}", pixels)
+    for number, (time_s, pixels) in enumerate(frames):
+        if paced and time_s is not None:
+            time.sleep(max(0.0, began + time_s - time.monotonic()))
+        yield NamedImage(f"{Path(source).stem}-{number:06d}", pixels)
 
 
 def is_camera(source: str) -> bool:
@@ -142,7 +147,7 @@ def is_camera(source: str) -> bool:
     return source.isdigit() or source.startswith("/dev/")
 
 
-def _by_pyav(source: str) -> Iterator[tuple[float | None, Any]]:
+def _read_with_pyav(source: str) -> Iterator[tuple[float | None, Any]]:
     import av  # noqa: PLC0415 - optional, not part of the base install
 
     device = f"/dev/video{source}" if source.isdigit() else source
@@ -154,7 +159,7 @@ def _by_pyav(source: str) -> Iterator[tuple[float | None, Any]]:
         raise ImageError(f"{source}: not a video that can be read ({error})") from error
 
 
-def _by_opencv(source: str) -> Iterator[tuple[float | None, Any]]:
+def _read_with_opencv(source: str) -> Iterator[tuple[float | None, Any]]:
     import cv2  # noqa: PLC0415 - optional, not part of the base install
 
     capture = cv2.VideoCapture(int(source) if source.isdigit() else source)

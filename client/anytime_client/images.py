@@ -1,8 +1,7 @@
-"""An image of any usual kind as the file that goes over the wire.
+"""Images of any usual kind, encoded as the file that is sent.
 
-Decides what may stand for an image and how pixels become a file: JPEG, PNG and WebP files are sent
-as they are, byte for byte; everything else is written as PNG, which loses nothing. Does not scale,
-rotate or judge images: the server honours EXIF rotation and its own limits.
+JPEG, PNG and WebP files are sent as they are; everything else is written as PNG, which is lossless.
+Images are neither scaled nor rotated here: the server honours EXIF rotation and has its own limits.
 """
 
 from __future__ import annotations
@@ -13,31 +12,30 @@ from typing import Any, Final, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image as Pillow
-from PIL import ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from anytime_client.errors import ImageError
 
-Image: TypeAlias = str | Path | bytes | NDArray[np.uint8] | Pillow.Image
+ImageLike: TypeAlias = str | Path | bytes | NDArray[np.uint8] | Image.Image
 """A path, a file's bytes, uint8 pixels (H, W) grey or (H, W, 3) RGB, or a Pillow image."""
 
-_PNG: Final = b"\x89PNG\r\n\x1a\n"
-_FAST: Final = 1
-# zlib's level for PNG: a third of the default's time, and a 480x360 photograph grows by 4 %.
+_PNG_MODES: Final = frozenset({"L", "RGB", "P", "RGBA", "LA", "I;16"})
+_PNG_LEVEL: Final = 1
+"""zlib's level for PNG: the fastest; photographs hardly shrink at higher ones."""
 
 
-def media_type(data: bytes) -> str | None:
-    """The media type that the first bytes of a file tell, of those that a server takes."""
+def sniff_media_type(data: bytes) -> str | None:
+    """The media type of a JPEG, PNG or WebP file by its first bytes; None for all others."""
     if data.startswith(b"\xff\xd8\xff"):
         return "image/jpeg"
-    if data.startswith(_PNG):
+    if data.startswith(b"\x89PNG\r\n\x1a\n"):
         return "image/png"
     if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
         return "image/webp"
     return None
 
 
-def as_file(image: Image) -> tuple[bytes, str]:
+def encode_image(image: ImageLike) -> tuple[bytes, str]:
     """The image as a file.
 
     Returns:
@@ -49,20 +47,20 @@ def as_file(image: Image) -> tuple[bytes, str]:
     """
     match image:
         case str() | Path():
-            return _as_is_or_png(_read(Path(image)), f"{image}")
+            return _encode_file(_read(Path(image)), f"{image}")
         case bytes():
-            return _as_is_or_png(image, "image")
+            return _encode_file(image, "image")
         case np.ndarray():
-            return _png(_picture(image)), "image/png"
-        case Pillow.Image():
-            return _png(image), "image/png"
+            return _encode_png(_from_array(image)), "image/png"
+        case Image.Image():
+            return _encode_png(image), "image/png"
         case _:
             kinds = "a path, bytes, a numpy array or a Pillow image"
             raise ImageError(f"image: found a {type(image).__name__}, expected {kinds}")
 
 
-def open_picture(data: bytes) -> Pillow.Image:
-    """The upright RGB picture in a file's bytes, as the server sees it.
+def open_image(data: bytes) -> Image.Image:
+    """The upright RGB image in a file's bytes, as the server sees it.
 
     Raises:
         ImageError: no image that Pillow can read.
@@ -77,33 +75,33 @@ def _read(path: Path) -> bytes:
         raise ImageError(f"{path}: {error.strerror or error}") from error
 
 
-def _as_is_or_png(data: bytes, name: str) -> tuple[bytes, str]:
-    known = media_type(data)
-    return (data, known) if known is not None else (_png(_decode(data, name)), "image/png")
+def _encode_file(data: bytes, name: str) -> tuple[bytes, str]:
+    known = sniff_media_type(data)
+    return (data, known) if known else (_encode_png(_decode(data, name)), "image/png")
 
 
-def _decode(data: bytes, name: str) -> Pillow.Image:
+def _decode(data: bytes, name: str) -> Image.Image:
     try:
-        picture = Pillow.open(io.BytesIO(data))
-        picture.load()
+        image = Image.open(io.BytesIO(data))
+        image.load()
     except UnidentifiedImageError as error:
         found = f"{len(data)} bytes of no known format" if data else "nothing"
         raise ImageError(f"{name}: found {found}, expected an image") from error
-    except (OSError, ValueError, SyntaxError, Pillow.DecompressionBombError) as error:
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise ImageError(f"{name}: not an image that can be read ({error})") from error
-    return picture
+    return image
 
 
-def _picture(pixels: NDArray[Any]) -> Pillow.Image:
+def _from_array(pixels: NDArray[Any]) -> Image.Image:
     grey_or_rgb = pixels.ndim == 2 or (pixels.ndim == 3 and pixels.shape[2] == 3)
     if pixels.dtype != np.uint8 or not grey_or_rgb or 0 in pixels.shape:
         found = f"{pixels.dtype} of shape {pixels.shape}"
         raise ImageError(f"image: found {found}, expected uint8 of shape (H, W) or (H, W, 3)")
-    return Pillow.fromarray(np.ascontiguousarray(pixels))
+    return Image.fromarray(np.ascontiguousarray(pixels))
 
 
-def _png(picture: Pillow.Image) -> bytes:
-    usual = picture.mode in {"L", "RGB", "P", "RGBA", "LA", "I;16"}
+def _encode_png(image: Image.Image) -> bytes:
     out = io.BytesIO()
-    (picture if usual else picture.convert("RGB")).save(out, "PNG", compress_level=_FAST)
+    writable = image if image.mode in _PNG_MODES else image.convert("RGB")
+    writable.save(out, "PNG", compress_level=_PNG_LEVEL)
     return out.getvalue()

@@ -1,8 +1,4 @@
-"""An event loop in a thread of its own, for callers that have none.
-
-Decides how a call from any thread is carried out on the loop, and when the thread ends: with the
-last object that refers to it, or with the program. Does not know what is called.
-"""
+"""An event loop in a thread of its own, on which other threads run coroutines."""
 
 from __future__ import annotations
 
@@ -15,31 +11,33 @@ from typing import Any, Final, TypeVar
 
 T = TypeVar("T")
 
-_END_S: Final = 2.0
+_JOIN_S: Final = 2.0
 """How long the end of a thread is waited for; it is a daemon and holds nothing up after that."""
 
 
 class LoopThread:
-    """Runs coroutines for other threads. Its own thread starts with it."""
+    """Runs coroutines for other threads.
+
+    Its thread starts with it and ends with the last reference to it, or with the program.
+    """
 
     def __init__(self) -> None:
         started: queue.SimpleQueue[tuple[asyncio.AbstractEventLoop, asyncio.Event]]
         started = queue.SimpleQueue()
-        thread = threading.Thread(
-            target=lambda: asyncio.run(_stay(started)), name="anytime-client", daemon=True
+        self._thread = threading.Thread(
+            target=lambda: asyncio.run(_run_until_stopped(started)),
+            name="anytime-client",
+            daemon=True,
         )
-        thread.start()
+        self._thread.start()
         self._loop, stop = started.get()
-        self._thread = thread
-        self._end = weakref.finalize(self, _end, self._loop, stop, thread)
+        self._end = weakref.finalize(self, _end, self._loop, stop, self._thread)
 
     def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
-        """Carries a coroutine out, and waits for what it gives or raises.
-
-        A caller who is interrupted (Ctrl-C) cancels it.
+        """Waits for a coroutine's result or error; an interrupt (Ctrl-C) cancels the coroutine.
 
         Args:
-            coroutine: not begun yet.
+            coroutine: not started yet.
         """
         future = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
         try:
@@ -48,13 +46,12 @@ class LoopThread:
             future.cancel()
 
     def finish(self, coroutine: Coroutine[Any, Any, None]) -> None:
-        """Carries out the last coroutine of something that its owner lets go of.
+        """Runs the clean-up of an object that may be garbage, on whatever thread collects it.
 
-        The garbage collector may be the owner: on the loop's own thread the coroutine is only
-        begun, and after the loop's end there is nothing left to finish.
+        On the loop's own thread the coroutine is only started; after the loop's end it is dropped.
 
         Args:
-            coroutine: not begun yet.
+            coroutine: not started yet.
         """
         if self._loop.is_closed():
             coroutine.close()
@@ -64,7 +61,7 @@ class LoopThread:
             self.run(coroutine)
 
 
-async def _stay(
+async def _run_until_stopped(
     started: queue.SimpleQueue[tuple[asyncio.AbstractEventLoop, asyncio.Event]],
 ) -> None:
     stop = asyncio.Event()
@@ -75,4 +72,4 @@ async def _stay(
 def _end(loop: asyncio.AbstractEventLoop, stop: asyncio.Event, thread: threading.Thread) -> None:
     loop.call_soon_threadsafe(stop.set)
     if threading.current_thread() is not thread:
-        thread.join(_END_S)
+        thread.join(_JOIN_S)

@@ -1,13 +1,12 @@
-"""What a caller sees: an exit's maps and numbers, and how a request ended.
+"""What a caller receives: an exit's maps and figures, and how a request ended.
 
-Decides how the protocol's messages look from Python. All arrays are read-only; all times are ms.
-Does not decode (`arrays` does) and does not draw (`painting` does).
+All arrays are read-only; all times are milliseconds.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Final
 
 import numpy as np
@@ -15,18 +14,15 @@ from numpy.typing import NDArray
 
 from anytime_client.arrays import Array
 from anytime_client.errors import MissingArrayError
-from anytime_protocol.budget import Budget
+from anytime_protocol import messages
 from anytime_protocol.enums import ArrayName, Reason
-from anytime_protocol.json_reader import JsonReader
-from anytime_protocol.messages import Finished
-from anytime_protocol.messages import Update as UpdateMessage
-from anytime_protocol.resources import ModelInfo
+from anytime_protocol.model_info import ModelInfo
 
 _CURES: Final = {
     ArrayName.MAP: "a pose model gives keypoints: use .keypoints",
-    ArrayName.CONFIDENCE: "ask for it with want=OutputOptions(confidence=True)",
-    ArrayName.ACTIVE: "ask for it with want=OutputOptions(active=True)",
-    ArrayName.HEATMAPS: "ask a pose model for it with want=OutputOptions(heatmaps=True)",
+    ArrayName.CONFIDENCE: "request it with want=OutputOptions(confidence=True)",
+    ArrayName.ACTIVE: "request it with want=OutputOptions(active=True)",
+    ArrayName.HEATMAPS: "request it of a pose model with want=OutputOptions(heatmaps=True)",
 }
 
 
@@ -45,10 +41,10 @@ class UpdateTimes:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Update:
-    """What one exit sees.
+    """The output of one exit.
 
     Attributes:
-        model: that made it.
+        model: that computed it.
         exit: 1 or more, higher with each update.
         exits: that the model has.
         width: of the upright input, px.
@@ -57,8 +53,8 @@ class Update:
         confident_share: share of settled pixels, 0 to 1.
         gmacs: really computed so far, in 1e9 multiply-adds.
         times: when.
-        skipped: exits since the update before that were not sent.
-        changed_share: share of the map's pixels that differ from the update before, 0 to 1; None
+        skipped: exits since the last update that were not sent.
+        changed_share: share of the map's pixels that differ from the last update, 0 to 1; None
             at the first and without a map.
         arrays: all arrays of the update, by name.
         joints: what `keypoints` gives, or None for a segmentation model.
@@ -80,7 +76,7 @@ class Update:
 
     @property
     def map(self) -> NDArray[np.uint8]:
-        """Class ids, uint8 (H, W) at the scale that was asked for.
+        """Class ids, uint8 (H, W) at the scale that was requested.
 
         Raises:
             MissingArrayError: the model is not for segmentation.
@@ -92,7 +88,7 @@ class Update:
         """Confidence of each pixel, uint8 (H, W): 255 means 1.0.
 
         Raises:
-            MissingArrayError: it was not asked for.
+            MissingArrayError: it was not requested.
         """
         return self._array(ArrayName.CONFIDENCE)
 
@@ -101,7 +97,7 @@ class Update:
         """True where the next stage would still compute, (H, W).
 
         Raises:
-            MissingArrayError: it was not asked for.
+            MissingArrayError: it was not requested.
         """
         return self._array(ArrayName.ACTIVE).astype(np.bool_)
 
@@ -110,7 +106,7 @@ class Update:
         """One plane per joint, (J, h, w), at the network's resolution.
 
         Raises:
-            MissingArrayError: they were not asked for.
+            MissingArrayError: they were not requested.
         """
         return self._array(ArrayName.HEATMAPS)
 
@@ -132,14 +128,14 @@ class Update:
         return array
 
     @classmethod
-    def of(
+    def from_message(
         cls,
-        message: UpdateMessage,
+        message: messages.Update,
         model: ModelInfo,
         arrays: Mapping[ArrayName, Array],
-        before: Update | None,
+        previous: Update | None,
     ) -> Update:
-        """The update that a message and its decoded arrays make, after the update `before`."""
+        """The update of a message and its decoded arrays, after the update `previous`."""
         joints = None
         if message.keypoints is not None:
             joints = np.array(message.keypoints, np.float32).reshape(-1, 3)
@@ -155,15 +151,15 @@ class Update:
             gmacs=message.gmacs,
             times=UpdateTimes(message.elapsed_ms, message.compute_ms),
             skipped=message.skipped,
-            changed_share=_changed(arrays, before),
+            changed_share=_changed_share(arrays, previous),
             arrays=arrays,
             joints=joints,
         )
 
 
-def _changed(arrays: Mapping[ArrayName, Array], before: Update | None) -> float | None:
+def _changed_share(arrays: Mapping[ArrayName, Array], previous: Update | None) -> float | None:
     new = arrays.get(ArrayName.MAP)
-    old = before.arrays.get(ArrayName.MAP) if before is not None else None
+    old = previous.arrays.get(ArrayName.MAP) if previous is not None else None
     if new is None or old is None or new.shape != old.shape:
         return None
     return float(np.count_nonzero(new != old)) / new.size
@@ -229,45 +225,17 @@ class Result:
         return self.best.confidence
 
     @classmethod
-    def of(cls, message: Finished, model: ModelInfo, update: Update | None) -> Result:
-        """The result that a final message and the last update make."""
-        timing = Timing(
-            message.total_ms,
-            message.queue_ms,
-            message.decode_ms,
-            message.compute_ms,
-            message.encode_ms,
-        )
+    def from_message(
+        cls, message: messages.Finished, model: ModelInfo, update: Update | None
+    ) -> Result:
+        """The result of a `final` message and the last update."""
+        times = {item.name: getattr(message, item.name) for item in fields(Timing)}
         return cls(
-            model, message.exit, message.exits, message.reason, message.gmacs, timing, update
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class ServerBudget:
-    """The server's own budget and load.
-
-    Attributes:
-        budget: what its operator set.
-        effective: what is in force now: the operator's and that by load.
-        in_flight: requests that run.
-        queued: requests that wait.
-        slowdown: how much slower than measured alone the stages are now; 1 is not at all.
-    """
-
-    budget: Budget
-    effective: Budget
-    in_flight: int
-    queued: int
-    slowdown: float
-
-    @classmethod
-    def read(cls, fields: JsonReader) -> ServerBudget:
-        """Reads the body of `GET /v1/budget`."""
-        return cls(
-            Budget.from_json(fields.take("budget", "an object")),
-            Budget.from_json(fields.take("effective", "an object"), "effective"),
-            fields.integer("in_flight"),
-            fields.integer("queued"),
-            fields.number("slowdown"),
+            model,
+            message.exit,
+            message.exits,
+            message.reason,
+            message.gmacs,
+            Timing(**times),
+            update,
         )

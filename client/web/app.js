@@ -1,22 +1,27 @@
 /**
- * The page: wires controls, connection and canvas together.
- *
- * Decides when a request is sent and what is shown when. How things are drawn, decoded, worded and
- * sent is decided elsewhere (painter, protocol, panels and budget, connection).
+ * The page: connects controls, connection and canvas.
  */
 
 import { budgetOf, deadlineOf } from "./budget.js";
 import { Connection } from "./connection.js";
-import { changedShare, paint } from "./painter.js";
-import { element, milliseconds, percent, showBreakdown, showLegend, showServer, showTimeline } from "./panels.js";
-import { fromBlob, fromVideo } from "./pictures.js";
+import { imageFromBlob, imageFromVideo } from "./images.js";
+import {
+  element,
+  milliseconds,
+  percent,
+  renderBreakdown,
+  renderLegend,
+  renderServer,
+  renderTimeline,
+} from "./panels.js";
+import { changedShare, render } from "./render.js";
 
 const WANT = { encoding: "delta", confidence: true, active: true };
-const ENOUGH = { min_confidence: 0 };
+const SATISFIED_BUDGET = { min_confidence: 0 };
 const POLL_MS = 2000;
-const MOVES = "Moves reach the server while it computes.";
+const BUDGET_HINT = "Moves reach the server while it computes.";
 const TOKEN_KEY = "anytime-token";
-const ENDS = {
+const REASONS = {
   complete: "all exits done",
   deadline: "stopped by the deadline",
   budget: "stopped by the budget",
@@ -27,57 +32,57 @@ const ENDS = {
 
 const $ = (id) => document.getElementById(id);
 
-const NOTES = {
+const VIEW_NOTES = {
   settled: "Bright pixels are those that a next stage computes; dark ones are settled and cost nothing more.",
   confidence: "From dark blue, where the network is unsure, to yellow, where it is sure.",
 };
 
 const state = {
   ready: null,
-  picture: null,
+  image: null,
   updates: [], // of the request that runs or ran last
   shown: -1, // index of the update on the canvas; -1 follows the newest
   final: null,
   predicted: 0,
-  painted: null, // the update on the canvas, perhaps of the request before
+  rendered: null, // the update on the canvas, perhaps of the request before
   camera: null,
   stopped: false, // cancel was pressed: do not repeat
-  unheard: false, // a slider moved, and the server has not said that it took note
+  budgetPending: false, // a slider moved, and the server has not answered yet
 };
 
 const connection = new Connection({
-  onState: showConnection,
-  onReady: takeReady,
+  onState: renderConnection,
+  onReady: handleReady,
   onAccepted: (accepted) => {
     state.predicted = accepted.predicted_ms;
-    say(`Admitted: exit ${accepted.predicted_exit} expected in ${milliseconds(accepted.predicted_ms)}.`);
+    setStatus(`Admitted: exit ${accepted.predicted_exit} expected in ${milliseconds(accepted.predicted_ms)}.`);
   },
-  onUpdate: takeUpdate,
+  onUpdate: handleUpdate,
   onApplied: (applied) => {
-    state.unheard = false;
+    state.budgetPending = false;
     $("applied").textContent =
       applied.effect === "applied"
         ? `Change ${applied.rev} in force after exit ${applied.at_exit}.`
         : `Change ${applied.rev}: ${applied.effect}. ${applied.detail ?? ""}`;
   },
-  onEnd: takeEnd,
+  onEnd: handleEnd,
 });
 
-// ---- what the server says -------------------------------------------------------------------
+// ---- messages of the server -----------------------------------------------------------------
 
-function showConnection(phase, detail) {
+function renderConnection(phase, detail) {
   $("connection").dataset.state = phase;
-  const seconds = ((detail.pause_ms ?? 0) / 1000).toFixed(detail.pause_ms < 1000 ? 1 : 0);
-  const waiting = detail.hopeless
+  const seconds = ((detail.delay_ms ?? 0) / 1000).toFixed(detail.delay_ms < 1000 ? 1 : 0);
+  const waiting = detail.fatal
     ? "Not allowed: give an access token"
     : `No connection, next try in ${seconds} s`;
   $("connection-text").textContent =
     { connecting: "Connecting", open: "Connected", waiting }[phase];
   $("reconnect").hidden = phase !== "waiting";
-  showControls();
+  updateControls();
 }
 
-function takeReady(ready) {
+function handleReady(ready) {
   state.ready = ready;
   const select = $("model");
   const before = select.value;
@@ -85,63 +90,63 @@ function takeReady(ready) {
     ...ready.models.map(({ name, task }) => element("option", { value: name }, `${name} (${task})`)),
   );
   if (ready.models.some(({ name }) => name === before)) select.value = before;
-  showModel();
-  if (state.picture === null) {
+  renderModel();
+  if (state.image === null) {
     $("samples").firstElementChild?.click();
   }
-  showControls();
+  updateControls();
 }
 
-function takeUpdate(update) {
+function handleUpdate(update) {
   const before = state.updates.at(-1);
   update.changed = changedShare(before?.arrays.map, update.arrays.map);
   state.updates.push(update);
   state.shown = -1;
   const facts = `Exit ${update.exit} of ${update.exits}, ${milliseconds(update.elapsed_ms)}, ` +
     `${percent(update.confidence)} confident.`;
-  say(facts);
+  setStatus(facts);
   if (!repeats()) announce(facts);
-  show();
+  renderAll();
 }
 
-function takeEnd(end) {
+function handleEnd(end) {
   if (end.type === "final") {
     state.final = end;
-    const text = `Exit ${end.exit} of ${end.exits} in ${milliseconds(end.total_ms)}: ${ENDS[end.reason] ?? end.reason}.`;
-    say(text);
+    const text = `Exit ${end.exit} of ${end.exits} in ${milliseconds(end.total_ms)}: ${REASONS[end.reason] ?? end.reason}.`;
+    setStatus(text);
     if (!repeats()) announce(text);
   } else {
     const text = end.type === "lost"
       ? "The connection was lost while the request ran."
       : `${end.code}: ${end.detail}`;
-    say(text);
+    setStatus(text);
     announce(text);
   }
-  show();
-  showControls();
-  const again = repeats() || state.unheard;
+  renderAll();
+  updateControls();
+  const again = repeats() || state.budgetPending;
   if (end.type === "final" && again && !state.stopped) requestAnimationFrame(() => run());
 }
 
-// ---- asking ---------------------------------------------------------------------------------
+// ---- requests -------------------------------------------------------------------------------
 
 async function run() {
   if (!connection.open) return;
-  if (state.camera !== null) state.picture = await fromVideo($("video"));
-  if (state.picture === null || !connection.open) return;
+  if (state.camera !== null) state.image = await imageFromVideo($("video"));
+  if (state.image === null || !connection.open) return;
   state.updates = [];
   state.shown = -1;
   state.final = null;
   state.predicted = 0;
   state.stopped = false;
-  state.unheard = false;
-  $("applied").textContent = MOVES;
-  connection.ask(
-    { model: $("model").value, media_type: state.picture.mediaType, budget: budget(), want: WANT },
-    state.picture.file,
+  state.budgetPending = false;
+  $("applied").textContent = BUDGET_HINT;
+  connection.infer(
+    { model: $("model").value, media_type: state.image.mediaType, budget: budget(), want: WANT },
+    state.image.file,
   );
-  if (!repeats()) say("Asked.");
-  showControls();
+  if (!repeats()) setStatus("Asked.");
+  updateControls();
 }
 
 function budget() {
@@ -161,82 +166,82 @@ function repeats() {
   return $("repeat").checked || state.camera !== null;
 }
 
-async function choosePicture(blob, name) {
+async function chooseImage(blob, name) {
   stopCamera();
   try {
-    state.picture = await fromBlob(blob, name, state.ready.limits);
+    state.image = await imageFromBlob(blob, name, state.ready.limits);
   } catch (error) {
-    say(error.message);
+    setStatus(error.message);
     announce(error.message);
     return;
   }
-  forget();
-  show();
+  clearUpdates();
+  renderAll();
   await run();
 }
 
-/** Drops what was seen of another image or by another model. */
-function forget() {
+/** Drops the updates of another image or model. */
+function clearUpdates() {
   connection.cancel();
-  state.painted = null;
+  state.rendered = null;
   state.updates = [];
   state.final = null;
 }
 
-// ---- showing --------------------------------------------------------------------------------
+// ---- rendering ------------------------------------------------------------------------------
 
-function show() {
-  const update = state.updates.at(state.shown) ?? state.painted;
-  state.painted = update ?? null;
-  if (state.picture !== null) {
-    const look = {
+function renderAll() {
+  const update = state.updates.at(state.shown) ?? state.rendered;
+  state.rendered = update ?? null;
+  if (state.image !== null) {
+    const options = {
       view: document.querySelector("input[name=view]:checked").value,
       opacity: Number($("opacity").value) / 100,
     };
-    paint($("canvas"), state.picture.bitmap, update ?? null, model(), look);
+    render($("canvas"), state.image.bitmap, update ?? null, model(), options);
     $("stage").classList.remove("empty");
   }
   $("canvas").setAttribute("aria-label", describe(update));
   $("progress").max = update?.exits ?? model()?.exits.length ?? 4;
   $("progress").value = update?.exit ?? 0;
-  showLegend($("legend"), update, model());
-  if (state.updates.length > 0 || state.final !== null) showExits();
+  renderLegend($("legend"), update, model());
+  if (state.updates.length > 0 || state.final !== null) renderExits();
 }
 
-function showExits() {
+function renderExits() {
   const last = state.updates.at(-1)?.elapsed_ms ?? 0;
   const total = state.final?.total_ms ?? Math.max(last, state.predicted, 1);
   const shown = state.shown < 0 ? state.updates.length - 1 : state.shown;
-  showTimeline($("timeline"), state.updates, { total, shown }, (index) => {
+  renderTimeline($("timeline"), state.updates, { total, shown }, (index) => {
     state.shown = index;
-    show();
+    renderAll();
   });
   $("timeline-empty").hidden = state.updates.length > 0;
   $("timeline-key").hidden = state.updates.length === 0;
   $("outcome").textContent = state.final
-    ? `${milliseconds(state.final.total_ms)}, ${ENDS[state.final.reason] ?? state.final.reason}`
+    ? `${milliseconds(state.final.total_ms)}, ${REASONS[state.final.reason] ?? state.final.reason}`
     : "";
-  showBreakdown($("breakdown"), state.final);
+  renderBreakdown($("breakdown"), state.final);
 }
 
-function showView() {
+function renderView() {
   const view = document.querySelector("input[name=view]:checked").value;
-  $("view-note").textContent = NOTES[view] ?? "";
-  $("view-note").hidden = !(view in NOTES);
-  show();
+  $("view-note").textContent = VIEW_NOTES[view] ?? "";
+  $("view-note").hidden = !(view in VIEW_NOTES);
+  renderAll();
 }
 
 function describe(update) {
-  const name = state.picture?.name ?? "No image yet";
+  const name = state.image?.name ?? "No image yet";
   if (!update) return name;
   const kind = update.keypoints ? "joints" : "map";
   return `${name} with the ${kind} of exit ${update.exit} of ${update.exits}, ` +
     `${percent(update.confidence)} confident`;
 }
 
-function showControls() {
+function updateControls() {
   const busy = connection.busy;
-  $("run").disabled = !connection.open || state.picture === null;
+  $("run").disabled = !connection.open || state.image === null;
   setEnabled($("enough"), busy);
   setEnabled($("cancel"), busy || repeats());
 }
@@ -247,17 +252,17 @@ function setEnabled(button, enabled) {
   button.disabled = !enabled;
 }
 
-function showModel() {
+function renderModel() {
   const exits = model()?.exits.length ?? 4;
   const slider = $("exit");
   const wasDeepest = Number(slider.value) === Number(slider.max);
   slider.max = String(exits);
   if (wasDeepest) slider.value = slider.max;
-  showBudget();
-  showLegend($("legend"), state.painted, model());
+  renderBudget();
+  renderLegend($("legend"), state.rendered, model());
 }
 
-function showBudget() {
+function renderBudget() {
   const deadline = deadlineOf(Number($("deadline").value));
   const exit = Number($("exit").value);
   const confidence = Number($("confidence").value);
@@ -271,7 +276,7 @@ function setOutput(name, text) {
   $(name).setAttribute("aria-valuetext", text);
 }
 
-function say(text) {
+function setStatus(text) {
   $("status").textContent = text;
 }
 
@@ -287,37 +292,37 @@ $("cancel").addEventListener("click", () => {
   $("repeat").checked = false;
   connection.cancel();
   stopCamera();
-  showControls();
+  updateControls();
 });
-$("enough").addEventListener("click", () => connection.setBudget(ENOUGH));
+$("enough").addEventListener("click", () => connection.setBudget(SATISFIED_BUDGET));
 $("repeat").addEventListener("change", () => {
-  showControls();
+  updateControls();
   if ($("repeat").checked && !connection.busy) run();
 });
 $("reconnect").addEventListener("click", () => connection.connect());
 $("model").addEventListener("change", () => {
-  forget();
-  showModel();
+  clearUpdates();
+  renderModel();
   run();
 });
 for (const name of ["deadline", "exit", "confidence"]) {
   $(name).addEventListener("input", () => {
-    showBudget();
-    state.unheard = connection.busy;
+    renderBudget();
+    state.budgetPending = connection.busy;
     connection.setBudget(budget());
   });
   $(name).addEventListener("change", () => {
     if (!connection.busy) run();
   });
 }
-$("opacity").addEventListener("input", show);
+$("opacity").addEventListener("input", renderAll);
 for (const radio of document.querySelectorAll("input[name=view]")) {
-  radio.addEventListener("change", showView);
+  radio.addEventListener("change", renderView);
 }
 
 $("file").addEventListener("change", (event) => {
   const [file] = event.target.files;
-  if (file) choosePicture(file, file.name);
+  if (file) chooseImage(file, file.name);
   event.target.value = "";
 });
 
@@ -337,24 +342,24 @@ document.addEventListener("drop", (event) => {
   event.preventDefault();
   stage.classList.remove("over");
   const [file] = event.dataTransfer.files;
-  if (file) choosePicture(file, file.name);
+  if (file) chooseImage(file, file.name);
 });
 document.addEventListener("paste", (event) => {
   const [file] = event.clipboardData.files;
-  if (file) choosePicture(file, file.name);
+  if (file) chooseImage(file, file.name);
 });
 
 $("camera").addEventListener("click", () => (state.camera === null ? startCamera() : stopCamera()));
 
 async function startCamera() {
   if (!navigator.mediaDevices) {
-    say("The camera needs a secure page: https, or the server on this machine.");
+    setStatus("The camera needs a secure page: https, or the server on this machine.");
     return;
   }
   try {
     state.camera = await navigator.mediaDevices.getUserMedia({ video: { facingMode: "environment" } });
   } catch (error) {
-    say(`The camera cannot be used: ${error.message}`);
+    setStatus(`The camera cannot be used: ${error.message}`);
     return;
   }
   $("video").srcObject = state.camera;
@@ -385,7 +390,7 @@ async function loadSamples() {
       return element("button", { type: "button", title, onclick: () => chooseSample(file, title, task) }, image);
     }),
   );
-  if (state.ready !== null && state.picture === null) $("samples").firstElementChild?.click();
+  if (state.ready !== null && state.image === null) $("samples").firstElementChild?.click();
 }
 
 async function chooseSample(file, title, task) {
@@ -393,12 +398,12 @@ async function chooseSample(file, title, task) {
   const fitting = state.ready.models.find((each) => each.task === task);
   if (fitting && model()?.task !== task) {
     $("model").value = fitting.name;
-    forget();
-    showModel();
+    clearUpdates();
+    renderModel();
   }
   const answer = await fetch(`samples/${file}`);
-  if (answer.ok) await choosePicture(await answer.blob(), title);
-  else say(`${title} could not be loaded.`);
+  if (answer.ok) await chooseImage(await answer.blob(), title);
+  else setStatus(`${title} could not be loaded.`);
 }
 
 async function pollServer() {
@@ -407,7 +412,7 @@ async function pollServer() {
   const headers = token ? { Authorization: `Bearer ${token}` } : {};
   try {
     const answer = await fetch("v1/budget", { headers });
-    if (answer.ok) showServer($("server"), await answer.json());
+    if (answer.ok) renderServer($("server"), await answer.json());
     if (answer.status === 401) $("access").open = true;
   } catch {
     $("server").replaceChildren(element("p", { className: "quiet" }, "The server does not answer."));
@@ -421,7 +426,7 @@ $("token-form").addEventListener("submit", (event) => {
   pollServer();
 });
 
-showBudget();
+renderBudget();
 connection.connect(sessionStorage.getItem(TOKEN_KEY) ?? "");
 loadSamples();
 pollServer();

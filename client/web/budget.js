@@ -1,8 +1,7 @@
 /**
- * The budget's sliders and the budget that they stand for.
+ * Converts between the budget's sliders, the budget and text.
  *
- * Decides scales and words. At the right end each slider means "no limit", and its limit is then
- * not sent at all.
+ * At the right end each slider means "no limit", and its limit is then not sent at all.
  */
 
 const SHORTEST_MS = 5;
@@ -28,8 +27,8 @@ export function budgetOf(positions, exits) {
   return budget;
 }
 
-/** A budget in a few words. */
-export function words(budget) {
+/** A budget as text for people. */
+export function describeBudget(budget) {
   const parts = [];
   if (budget.deadline_ms !== undefined) parts.push(`${round(budget.deadline_ms)} ms`);
   if (budget.compute_gmacs !== undefined) parts.push(`${round(budget.compute_gmacs)} GMACs`);

@@ -1,17 +1,16 @@
 /**
  * One websocket to the server, opened anew when it breaks, and one request at a time on it.
  *
- * Decides ids, revisions and pauses between attempts. Knows no page: it tells what happened through
- * the callbacks that it is given.
+ * Events are reported through callbacks.
  */
 
-import { PROTOCOL, ProtocolError, inferFrame, readArrays, readFrame } from "./protocol.js";
+import { PROTOCOL, ProtocolError, decodeArrays, decodeFrame, encodeInfer } from "./protocol.js";
 
-const FIRST_PAUSE_MS = 500;
-const LONGEST_PAUSE_MS = 8000;
+const FIRST_DELAY_MS = 500;
+const LONGEST_DELAY_MS = 8000;
 
 /** Close codes after which the same connection would be refused again. */
-const HOPELESS = new Set([4401, 4403]);
+const FATAL_CLOSE_CODES = new Set([4401, 4403]);
 
 /**
  * @typedef {object} Callbacks
@@ -26,7 +25,7 @@ const HOPELESS = new Set([4401, 4403]);
 export class Connection {
   #callbacks;
   #socket = null;
-  #pause = FIRST_PAUSE_MS;
+  #delay = FIRST_DELAY_MS;
   #timer = 0;
   #token = "";
   #count = 0;
@@ -51,7 +50,7 @@ export class Connection {
   connect(token = this.#token) {
     this.#token = token;
     clearTimeout(this.#timer);
-    this.#drop();
+    this.#disconnect();
     this.#callbacks.onState("connecting", {});
     const url = new URL("v1/stream", document.baseURI);
     url.protocol = url.protocol === "https:" ? "wss:" : "ws:";
@@ -66,44 +65,44 @@ export class Connection {
   /**
    * Sends an image; a request that still runs is cancelled first.
    *
-   * @param {{model: string, media_type: string, budget: object, want: object}} question
+   * @param {{model: string, media_type: string, budget: object, want: object}} request
    * @param {ArrayBuffer} image
    */
-  ask(question, image) {
+  infer(request, image) {
     if (this.busy) this.cancel();
     this.#count += 1;
     const id = `page-${this.#count}`;
     this.#request = { id, rev: 0, last: null };
-    this.#socket.send(inferFrame({ type: "infer", id, ...question }, image));
+    this.#socket.send(encodeInfer({ type: "infer", id, ...request }, image));
   }
 
   /** Replaces the running request's budget. */
   setBudget(budget) {
     if (!this.busy || !this.open) return;
     this.#request.rev += 1;
-    this.#say({ type: "budget", id: this.#request.id, rev: this.#request.rev, budget });
+    this.#send({ type: "budget", id: this.#request.id, rev: this.#request.rev, budget });
   }
 
   /** Tells the server to stop at once. */
   cancel() {
-    if (this.busy && this.open) this.#say({ type: "cancel", id: this.#request.id });
+    if (this.busy && this.open) this.#send({ type: "cancel", id: this.#request.id });
   }
 
-  #say(message) {
+  #send(message) {
     this.#socket.send(JSON.stringify(message));
   }
 
   #receive(socket, data) {
     if (socket !== this.#socket) return;
     try {
-      const { header, payload } = readFrame(data);
+      const { header, payload } = decodeFrame(data);
       if (header.type === "ready") {
         socket.ready = true;
-        this.#pause = FIRST_PAUSE_MS;
+        this.#delay = FIRST_DELAY_MS;
         this.#callbacks.onState("open", {});
         this.#callbacks.onReady(header);
       } else if (header.id !== undefined && header.id === this.#request?.id) {
-        this.#take(header, payload);
+        this.#handle(header, payload);
       }
     } catch (error) {
       if (!(error instanceof ProtocolError || error instanceof SyntaxError)) throw error;
@@ -111,14 +110,14 @@ export class Connection {
     }
   }
 
-  #take(header, payload) {
+  #handle(header, payload) {
     const request = this.#request;
     switch (header.type) {
       case "accepted":
         this.#callbacks.onAccepted(header);
         break;
       case "update": {
-        const arrays = readArrays(header, payload, request.last);
+        const arrays = decodeArrays(header, payload, request.last);
         request.last = { exit: header.exit, arrays };
         this.#callbacks.onUpdate({ ...header, arrays });
         break;
@@ -131,28 +130,28 @@ export class Connection {
         this.#request = null;
         this.#callbacks.onEnd(header);
         break;
-      default: // a later server may say more
+      default: // of a later server
     }
   }
 
   #closed(socket, event) {
     if (socket !== this.#socket) return;
-    this.#lose();
-    const hopeless = HOPELESS.has(event.code);
-    const detail = { code: event.code, reason: event.reason, pause_ms: this.#pause, hopeless };
+    this.#failRequest();
+    const fatal = FATAL_CLOSE_CODES.has(event.code);
+    const detail = { code: event.code, reason: event.reason, delay_ms: this.#delay, fatal };
     this.#callbacks.onState("waiting", detail);
-    if (!hopeless) this.#timer = setTimeout(() => this.connect(), this.#pause);
-    this.#pause = Math.min(2 * this.#pause, LONGEST_PAUSE_MS);
+    if (!fatal) this.#timer = setTimeout(() => this.connect(), this.#delay);
+    this.#delay = Math.min(2 * this.#delay, LONGEST_DELAY_MS);
   }
 
-  #drop() {
+  #disconnect() {
     const socket = this.#socket;
     this.#socket = null;
     socket?.close(1000);
-    this.#lose();
+    this.#failRequest();
   }
 
-  #lose() {
+  #failRequest() {
     if (!this.busy) return;
     this.#request = null;
     this.#callbacks.onEnd({ type: "lost" });

@@ -1,14 +1,13 @@
 /**
- * Timeline, legend and server panel: numbers as elements of the page.
+ * Timeline, time breakdown, legend and server panel: figures as elements of the page.
  *
- * Decides how figures are laid out and worded. Is told what to show, and shows it; text from the
- * server is only ever set as text.
+ * Text from the server is only ever set as text.
  */
 
-import { words } from "./budget.js";
-import { palette, shares } from "./painter.js";
+import { describeBudget } from "./budget.js";
+import { palette, shares } from "./render.js";
 
-const PARTS = [
+const TIMES = [
   ["queue", "Queue"],
   ["decode", "Decode"],
   ["compute", "Compute"],
@@ -34,16 +33,16 @@ export const milliseconds = (ms) => `${ms < 10 ? ms.toFixed(1) : Math.round(ms)}
  * @param {{total: number, shown: number, exits: number}} state
  * @param {(index: number) => void} choose
  */
-export function showTimeline(list, updates, state, choose) {
+export function renderTimeline(list, updates, state, choose) {
   const rows = updates.map((update, index) => {
-    const before = updates[index - 1];
-    const began = before?.elapsed_ms ?? 0;
-    const compute = update.compute_ms - (before?.compute_ms ?? 0);
+    const previous = updates[index - 1];
+    const start = previous?.elapsed_ms ?? 0;
+    const compute = update.compute_ms - (previous?.compute_ms ?? 0);
     const bar = element("span", { className: "bar" });
     const span = element("span", { className: "span" });
     const work = element("span", { className: "work" });
-    place(span, began, update.elapsed_ms, state.total);
-    place(work, update.elapsed_ms - Math.min(compute, update.elapsed_ms - began),
+    setExtent(span, start, update.elapsed_ms, state.total);
+    setExtent(work, update.elapsed_ms - Math.min(compute, update.elapsed_ms - start),
       update.elapsed_ms, state.total);
     bar.append(span, work);
     const facts = [`${percent(update.confidence)} confident`];
@@ -66,8 +65,8 @@ export function showTimeline(list, updates, state, choose) {
   if (focused >= 0) list.children[focused]?.firstElementChild.focus();
 }
 
-/** Where the whole time went: a bar of parts and the same in words. */
-export function showBreakdown(container, final) {
+/** Where the whole time went: a bar of parts, and the same as text. */
+export function renderBreakdown(container, final) {
   if (final === null) {
     container.replaceChildren();
     return;
@@ -77,11 +76,11 @@ export function showBreakdown(container, final) {
   const bar = element("div", { className: "parts" });
   bar.setAttribute("aria-hidden", "true");
   const list = element("dl", { className: "parts-list" });
-  for (const [name, label] of PARTS) {
+  for (const [name, label] of TIMES) {
     const ms = times[`${name}_ms`];
-    const piece = element("span", { className: `part part-${name}` });
-    piece.style.flexGrow = String(Math.max(ms, 0.001));
-    bar.append(piece);
+    const part = element("span", { className: `part part-${name}` });
+    part.style.flexGrow = String(Math.max(ms, 0.001));
+    bar.append(part);
     list.append(
       element("div", {},
         element("dt", {}, element("i", { className: `part-${name}` }), label),
@@ -91,8 +90,8 @@ export function showBreakdown(container, final) {
   container.replaceChildren(bar, list);
 }
 
-/** Classes of the map, by the area that they take; or the joints that are seen. */
-export function showLegend(list, update, model) {
+/** Classes of the map, by the area that they take; or the keypoints with their scores. */
+export function renderLegend(list, update, model) {
   const rows = [];
   if (update?.arrays.map) {
     const colors = palette(model);
@@ -119,13 +118,13 @@ export function showLegend(list, update, model) {
 }
 
 /** The server's load and budget. */
-export function showServer(container, state) {
+export function renderServer(container, status) {
   const facts = [
-    ["Running", String(state.in_flight)],
-    ["Waiting", String(state.queued)],
-    ["Slow-down", `${state.slowdown.toFixed(2)} ×`],
-    ["Operator's budget", words(state.budget)],
-    ["B(t) in force", words(state.effective)],
+    ["Running", String(status.in_flight)],
+    ["Waiting", String(status.queued)],
+    ["Slow-down", `${status.slowdown.toFixed(2)} ×`],
+    ["Operator's budget", describeBudget(status.budget)],
+    ["B(t) in force", describeBudget(status.effective)],
   ];
   container.replaceChildren(
     ...facts.map(([name, value]) =>
@@ -139,7 +138,7 @@ function row(swatch, name, value) {
     element("span", { className: "legend-value" }, value));
 }
 
-function place(piece, from, to, total) {
-  piece.style.left = `${(100 * from) / total}%`;
-  piece.style.width = `${Math.max(0.5, (100 * (to - from)) / total)}%`;
+function setExtent(bar, from, to, total) {
+  bar.style.left = `${(100 * from) / total}%`;
+  bar.style.width = `${Math.max(0.5, (100 * (to - from)) / total)}%`;
 }

@@ -1,8 +1,7 @@
 /**
  * The protocol `anytime.v1` as far as a browser needs it: frames, arrays, deltas.
  *
- * Decides how bytes become headers and arrays, and checks every number before it is used. Knows no
- * socket and no page. docs/PROTOCOL.md is the definition.
+ * Every number is checked before it is used. docs/PROTOCOL.md is the definition.
  */
 
 export const PROTOCOL = "anytime.v1";
@@ -18,7 +17,7 @@ export class ProtocolError extends Error {}
  * @param {ArrayBuffer} payload the image file
  * @returns {Blob} a binary frame; a Blob, so that a large file is not copied
  */
-export function inferFrame(header, payload) {
+export function encodeInfer(header, payload) {
   const json = new TextEncoder().encode(JSON.stringify(header));
   const prefix = new DataView(new ArrayBuffer(8));
   prefix.setUint32(0, KIND.infer);
@@ -30,7 +29,7 @@ export function inferFrame(header, payload) {
  * @param {ArrayBuffer|string} data a websocket message
  * @returns {{header: object, payload: Uint8Array}}
  */
-export function readFrame(data) {
+export function decodeFrame(data) {
   if (typeof data === "string") return { header: JSON.parse(data), payload: new Uint8Array() };
   if (data.byteLength < 8) throw new ProtocolError("a frame of less than 8 bytes");
   const size = new DataView(data).getUint32(4);
@@ -73,35 +72,35 @@ export function applyDelta(base, delta) {
  *
  * @param {object} update header
  * @param {Uint8Array} payload
- * @param {{exit: number, arrays: Object<string, {data: Uint8Array, shape: number[]}>}|null} before
+ * @param {{exit: number, arrays: Object<string, {data: Uint8Array, shape: number[]}>}|null} previous
  *   the last update of the same request
  */
-export function readArrays(update, payload, before) {
+export function decodeArrays(update, payload, previous) {
   const arrays = {};
   let position = 0;
-  for (const part of update.parts) {
-    const piece = payload.subarray(position, position + part.bytes);
-    position += part.bytes;
-    arrays[part.name] = { data: readPart(part, piece, before), shape: part.shape };
+  for (const segment of update.parts) {
+    const data = payload.subarray(position, position + segment.bytes);
+    position += segment.bytes;
+    arrays[segment.name] = { data: decodeSegment(segment, data, previous), shape: segment.shape };
   }
   if (position !== payload.length) throw new ProtocolError("parts and payload differ in length");
   return arrays;
 }
 
-function readPart(part, piece, before) {
-  const size = part.shape.reduce((product, side) => product * side, 1);
+function decodeSegment(segment, data, previous) {
+  const size = segment.shape.reduce((product, side) => product * side, 1);
   let array;
-  if (part.compression && part.compression !== "none") {
-    throw new ProtocolError(`${part.name}: compressed, which was not asked for`);
-  } else if (part.encoding === "raw") {
-    array = piece.slice();
-  } else if (part.encoding === "delta") {
-    const base = before?.exit === part.base ? before.arrays[part.name] : undefined;
-    if (base?.data.length !== size) throw new ProtocolError(`${part.name}: a delta without base`);
-    array = applyDelta(base.data, piece);
+  if (segment.compression && segment.compression !== "none") {
+    throw new ProtocolError(`${segment.name}: compressed, which was not asked for`);
+  } else if (segment.encoding === "raw") {
+    array = data.slice();
+  } else if (segment.encoding === "delta") {
+    const base = previous?.exit === segment.base ? previous.arrays[segment.name] : undefined;
+    if (base?.data.length !== size) throw new ProtocolError(`${segment.name}: a delta without base`);
+    array = applyDelta(base.data, data);
   } else {
-    throw new ProtocolError(`${part.name}: ${part.encoding}, which was not asked for`);
+    throw new ProtocolError(`${segment.name}: ${segment.encoding}, which was not asked for`);
   }
-  if (array.length !== size) throw new ProtocolError(`${part.name}: not of the size announced`);
+  if (array.length !== size) throw new ProtocolError(`${segment.name}: not of the size announced`);
   return array;
 }

@@ -1,1 +1,0 @@
-"""The subcommands of `anytime`, one file each."""
