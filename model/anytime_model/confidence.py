@@ -1,8 +1,8 @@
-"""Criteria: where is a map settled, so that the network need not go on computing there?
+"""Criteria of confidence: where a map is settled, so that the network computes no further there.
 
 A criterion looks at one exit's aggregated map and says which positions stay *active*. It is a
-value with its threshold inside, an argument of a run; the network knows none of these classes. The
-paper compares them in Figure 5 (right).
+value with its threshold inside, and an argument of a run. The paper compares them in Figure 5
+(right).
 """
 
 import math

@@ -1,39 +1,39 @@
-"""What can go wrong here, as one tree.
+"""The errors of this package, all below `AnytimeModelError`.
 
 Every message says what was found, what was expected and the cure.
 
 AnytimeModelError
-├── ConfigError            a network that cannot be built as described
-├── ImageError             an input tensor or image file that cannot be run
-├── FinishedError          an exit was asked for after the last one
+├── ConfigError            a network, engine, recipe or option that does not exist or fit together
+├── InputError             an image or a prior that cannot be run
+├── FinishedError          a run that is over, or a map before the first exit
 ├── CheckpointError        a weights file or manifest that cannot be used
 ├── DataError              a data set that is not laid out as its loader expects
 ├── BuildError             (in kernels/build) kernels that cannot be compiled
 ├── KernelError            (in kernels/library) kernels that cannot be used or refused something
-└── TrainingStoppedError   (in training/stopping) a training that ended early and can resume
+└── TrainingStoppedError   (in training/stopping) a training that ended before its last epoch
 """
 
 from pathlib import Path
 
 
 class AnytimeModelError(Exception):
-    """Root of all errors that this package raises on purpose."""
+    """Root of all errors of this package."""
 
 
 class ConfigError(AnytimeModelError):
-    """A network, criterion or recipe was described with values that do not fit together."""
+    """Values of a network, criterion, engine, recipe or command that are unknown or do not fit."""
 
 
-class ImageError(AnytimeModelError):
-    """An input does not have the shape, type or size that the network takes."""
+class InputError(AnytimeModelError):
+    """An image, image file or prior that does not have the shape, type or size that can be run."""
 
 
 class FinishedError(AnytimeModelError):
-    """`advance` was called on a state that has already made its last exit."""
+    """`advance` was called after the last exit or a failure, or a map was read before exit 1."""
 
 
 class CheckpointError(AnytimeModelError):
-    """A weights file or its manifest entry is wrong, truncated, foreign or missing.
+    """A weights, reference or progress file, or a manifest entry, is wrong or missing.
 
     Attributes:
         path: the file at fault.

@@ -1,4 +1,4 @@
-"""Counts multiply-adds: analytically for a size, and for a run with its real masks.
+"""Counts of multiply-adds: for an image size, and for a run with its real masks.
 
 Two conventions. The *paper's* (its GFLOPs are multiply-adds of convolutions over 2^30) charges a
 masked convolution its dense cost times the share of active positions, plus (1 - p) p C 49 H W for
@@ -8,18 +8,16 @@ run on PyTorch's meta device, which computes nothing, so the count cannot drift 
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import accumulate
 
 import torch
 from torch import Tensor, nn
 
-from anytime_model.anytime import STRIDE, AnytimeNetwork
-from anytime_model.config import NUM_EXITS, NetworkConfig
 from anytime_model.errors import ConfigError
 from anytime_model.kernels.reference import RADIUS
-from anytime_model.masking import MaskedConv2d, Masks
+from anytime_model.networks.base import FamilyConfig, build_network
 
 GIGA = 2**30
 """The paper's "giga"."""
@@ -35,7 +33,7 @@ class ConvCost:
 
     Attributes:
         name: the layer's.
-        stage: 1 to 4: the exit that it works towards.
+        stage: number of the exit that it works towards, from 1.
         head: whether it belongs to the exit rather than to the backbone.
         size: (H, W) that it puts out.
         channels: that it puts out.
@@ -85,12 +83,12 @@ Convention = Callable[[ConvCost, float], float]
 
 
 @lru_cache(maxsize=64)
-def conv_costs(config: NetworkConfig, height: int, width: int) -> tuple[ConvCost, ...]:
+def conv_costs(config: FamilyConfig, height: int, width: int) -> tuple[ConvCost, ...]:
     """Every convolution of a network for one image size, in the order in which they run.
 
     Args:
-        config: the network.
-        height: of the image, px; padded to a multiple of 32 as the network does.
+        config: the network. Each of its feature maps has a fixed share of the padded image's size.
+        height: of the image, px; padded to a multiple of the stride as the network does.
         width: of the image, px.
 
     Raises:
@@ -98,10 +96,20 @@ def conv_costs(config: NetworkConfig, height: int, width: int) -> tuple[ConvCost
     """
     if min(height, width) < 1:
         raise ConfigError(f"the size is {height}x{width}; expected HEIGHTxWIDTH, each at least 1.")
+    rows, columns = -(-height // config.stride), -(-width // config.stride)
+    return tuple(
+        replace(cost, size=(rows * cost.size[0], columns * cost.size[1]))
+        for cost in _smallest_costs(config)
+    )
+
+
+@lru_cache(maxsize=64)
+def _smallest_costs(config: FamilyConfig) -> tuple[ConvCost, ...]:
+    """The costs for the smallest padded image, a square of one stride."""
     costs: list[ConvCost] = []
     with torch.device("meta"):
-        network = AnytimeNetwork(config).eval()
-        image = torch.empty(1, 3, height + -height % STRIDE, width + -width % STRIDE)
+        network = build_network(config).eval()
+        image = torch.empty(1, 3, config.stride, config.stride)
     for name, layer in network.named_modules():
         if isinstance(layer, nn.Conv2d):
             layer.register_forward_hook(_recorder(name, costs))
@@ -126,7 +134,7 @@ def _recorder(
                 size=(output.shape[-2], output.shape[-1]),
                 channels=layer.out_channels,
                 per_position=kernel_h * kernel_w * layer.in_channels * layer.out_channels,
-                maskable=isinstance(layer, MaskedConv2d),
+                maskable=bool(getattr(layer, "maskable", False)),
             )
         )
 
@@ -135,48 +143,51 @@ def _recorder(
 
 def per_exit(
     costs: Sequence[ConvCost],
-    active_shares: Sequence[float] = (1.0, 1.0, 1.0),
+    active_shares: Sequence[float] | None = None,
     convention: Convention = ConvCost.paper,
 ) -> tuple[float, ...]:
     """Multiply-adds up to and including each exit, earlier exits included.
 
     Args:
         costs: see `conv_costs`.
-        active_shares: share of positions still active after exits 1, 2, 3, the same at every
-            resolution.
+        active_shares: share of positions still active after each exit but the last, the same at
+            every resolution; None for all.
         convention: how to charge a masked convolution: `ConvCost.paper` or `ConvCost.executed`.
     """
-    shares = (1.0, *active_shares)
+    num_exits = max(cost.stage for cost in costs)
+    shares = (1.0, *(active_shares or [1.0] * (num_exits - 1)))
     stages = [
         sum(convention(cost, shares[stage - 1]) for cost in costs if cost.stage == stage)
-        for stage in range(1, NUM_EXITS + 1)
+        for stage in range(1, num_exits + 1)
     ]
     return tuple(accumulate(stages))
 
 
 def one_exit(costs: Sequence[ConvCost]) -> int:
     """Multiply-adds of the same network without its early exits: the paper's baseline."""
-    return sum(cost.dense for cost in costs if not cost.head or cost.stage == NUM_EXITS)
+    last = max(cost.stage for cost in costs)
+    return sum(cost.dense for cost in costs if not cost.head or cost.stage == last)
 
 
 def stage_macs(
     costs: Sequence[ConvCost],
     stage: int,
-    masks: Masks | None,
+    masks: Mapping[Size, Tensor] | None,
     convention: Convention = ConvCost.paper,
 ) -> float:
     """Multiply-adds of one stage and its exit for one image with its real masks.
 
     Args:
         costs: for the image's size.
-        stage: 1 to 4.
-        masks: the masks the stage ran with, of a single image; None for a dense stage.
+        stage: from 1.
+        masks: the masks the stage ran with, of a single image, by resolution (`Network.masks`);
+            None for a dense stage.
         convention: how to charge masked convolutions.
     """
     shares: Mapping[Size, float] = (
         {}
         if masks is None
-        else {size: float(active.float().mean()) for size, active in masks.by_size.items()}
+        else {size: float(active.float().mean()) for size, active in masks.items()}
     )
     return sum(
         convention(cost, shares.get(cost.size, 1.0)) for cost in costs if cost.stage == stage

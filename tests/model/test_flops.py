@@ -5,10 +5,11 @@ from functools import partial
 import pytest
 import torch
 
-from anytime_model.config import NetworkConfig
 from anytime_model.errors import ConfigError
 from anytime_model.flops import GIGA, ConvCost, conv_costs, one_exit, per_exit, stage_macs
-from anytime_model.masking import Masks
+from anytime_model.networks.hrnet.config import NetworkConfig
+from anytime_model.networks.hrnet.masking import Masks
+from model.factories import random_image, tiny_network
 
 CITYSCAPES = (1024, 2048)
 
@@ -17,6 +18,7 @@ def counted(config, size, *shares, **options):
     return [m / GIGA for m in per_exit(conv_costs(config, *size), *shares, **options)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("config", "size", "paper"),
     [
@@ -32,6 +34,7 @@ def test_the_tables_of_the_paper_come_out(config, size, paper):
     assert counted(config, size) == pytest.approx(paper, abs=0.1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("exits", "last"), [("original", 9.51), ("redesigned", 9.55)])
 def test_the_pose_table_of_the_paper_comes_out(exits, last):
     config = NetworkConfig("w32", 16, task="pose", exits=exits)
@@ -39,12 +42,14 @@ def test_the_pose_table_of_the_paper_comes_out(exits, last):
     assert one_exit(conv_costs(config, 256, 256)) / GIGA == pytest.approx(9.49, abs=0.005)
 
 
+@pytest.mark.slow
 def test_the_network_with_one_exit_costs_what_the_paper_says():
     assert one_exit(conv_costs(NetworkConfig("w48", 19), *CITYSCAPES)) / GIGA == pytest.approx(
         696.2, abs=0.05
     )
 
 
+@pytest.mark.slow
 def test_the_masked_row_of_the_paper_comes_out_when_images_differ_by_12_points():
     counts = counted(
         NetworkConfig("w48", 19),
@@ -57,7 +62,7 @@ def test_the_masked_row_of_the_paper_comes_out_when_images_differ_by_12_points()
 
 def test_an_all_masked_image_costs_no_convolution_in_later_stages():
     costs = conv_costs(NetworkConfig("tiny", 5), 64, 96)
-    masks = Masks.pyramid(torch.zeros(1, 1, 16, 24, dtype=torch.bool), 4)
+    masks = Masks.pyramid(torch.zeros(1, 1, 16, 24, dtype=torch.bool), 4).by_size
     for stage in (2, 3, 4):
         assert stage_macs(costs, stage, None) > 0
         assert stage_macs(costs, stage, masks) == 0
@@ -66,7 +71,7 @@ def test_an_all_masked_image_costs_no_convolution_in_later_stages():
 
 def test_a_full_mask_costs_what_the_dense_network_costs():
     costs = conv_costs(NetworkConfig("tiny", 5), 64, 96)
-    masks = Masks.pyramid(torch.ones(1, 1, 16, 24, dtype=torch.bool), 4)
+    masks = Masks.pyramid(torch.ones(1, 1, 16, 24, dtype=torch.bool), 4).by_size
     for convention in (ConvCost.paper, ConvCost.executed):
         for stage in (2, 3, 4):
             assert stage_macs(costs, stage, masks, convention) == stage_macs(costs, stage, None)
@@ -78,7 +83,7 @@ def test_a_masked_convolution_is_charged_at_its_own_resolution():
     )
     active = torch.zeros(1, 1, 4, 8, dtype=torch.bool)
     active[..., ::2, 0] = True
-    masks = Masks.pyramid(active, 2)
+    masks = Masks.pyramid(active, 2).by_size
     assert stage_macs([cost], 2, masks, ConvCost.executed) == 2 * 54 + 6 * 3 * 49
     assert stage_macs([cost], 2, masks) == 2 * 54 + 0.25 * 0.75 * 3 * 49 * 8
 
@@ -89,9 +94,20 @@ def test_stem_stage_one_and_exit_one_are_never_masked():
     assert {c.maskable for c in costs if c.stage > 1} == {True}
 
 
+@pytest.mark.slow
 def test_sizes_are_padded_as_the_network_pads_them():
     config = NetworkConfig("tiny", 5)
     assert conv_costs(config, 33, 40) == conv_costs(config, 64, 64)
+
+
+@pytest.mark.parametrize("exits", ["original", "redesigned"])
+def test_a_count_has_the_sizes_that_the_network_puts_out(exits):
+    network, sizes = tiny_network(exits=exits), []
+    for layer in network.modules():
+        if isinstance(layer, torch.nn.Conv2d):
+            layer.register_forward_hook(lambda *made: sizes.append(tuple(made[2].shape[-2:])))
+    network(random_image(height=90, width=130))
+    assert [cost.size for cost in conv_costs(network.config, 90, 130)] == sizes
 
 
 def test_an_empty_size_is_refused():

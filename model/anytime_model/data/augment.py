@@ -1,8 +1,7 @@
-"""Augmentation: what a picture may go through and still mean the same.
+"""Augmentation of images together with their labels or joints.
 
 A pipeline is a function of a sample and a seed, so that a training can be repeated and resumed
-exactly. The pixels' work is albumentations'; this file decides what happens, and what joints and
-labels become.
+exactly. Pixels are transformed by albumentations and OpenCV.
 """
 
 from __future__ import annotations
@@ -26,8 +25,8 @@ class SegmentationAugmentation:
 
     Attributes:
         crop: (H, W) of what is trained on, px.
-        scales: smallest and largest factor that a picture is enlarged by.
-        mirror: whether half of the pictures are mirrored.
+        scales: smallest and largest factor that a image is enlarged by.
+        mirror: whether half of the images are mirrored.
         colour: strength of brightness, contrast and saturation jitter, 0 for none; hue gets a
             quarter of it.
         blur: probability of a Gaussian blur or of sensor noise.
@@ -38,6 +37,11 @@ class SegmentationAugmentation:
     mirror: bool = True
     colour: float = 0.0
     blur: float = 0.0
+
+    @property
+    def output_size(self) -> tuple[int, int]:
+        """(H, W) of augmented images, px."""
+        return self.crop
 
     def build(self) -> SegmentationPipeline:
         """The pipeline that these settings describe."""
@@ -77,8 +81,8 @@ class PoseAugmentation:
         scale: largest deviation of the factor from 1.
         rotate_degrees: largest turn to either side.
         rotate_share: probability of a turn.
-        shift: largest shift as a share of the picture's side.
-        mirror: whether half of the pictures are mirrored (left and right joints change places).
+        shift: largest shift as a share of the image's side.
+        mirror: whether half of the images are mirrored (left and right joints change places).
         colour: as in `SegmentationAugmentation`.
         blur: as in `SegmentationAugmentation`.
     """
@@ -91,6 +95,11 @@ class PoseAugmentation:
     mirror: bool = True
     colour: float = 0.0
     blur: float = 0.0
+
+    @property
+    def output_size(self) -> tuple[int, int]:
+        """(H, W) of augmented images, px."""
+        return self.size
 
     def build(self, skeleton: Skeleton) -> PosePipeline:
         """The pipeline that these settings describe, for people with this skeleton."""
@@ -108,7 +117,7 @@ class PosePipeline:
     def __call__(self, sample: Sample, seed: int) -> Sample:
         """The sample after augmentation; the same seed does the same.
 
-        A joint that leaves the picture is no longer visible.
+        A joint that leaves the image is no longer visible.
         """
         if sample.joints is None:
             return sample

@@ -16,7 +16,6 @@ from pathlib import Path
 
 import numpy as np
 
-from anytime_model.config import TaskName
 from anytime_model.data.files import (
     files_in,
     read_image,
@@ -26,7 +25,8 @@ from anytime_model.data.files import (
     require_split,
 )
 from anytime_model.data.sample import IGNORE, Sample, Skeleton
-from anytime_model.manifest import Label
+from anytime_model.labels import Label
+from anytime_model.tasks import TaskName
 
 CLASSES = (
     Label("sky", "#808080"),

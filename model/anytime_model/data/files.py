@@ -1,7 +1,4 @@
-"""Reading a data set's files, with one clear error for whatever is missing or malformed.
-
-It knows how pictures, label maps and JSON lie on a disk. It knows no data set.
-"""
+"""Reading of a data set's files: images, label maps, JSON and text, with errors that name them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From samples to batches: order, workers and seeds, all fixed by (seed, epoch, index).
+"""Loading of batches: order, workers and seeds, all fixed by (seed, epoch, index).
 
 A batch is a function of the seed, the epoch and its place in it, whatever the number of workers,
 so a training that stopped anywhere goes on with the batch that it would have had.

@@ -13,11 +13,11 @@ from typing import Any
 
 import numpy as np
 
-from anytime_model.config import TaskName
 from anytime_model.data.files import read_image, read_json, require_folder, require_split
 from anytime_model.data.sample import Sample, Skeleton
 from anytime_model.errors import DataError
-from anytime_model.manifest import Label
+from anytime_model.labels import Label
+from anytime_model.tasks import TaskName
 
 SPLITS = ("train", "val", "test", "trainval")
 HEAD_OVER_EXTENT = 0.184

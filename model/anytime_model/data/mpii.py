@@ -5,7 +5,7 @@
     mpii_human_pose_v1_u12_1.mat          the published annotation, for the split `train` only
 
 A sample is one person: a square around them, 250 px for each unit of the annotated scale (200 px
-of body height and a quarter of margin), brought to 256x256 px, with everything outside the picture
+of body height and a quarter of margin), brought to 256x256 px, with everything outside the image
 grey.
 """
 
@@ -21,11 +21,11 @@ import numpy as np
 import numpy.typing as npt
 from scipy.io import loadmat
 
-from anytime_model.config import TaskName
 from anytime_model.data.files import read_image, read_json, require_folder, require_split
 from anytime_model.data.sample import OUTSIDE, Sample, Skeleton
 from anytime_model.errors import DataError
-from anytime_model.manifest import Label
+from anytime_model.labels import Label
+from anytime_model.tasks import TaskName
 
 JOINTS = (
     Label("right ankle", "#ff5500"),
@@ -87,7 +87,7 @@ _EXPECTED = (
 
 @dataclass(frozen=True, slots=True)
 class _Person:
-    """One annotated person, in 0-based px of the picture."""
+    """One annotated person, in 0-based px of the image."""
 
     image: str
     centre: tuple[float, float]
@@ -129,12 +129,12 @@ class Mpii:
 
     def __getitem__(self, index: int) -> Sample:
         person = self._people[index]
-        picture = read_image(self._images / person.image)
+        image = read_image(self._images / person.image)
         factor = SIZE / (BOX_PX * person.scale)
         offset = [(SIZE - 1) / 2 - c * factor for c in person.centre]
         matrix = np.array([[factor, 0, offset[0]], [0, factor, offset[1]]])
         crop = cv2.warpAffine(
-            picture, matrix, (SIZE, SIZE), flags=cv2.INTER_LINEAR, borderValue=OUTSIDE
+            image, matrix, (SIZE, SIZE), flags=cv2.INTER_LINEAR, borderValue=OUTSIDE
         )
         joints = person.joints.copy()
         joints[:, :2] = joints[:, :2] * factor + offset
@@ -186,16 +186,16 @@ def _from_published(path: Path) -> Iterable[_Person]:
     """The published structure: RELEASE.annolist(i).annorect(j); coordinates count from 1."""
     try:
         release = _load_mat(path)["RELEASE"]
-        pictures = zip(_list(release.annolist), _list(release.img_train), strict=True)
-        for picture, trained in pictures:
+        images = zip(_list(release.annolist), _list(release.img_train), strict=True)
+        for image, trained in images:
             if not trained:
                 continue
-            for person in _list(picture.annorect):
+            for person in _list(image.annorect):
                 if getattr(person, "annopoints", None) is None or not hasattr(person, "objpos"):
                     continue
                 if not hasattr(person.annopoints, "point"):
                     continue
-                yield _published_person(str(picture.image.name), person)
+                yield _published_person(str(image.image.name), person)
     except (KeyError, AttributeError, TypeError, ValueError) as error:
         raise DataError(
             path, f"is not MPII's structure ({error!r});", f"expected {_EXPECTED}."

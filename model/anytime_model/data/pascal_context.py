@@ -21,7 +21,6 @@ import numpy as np
 import numpy.typing as npt
 from scipy.io import loadmat
 
-from anytime_model.config import TaskName
 from anytime_model.data.files import (
     read_image,
     read_labels,
@@ -32,7 +31,8 @@ from anytime_model.data.files import (
 )
 from anytime_model.data.sample import IGNORE, Sample, Skeleton
 from anytime_model.errors import DataError
-from anytime_model.manifest import Label
+from anytime_model.labels import Label
+from anytime_model.tasks import TaskName
 
 NAMES = (
     "aeroplane",

@@ -1,8 +1,4 @@
-"""What every loader yields, and how a data set describes its outputs.
-
-A sample is one picture with its truth in the project's own conventions. It knows nothing of where
-it came from, and nothing of tensors, augmentation or batches.
-"""
+"""The sample that every loader yields, and the description of a data set's outputs."""
 
 from __future__ import annotations
 
@@ -12,14 +8,14 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from anytime_model.config import TaskName
-from anytime_model.manifest import Label
+from anytime_model.labels import Label
+from anytime_model.tasks import TaskName
 
 IGNORE = 255
 """The label of pixels that are neither trained on nor scored."""
 
 OUTSIDE = (124, 116, 104)
-"""What lies outside a picture, RGB: the mean colour of ImageNet."""
+"""What lies outside a image, RGB: the mean colour of ImageNet."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +24,7 @@ class Skeleton:
 
     Attributes:
         edges: pairs of joints that a drawing connects.
-        flip: for each joint, which joint it becomes in a mirrored picture.
+        flip: for each joint, which joint it becomes in a mirrored image.
         torso: two joints on opposite corners of the trunk, whose distance is the unit of
             PCK of the torso (left shoulder and right hip).
     """
@@ -40,7 +36,7 @@ class Skeleton:
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One picture and its truth.
+    """One image and its truth.
 
     Attributes:
         name: unique in its split.

@@ -1,86 +1,38 @@
-"""What every engine offers, whatever computes underneath: begin an image, make exits, decode.
+"""The interface of every engine: begin an image, make its exits one by one, decode a map.
 
-An engine holds one model and is used by one thread at a time. It knows no budget and no clock: a
-caller stops by not advancing, or in the middle of a stage by raising from `pause`, which every
-engine calls at least between the modules of the network (the native one between kernels). After
-that the run is dead and the engine is ready for the next `begin`.
+An engine holds one model and is used by one thread at a time. A caller stops by not advancing, or
+in the middle of a stage by raising from `pause`, which every engine calls at least between the
+modules of the network (the native one between kernels). After that the run is over and the engine
+is ready for the next `begin`.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from anytime_model.checkpoint.card import Card
 from anytime_model.confidence import Criterion
-from anytime_model.errors import ImageError
+from anytime_model.errors import InputError
+from anytime_model.networks.base import Prior
+from anytime_model.results import Decoded, ExitResult, Keypoints, SegmentationMap
+
+__all__ = [
+    "Decoded",
+    "Engine",
+    "ExitResult",
+    "Keypoints",
+    "NetworkEngine",
+    "Pause",
+    "Prior",
+    "Run",
+    "SegmentationMap",
+    "check_image",
+    "check_normalised",
+]
 
 Pause = Callable[[], None]
-
-
-@dataclass(frozen=True, slots=True)
-class ExitResult:
-    """One exit's aggregated map, as the network puts it out.
-
-    Attributes:
-        exit: 1 to 4.
-        image_size: (H, W) of the image, px.
-        logits: (K, h, w) float32 at 1/4 of the padded image: class logits, or heat-maps for pose.
-        confidence: (h, w) float32, the largest probability (0 to 1), or the largest heat-map value.
-        active: (h, w) boolean, where the next stage will compute.
-        macs: multiply-adds that this stage and exit really executed.
-    """
-
-    exit: int
-    image_size: tuple[int, int]
-    logits: NDArray[np.float32]
-    confidence: NDArray[np.float32]
-    active: NDArray[np.bool_]
-    macs: int
-
-    @property
-    def inside(self) -> tuple[slice, slice]:
-        """The part of (h, w) that lies in the image, padding left out."""
-        height, width = self.image_size
-        return slice(0, -(-height // 4)), slice(0, -(-width // 4))
-
-    @property
-    def mean_confidence(self) -> float:
-        """Mean of the confidence over the image."""
-        found = self.confidence[self.inside]
-        return float(found.sum()) / found.size  # half the time of `mean` where caches are cold
-
-    @property
-    def active_share(self) -> float:
-        """Share of all positions, padding included, that the next stage will compute, 0 to 1."""
-        return float(self.active.mean())
-
-
-@dataclass(frozen=True, slots=True)
-class SegmentationMap:
-    """A decoded segmentation.
-
-    Attributes:
-        labels: (H, W) uint8, the class of every pixel of the image.
-    """
-
-    labels: NDArray[np.uint8]
-
-
-@dataclass(frozen=True, slots=True)
-class Keypoints:
-    """A decoded pose.
-
-    Attributes:
-        points: (J, 3) float32: x, y in image px (pixel centres at integers) and the heat-map's
-            value.
-    """
-
-    points: NDArray[np.float32]
-
-
-Decoded = SegmentationMap | Keypoints
 
 
 class Run(Protocol):
@@ -88,7 +40,7 @@ class Run(Protocol):
 
     @property
     def exit(self) -> int:
-        """Exits made so far, 0 to 4."""
+        """Exits made so far, from 0."""
         ...
 
     def advance(self, criterion: Criterion | None = None, pause: Pause | None = None) -> ExitResult:
@@ -108,6 +60,11 @@ class Engine(Protocol):
     """One model, ready to run on one device."""
 
     @property
+    def card(self) -> Card:
+        """What the model is."""
+        ...
+
+    @property
     def name(self) -> str:
         """What computes: "torch", "native" or "openvino", with its instruction set."""
         ...
@@ -117,14 +74,15 @@ class Engine(Protocol):
         """Whether masked positions save time; a dense engine computes them all the same."""
         ...
 
-    def begin(self, image: NDArray[np.uint8]) -> Run:
+    def begin(self, image: NDArray[np.uint8], prior: Prior | None = None) -> Run:
         """Accept an image; the run computes nothing yet.
 
         Args:
             image: (H, W, 3) uint8 RGB, any H, W >= 1. Normalised as the model's card says.
+            prior: a map of this image to start from, see `Network.begin`; a batch of one.
 
         Raises:
-            ImageError: another shape or type.
+            InputError: an image or a prior of another shape or type.
         """
         ...
 
@@ -133,14 +91,48 @@ class Engine(Protocol):
         ...
 
 
+class NetworkEngine(Engine, Protocol):
+    """An engine that runs images at the size at which they come."""
+
+    def begin_normalised(self, image: NDArray[np.float32], prior: Prior | None = None) -> Run:
+        """Accept an image that is normalised already.
+
+        Args:
+            image: (3, H, W) float32, finite.
+            prior: see `begin`.
+
+        Raises:
+            InputError: another shape or type, or a value that is not finite.
+        """
+        ...
+
+
 def check_image(image: NDArray[np.uint8]) -> None:
     """Refuse what no engine can run.
 
     Raises:
-        ImageError: not (H, W, 3) uint8 with at least one pixel.
+        InputError: not (H, W, 3) uint8 with at least one pixel.
     """
     if image.ndim != 3 or image.shape[2] != 3 or image.size == 0 or image.dtype != np.uint8:
-        raise ImageError(
+        raise InputError(
             f"the image is {image.dtype} of shape {image.shape}; expected uint8 of shape "
             "(H, W, 3), H and W at least 1. Decode it to RGB first."
+        )
+
+
+def check_normalised(image: NDArray[np.float32]) -> None:
+    """Refuse a normalised image that no engine can run.
+
+    Raises:
+        InputError: not (3, H, W) float32 with at least one pixel, or not finite.
+    """
+    if image.ndim != 3 or image.shape[0] != 3 or image.size == 0 or image.dtype != np.float32:
+        raise InputError(
+            f"the image is {image.dtype} of shape {image.shape}; expected float32 of shape "
+            "(3, H, W), H and W at least 1."
+        )
+    if not np.isfinite(image).all():
+        raise InputError(
+            "the image has values that are NaN or infinite; expected finite ones. "
+            "Check its normalisation."
         )

@@ -1,10 +1,10 @@
-"""An engine for models that want their images at one size, such as a person's crop for a pose.
+"""An engine that brings images to the one size that a model was trained at, such as for a pose.
 
-It fits an image into the size that the card names, runs another engine on that, and brings what
-comes out back to the image as it came: callers see no difference. Nothing here computes exits.
+It resizes an image as the card says, runs another engine on that, and brings the results back to
+the image as it came.
 
 A coordinate x of the image, pixel centres at integers, lies at (x + 0.5) s - 0.5 in the fitted one,
-where s is the ratio of their sizes; both maps have cells of 4 px.
+where s is the ratio of their sizes; the cells of both maps have the same size in px.
 """
 
 from __future__ import annotations
@@ -14,21 +14,15 @@ from dataclasses import dataclass
 import numpy as np
 import PIL.Image
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 
+from anytime_model.checkpoint.card import Card
 from anytime_model.confidence import Criterion
-from anytime_model.engines.base import (
-    Decoded,
-    Engine,
-    ExitResult,
-    Keypoints,
-    Pause,
-    Run,
-    SegmentationMap,
-    check_image,
-)
-from anytime_model.hrnet import upsample
-from anytime_model.tasks import MAP_STRIDE
+from anytime_model.engines.base import Engine, Pause, Run, check_image
+from anytime_model.networks.base import FamilyConfig, Prior
+from anytime_model.ops import upsample
+from anytime_model.results import Decoded, ExitResult, Keypoints, SegmentationMap
 
 Size = tuple[int, int]
 
@@ -41,7 +35,7 @@ def fitted_size(size: Size, side: int | None) -> Size:
     return height, width
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class FittedResult(ExitResult):
     """An exit in the frame of the image as it came.
 
@@ -63,7 +57,7 @@ class _FittedRun:
 
     def advance(self, criterion: Criterion | None = None, pause: Pause | None = None) -> ExitResult:
         fitted = self.run.advance(criterion, pause)
-        cells = tuple(-(-n // MAP_STRIDE) for n in self.image_size)
+        cells = _cells(self.image_size, fitted.map_stride)
         inside = fitted.inside
         maps = np.concatenate([fitted.logits, fitted.confidence[None], fitted.active[None]])
         smooth = torch.from_numpy(maps[:, *inside].astype(np.float32))[None]
@@ -75,12 +69,13 @@ class _FittedRun:
             confidence=resized[-2],
             active=resized[-1] >= 0.5,
             macs=fitted.macs,
+            map_stride=fitted.map_stride,
             fitted=fitted,
         )
 
 
 class FittedEngine:
-    """Another engine behind a fit of its images.
+    """Another engine, whose images are resized.
 
     Args:
         engine: runs the fitted images.
@@ -92,6 +87,11 @@ class FittedEngine:
         self._side = side
 
     @property
+    def card(self) -> Card:
+        """Of the engine that computes."""
+        return self._engine.card
+
+    @property
     def name(self) -> str:
         """Of the engine that computes."""
         return self._engine.name
@@ -101,21 +101,27 @@ class FittedEngine:
         """Of the engine that computes."""
         return self._engine.sparse
 
-    def begin(self, image: NDArray[np.uint8]) -> Run:
-        """Fit the image, and begin it; one that fits already is run as it is.
+    def begin(self, image: NDArray[np.uint8], prior: Prior | None = None) -> Run:
+        """Resize the image, and begin it; one that has the size already is run as it is.
+
+        Args:
+            image: see `Engine.begin`.
+            prior: for the padded size of the image as it came; it is resized with it.
 
         Raises:
-            ImageError: another shape or type.
+            InputError: an image or a prior of another shape or type.
         """
         check_image(image)
         size = (image.shape[0], image.shape[1])
         height, width = fitted_size(size, self._side)
         if (height, width) == size:
-            return self._engine.begin(image)
+            return self._engine.begin(image, prior)
         resized = PIL.Image.fromarray(image).resize(
             (width, height), PIL.Image.Resampling.BILINEAR, reducing_gap=2.0
         )
-        return _FittedRun(self._engine.begin(np.asarray(resized)), size)
+        if prior is not None:
+            prior = _resized_prior(prior, size, (height, width), self.card.config)
+        return _FittedRun(self._engine.begin(np.asarray(resized), prior), size)
 
     def decode(self, result: ExitResult) -> Decoded:
         """The result at the size of the image as it came, from the exit as it was computed."""
@@ -134,6 +140,26 @@ class FittedEngine:
                 return SegmentationMap(np.array(full))
 
 
+def _cells(size: Size, map_stride: int) -> Size:
+    return -(-size[0] // map_stride), -(-size[1] // map_stride)
+
+
+def _padded_cells(size: Size, config: FamilyConfig) -> Size:
+    height, width = (n + -n % config.stride for n in size)
+    return height // config.map_stride, width // config.map_stride
+
+
+def _resized_prior(prior: Prior, size: Size, fitted: Size, config: FamilyConfig) -> Prior:
+    """The prior of an image of (H, W) px as one of the fitted image; padding repeats its border."""
+    prior.check(1, config.outputs, _padded_cells(size, config))
+    rows, columns = _cells(size, config.map_stride)
+    maps = torch.cat([prior.logits.float(), prior.active.float()], dim=1)[..., :rows, :columns]
+    cells, padded = _cells(fitted, config.map_stride), _padded_cells(fitted, config)
+    padding = (0, padded[1] - cells[1], 0, padded[0] - cells[0])
+    resized = F.pad(upsample(maps, cells), padding, mode="replicate")
+    return Prior(resized[:, :-1], resized[:, -1:] >= 0.5)
+
+
 def fit(engine: Engine, side: int | None) -> Engine:
-    """The engine, behind a fit where the model's card asks for one."""
+    """The engine, or a `FittedEngine` around it where the model's card names a side."""
     return engine if side is None else FittedEngine(engine, side)

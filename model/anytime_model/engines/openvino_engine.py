@@ -1,9 +1,9 @@
 """The OpenVINO engine: the network cut at its exits, each part compiled as a dense graph.
 
-For CPUs where the native kernels have no fast path. It knows nothing of masks inside a stage:
-every position is computed, and where a mask is on, the map keeps its earlier value. So it is the
-network of the definition as long as nothing is masked; where something is, active positions see
-true features around them and not interpolated ones.
+For CPUs where the native kernels have no fast path. Inside a stage every position is computed, and
+where a mask is off, the map keeps its earlier value. So it is the network of the definition as long
+as nothing is masked; where something is, active positions see true features around them and not
+interpolated ones.
 
 A graph is compiled for one image size, which takes seconds; the sizes used last are kept.
 """
@@ -20,20 +20,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from anytime_model.checkpoint import Checkpoint
+from anytime_model.checkpoint.store import Checkpoint
 from anytime_model.confidence import Criterion
-from anytime_model.config import NUM_EXITS
-from anytime_model.engines.base import (
-    Decoded,
-    ExitResult,
-    Keypoints,
-    Pause,
-    SegmentationMap,
-    check_image,
-)
+from anytime_model.engines.base import Pause, check_image, check_normalised
 from anytime_model.errors import ConfigError, FinishedError
 from anytime_model.flops import ConvCost, conv_costs, stage_macs
-from anytime_model.tasks import decode_keypoints, decode_labels
+from anytime_model.networks.base import Prior, State
+from anytime_model.results import Decoded, ExitResult
 
 POLL_MS = 2
 """How often `pause` is called while a graph runs."""
@@ -87,22 +80,28 @@ class OpenVinoEngine:
         """What computes."""
         return f"openvino-{self._dtype}"
 
-    def begin(self, image: NDArray[np.uint8]) -> OpenVinoRun:
+    def begin(self, image: NDArray[np.uint8], prior: Prior | None = None) -> OpenVinoRun:
         """See `Engine.begin`. The first image of a size waits for its graphs to be compiled."""
         check_image(image)
-        pixels = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1).unsqueeze(0)
+        pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1).unsqueeze(0)
+        return self._begin((pixels.float() / 255 - self._mean) / self._std, prior)
+
+    def begin_normalised(
+        self, image: NDArray[np.float32], prior: Prior | None = None
+    ) -> OpenVinoRun:
+        """See `NetworkEngine.begin_normalised`."""
+        check_normalised(image)
+        return self._begin(torch.from_numpy(image.copy())[None], prior)
+
+    def _begin(self, image: Tensor, prior: Prior | None) -> OpenVinoRun:
         with torch.inference_mode():
-            state = self.network.begin((pixels.float() / 255 - self._mean) / self._std)
-        padded = np.ascontiguousarray(state.features[0].numpy())
-        graphs = self._compiled((padded.shape[2], padded.shape[3]))
-        return OpenVinoRun(self, graphs, padded, state.image_size)
+            state = self.network.begin(image, prior)
+        padded = state.features[0]
+        return OpenVinoRun(self, self._compiled((padded.shape[2], padded.shape[3])), state)
 
     def decode(self, result: ExitResult) -> Decoded:
         """See `Engine.decode`."""
-        logits = torch.from_numpy(np.ascontiguousarray(result.logits)).unsqueeze(0)
-        if self.card.config.task == "pose":
-            return Keypoints(decode_keypoints(logits, result.image_size)[0].numpy())
-        return SegmentationMap(decode_labels(logits, result.image_size)[0].numpy())
+        return self.card.task.decode(result)
 
     def _compiled(self, size: tuple[int, int]) -> list[Any]:
         graphs = self._graphs.pop(size, None)
@@ -146,7 +145,7 @@ class _Part(nn.Module):
 
 
 def _never() -> None:
-    """The pause while tracing."""
+    pass
 
 
 class OpenVinoRun:
@@ -156,17 +155,17 @@ class OpenVinoRun:
         self,
         engine: OpenVinoEngine,
         graphs: Sequence[Any],
-        image: Maps,
-        image_size: tuple[int, int],
+        state: State,
     ) -> None:
+        padded = np.ascontiguousarray(state.features[0].numpy())
         self._engine = engine
         self._graphs = graphs
-        self._features: list[Maps] | None = [image]
-        self._padded = image.shape[2:]
-        self._image_size = image_size
+        self._features: list[Maps] | None = [padded]
+        self._padded = padded.shape[2:]
+        self._image_size = state.image_size
         self._exit = 0
-        self._logits: Tensor | None = None
-        self._active: Tensor | None = None
+        self._logits = state.logits
+        self._active = state.active
 
     @property
     def exit(self) -> int:
@@ -189,9 +188,9 @@ class OpenVinoRun:
             self._active = unsettled if self._active is None else self._active & unsettled
         self._logits = logits
         self._exit += 1
-        if self._exit < NUM_EXITS:
-            self._features = made
         card = self._engine.card
+        if self._exit < card.config.num_exits:
+            self._features = made
         confidence = card.task.confidence(logits)[0, 0]
         active = torch.ones_like(confidence, dtype=torch.bool)
         costs = conv_costs(card.config, int(self._padded[0]), int(self._padded[1]))
@@ -202,6 +201,7 @@ class OpenVinoRun:
             confidence=confidence.numpy(),
             active=(active if self._active is None else self._active[0, 0]).numpy(),
             macs=round(stage_macs(costs, self._exit, None, ConvCost.executed)),
+            map_stride=card.config.map_stride,
         )
 
 

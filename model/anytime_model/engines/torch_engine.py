@@ -1,6 +1,6 @@
-"""The torch engine: the network itself. It defines what the faster engines must agree with.
+"""The torch engine: the network itself, which the faster engines must agree with.
 
-It runs on any device that torch knows. Masked positions are computed and then replaced, so masks
+It runs on any device that torch has. Masked positions are computed and then replaced, so masks
 save multiply-adds on paper but no time here.
 """
 
@@ -9,19 +9,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from anytime_model.anytime import State
-from anytime_model.checkpoint import Checkpoint
+from anytime_model.checkpoint.store import Checkpoint
 from anytime_model.confidence import Criterion
-from anytime_model.engines.base import (
-    Decoded,
-    ExitResult,
-    Keypoints,
-    Pause,
-    SegmentationMap,
-    check_image,
-)
+from anytime_model.engines.base import Pause, check_image, check_normalised
 from anytime_model.flops import ConvCost, conv_costs, stage_macs
-from anytime_model.tasks import decode_keypoints, decode_labels
+from anytime_model.networks.base import Prior, State
+from anytime_model.results import Decoded, ExitResult
 
 
 class TorchEngine:
@@ -50,24 +43,30 @@ class TorchEngine:
         """What computes."""
         return f"torch-{self.device.type}-{'bf16' if self.bf16 else 'f32'}"
 
-    def begin(self, image: NDArray[np.uint8]) -> "TorchRun":
+    def begin(self, image: NDArray[np.uint8], prior: Prior | None = None) -> "TorchRun":
         """See `Engine.begin`."""
         check_image(image)
         with torch.inference_mode():
-            pixels = torch.from_numpy(image.copy()).to(
-                self.device
-            )  # callers may pass read-only arrays
+            # Callers may pass read-only arrays, which torch does not take.
+            pixels = torch.from_numpy(image.copy()).to(self.device)
             scaled = pixels.permute(2, 0, 1).unsqueeze(0).float() / 255
-            normalised = (scaled - self._mean) / self._std
-            state = self.network.begin(normalised.contiguous(memory_format=torch.channels_last))
-        return TorchRun(self, state)
+            return self._begin((scaled - self._mean) / self._std, prior)
+
+    def begin_normalised(
+        self, image: NDArray[np.float32], prior: Prior | None = None
+    ) -> "TorchRun":
+        """See `NetworkEngine.begin_normalised`."""
+        check_normalised(image)
+        with torch.inference_mode():
+            return self._begin(torch.from_numpy(image.copy()).to(self.device)[None], prior)
+
+    def _begin(self, image: Tensor, prior: Prior | None) -> "TorchRun":
+        channels_last = image.contiguous(memory_format=torch.channels_last)
+        return TorchRun(self, self.network.begin(channels_last, prior))
 
     def decode(self, result: ExitResult) -> Decoded:
         """See `Engine.decode`."""
-        logits = torch.from_numpy(result.logits).unsqueeze(0)
-        if self.card.config.task == "pose":
-            return Keypoints(decode_keypoints(logits, result.image_size)[0].numpy())
-        return SegmentationMap(decode_labels(logits, result.image_size)[0].numpy())
+        return self.card.task.decode(result)
 
 
 class TorchRun:
@@ -105,6 +104,7 @@ class TorchRun:
             confidence=confidence[0, 0].cpu().numpy(),
             active=active[0, 0].cpu().numpy(),
             macs=round(stage_macs(costs, state.exit, None, ConvCost.executed)),
+            map_stride=engine.card.config.map_stride,
         )
 
 

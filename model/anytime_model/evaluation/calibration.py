@@ -1,4 +1,4 @@
-"""Making confidence mean something: a temperature for each exit, folded into its last convolution.
+"""Calibration of the confidence: a temperature for each exit, folded into its last convolution.
 
 Guo et al., ICML 2017: dividing logits by one number fitted on held-out data makes the largest
 probability match the share of right answers, and changes no answer. Since each exit ends in a 1x1
@@ -13,12 +13,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from anytime_model.anytime import AnytimeNetwork
-from anytime_model.config import NUM_EXITS
 from anytime_model.data.loading import collate
 from anytime_model.data.sample import IGNORE, SampleSource
 from anytime_model.errors import ConfigError
-from anytime_model.evaluation.measure import Settings, run_image
+from anytime_model.evaluation.measure import MeasureSettings, run_image
+from anytime_model.networks.base import Network
 
 SAMPLES_PER_IMAGE = 4000
 _RANGE = (0.2, 5.0)
@@ -27,22 +26,22 @@ _STEPS = 40
 
 @torch.no_grad()
 def temperatures(
-    network: AnytimeNetwork,
+    network: Network,
     source: SampleSource,
-    settings: Settings,
+    settings: MeasureSettings,
     tick: Callable[[], object] = lambda: None,
 ) -> tuple[float, ...]:
     """The temperature of each exit that makes held-out labels most likely.
 
     Args:
-        network: of the segmentation task; is put into evaluation mode.
+        network: whose maps are class logits; is put into evaluation mode.
         source: held-out data, not trained on.
         settings: how the network will be run (the scale matters; masks are left out).
         tick: called after each image.
     """
     network.eval()
     random = torch.Generator().manual_seed(0)
-    logits: list[list[Tensor]] = [[] for _ in range(NUM_EXITS)]
+    logits: list[list[Tensor]] = [[] for _ in range(network.config.num_exits)]
     labels: list[Tensor] = []
     for i in range(len(source)):
         batch = collate([source[i]])
@@ -59,7 +58,7 @@ def temperatures(
     return tuple(best_temperature(torch.cat(kept), truth) for kept in logits)
 
 
-def fold_temperatures(network: AnytimeNetwork, values: tuple[float, ...]) -> None:
+def fold_temperatures(network: Network, values: tuple[float, ...]) -> None:
     """Divide each exit's logits by its temperature, for good."""
     for head, value in zip(network.exits, values, strict=True):
         predict = head.predict

@@ -1,7 +1,4 @@
-"""Figures: accuracy over computation, and a sheet of one image's exits (paper, Figures 3 and 4).
-
-They draw reports and maps that they are given; they measure nothing.
-"""
+"""Figures: accuracy over computation, and a sheet of one image's exits (paper, Figures 3 and 4)."""
 
 from __future__ import annotations
 
@@ -16,9 +13,9 @@ from matplotlib.figure import Figure
 from PIL import ImageColor
 
 from anytime_model.data.sample import IGNORE
-from anytime_model.evaluation.report import Report
+from anytime_model.evaluation.report import EvaluationReport
 from anytime_model.flops import GIGA
-from anytime_model.manifest import Label
+from anytime_model.labels import Label
 
 FROZEN_RIGHT = (0, 158, 115)
 FROZEN_WRONG = (213, 94, 0)
@@ -28,7 +25,7 @@ RIGHT, WRONG, UNKNOWN = (255, 255, 255), (0, 0, 0), (128, 128, 128)
 _DPI = 150
 
 
-def draw_trade_off(reports: Sequence[Report], path: Path) -> None:
+def draw_trade_off(reports: Sequence[EvaluationReport], path: Path) -> None:
     """Accuracy over multiply-adds, a curve a report, a point an exit; as the file's suffix says."""
     figure = Figure(figsize=(6, 4.2), layout="constrained")
     axes = figure.subplots()
@@ -172,17 +169,17 @@ def _bones(
 def judged(view: ExitView, labels: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
     """Right, wrong, settled and unknown pixels in their colours, (H, W, 3)."""
     right = view.predicted == labels
-    picture = np.where(
+    image = np.where(
         right[..., None], np.array(RIGHT, dtype=np.uint8), np.array(WRONG, dtype=np.uint8)
     )
-    picture[view.settled & right] = FROZEN_RIGHT
-    picture[view.settled & ~right] = FROZEN_WRONG
-    picture[labels == IGNORE] = UNKNOWN
-    return picture
+    image[view.settled & right] = FROZEN_RIGHT
+    image[view.settled & ~right] = FROZEN_WRONG
+    image[labels == IGNORE] = UNKNOWN
+    return image
 
 
 def _grid(image: npt.NDArray[np.uint8], columns: int) -> tuple[Figure, npt.NDArray[np.object_]]:
-    """A figure with three rows of pictures like this image; the array holds their axes."""
+    """A figure with three rows of images like this one; the array holds their axes."""
     height = 2.1 * 3 * image.shape[0] / image.shape[1] + 0.5
     figure = Figure(figsize=(2.1 * columns, height), layout="constrained")
     grid = figure.subplots(3, columns, squeeze=False)
@@ -191,8 +188,8 @@ def _grid(image: npt.NDArray[np.uint8], columns: int) -> tuple[Figure, npt.NDArr
     return figure, grid
 
 
-def _show(axes: Axes, picture: npt.NDArray[np.uint8], title: str) -> None:
-    axes.imshow(picture)
+def _show(axes: Axes, image: npt.NDArray[np.uint8], title: str) -> None:
+    axes.imshow(image)
     _titled(axes, title)
 
 

@@ -1,52 +1,109 @@
-"""The measurement: a network over a split, image by image, each exit scored and its cost counted.
-
-It runs the network and hands maps to `scores`. It decides no threshold and writes nothing.
-"""
+"""The measurement of a network over a split: each exit scored and its cost counted."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from anytime_model import flops
-from anytime_model.anytime import RESOLUTIONS, AnytimeNetwork, State
-from anytime_model.confidence import Criterion, maximum_probability
-from anytime_model.config import NUM_EXITS
+from anytime_model.confidence import Criterion
 from anytime_model.data.loading import Batch, collate, normalise
-from anytime_model.data.sample import IGNORE, SampleSource, Skeleton
+from anytime_model.data.sample import SampleSource, Skeleton
+from anytime_model.engines.base import NetworkEngine
 from anytime_model.errors import ConfigError
-from anytime_model.evaluation.report import ExitReport, Report, number_or_none
-from anytime_model.evaluation.scores import PoseScore, Reliability, SegmentationScore
+from anytime_model.evaluation.report import EvaluationReport, ExitScores, number_or_none
+from anytime_model.evaluation.scores import Scorer, scorer
 from anytime_model.flops import ConvCost
-from anytime_model.hrnet import upsample
-from anytime_model.masking import Masks
-from anytime_model.tasks import MAP_STRIDE, TASKS, decode_keypoints
+from anytime_model.networks.base import FamilyConfig, Network, Size, State, one_per_exit
+from anytime_model.ops import upsample
+from anytime_model.tasks import TASKS
 
 Criteria = Sequence[Criterion | None]
 
 
+class Measurable(Protocol):
+    """What can be measured: a network, or an engine that runs one (`EngineNetwork`)."""
+
+    @property
+    def config(self) -> FamilyConfig:
+        """Which layers there are."""
+        ...
+
+    def masks(self, active: Tensor) -> Mapping[Size, Tensor]:
+        """See `Network.masks`."""
+        ...
+
+    def __call__(self, image: Tensor, criteria: Criteria | None = None) -> Any:
+        """The states after each exit, as `Network.forward` returns them."""
+        ...
+
+
+class EngineNetwork:
+    """An engine in place of its network, for batches of one normalised image.
+
+    Args:
+        engine: computes the exits.
+        network: that it runs.
+    """
+
+    def __init__(self, engine: NetworkEngine, network: Network) -> None:
+        self._engine = engine
+        self._network = network
+
+    @property
+    def config(self) -> FamilyConfig:
+        """See `Measurable`."""
+        return self._network.config
+
+    def masks(self, active: Tensor) -> Mapping[Size, Tensor]:
+        """See `Measurable`."""
+        return self._network.masks(active)
+
+    def __call__(self, image: Tensor, criteria: Criteria | None = None) -> tuple[State, ...]:
+        """The states after each exit of one image (1, 3, H, W); they hold no features.
+
+        Raises:
+            ConfigError: several images.
+        """
+        if len(image) != 1:
+            raise ConfigError(f"an engine runs one image at a time; {len(image)} were given.")
+        num_exits = self.config.num_exits
+        run = self._engine.begin_normalised(image[0].float().cpu().numpy())
+        states = []
+        masked = False
+        for criterion in one_per_exit(criteria, num_exits):
+            result = run.advance(criterion)
+            masked = masked or criterion is not None
+            active = torch.from_numpy(result.active)[None, None] if masked else None
+            logits = torch.from_numpy(result.logits)[None]
+            states.append(State(result.image_size, result.exit, num_exits, (), logits, active))
+        return tuple(states)
+
+
 @dataclass(frozen=True, slots=True)
-class Settings:
+class MeasureSettings:
     """How a network is run over a split.
 
     Attributes:
-        criteria: masks after exits 1 to 4; None for none.
+        criteria: masks after each exit; None for none.
         criterion: the criterion's name, for the report.
         thresholds: the criterion's numbers, for the report.
         scale: factor that images are enlarged by before the network; maps are brought back.
         flip: average in the maps of the mirrored image. Costs are those of one pass. For pose the
-            enlarged image's width should be a multiple of 4, or mirrored maps lie up to 3 px off.
-        half: bfloat16 autocast.
+            enlarged image's width should be a multiple of the map's stride, or mirrored maps lie
+            up to one px less than that off.
+        half: bfloat16 autocast, of a network; an engine has its own arithmetic.
         device: where.
     """
 
     criteria: Criteria | None = None
     criterion: str | None = None
-    thresholds: tuple[float, float, float] | None = None
+    thresholds: tuple[float, ...] | None = None
     scale: float = 1.0
     flip: bool = False
     half: bool = False
@@ -57,13 +114,8 @@ class Settings:
 class _Exit:
     """What is accumulated for one exit."""
 
-    segmentation: SegmentationScore
-    head: PoseScore
-    torso: PoseScore
-    reliability: Reliability = field(default_factory=Reliability)
+    scorer: Scorer
     masked: float = 0.0
-    masked_right: int = 0
-    masked_known: int = 0
     macs: float = 0.0
     macs_executed: float = 0.0
 
@@ -75,22 +127,24 @@ class Measurement:
         network: in evaluation mode.
         source: for its outputs and skeleton.
         settings: how to run.
+
+    Raises:
+        ConfigError: network and data do not fit together.
     """
 
-    def __init__(self, network: AnytimeNetwork, source: SampleSource, settings: Settings) -> None:
-        outputs = len(source.outputs)
-        if outputs != network.config.outputs or source.task != network.config.task:
+    def __init__(
+        self, network: Measurable, source: SampleSource, settings: MeasureSettings
+    ) -> None:
+        outputs, config = len(source.outputs), network.config
+        if outputs != config.outputs or source.task != config.task:
             raise ConfigError(
-                f"the network is for {network.config.task} with {network.config.outputs} outputs, "
+                f"the network is for {config.task} with {config.outputs} outputs, "
                 f"the data for {source.task} with {outputs}; choose the data it was trained on."
             )
         self._network = network
         self._source = source
         self._settings = settings
-        self._exits = [
-            _Exit(SegmentationScore(outputs), PoseScore(outputs, 0.5), PoseScore(outputs, 0.2))
-            for _ in range(NUM_EXITS)
-        ]
+        self._exits = [_Exit(scorer(source)) for _ in range(config.num_exits)]
         self._images = 0
         self._maskable = 0.0
         self._maskable_done = 0.0
@@ -98,26 +152,25 @@ class Measurement:
     @torch.no_grad()
     def add(self, batch: Batch) -> None:
         """Run and score a batch of one image."""
-        settings = self._settings
+        settings, map_stride = self._settings, self._network.config.map_stride
         states, maps = run_image(self._network, batch.images, settings, self._source.skeleton)
+        size = (batch.images.shape[-2], batch.images.shape[-1])
         self._images += 1
         previous: State | None = None
-        for state, full, totals in zip(states, maps, self._exits, strict=True):
+        for state, scored, totals in zip(states, maps, self._exits, strict=True):
             self._count(state, previous, totals)
-            if batch.labels is not None:
-                _score_labels(full, batch.labels, state, totals)
-            elif batch.joints is not None and batch.head_px is not None:
-                self._score_joints(full, batch.joints, batch.head_px, totals)
+            totals.scorer.add(scored, batch, map_stride=map_stride, scale=settings.scale)
+            totals.scorer.add_confidence(scored, batch, settled_pixels(state, size, map_stride))
             previous = state
 
-    def report(self, model: str, data: str) -> Report:
+    def report(self, model: str, data: str) -> EvaluationReport:
         """What has been found so far."""
         settings, images = self._settings, max(1, self._images)
         saved = 1 - self._maskable_done / self._maskable if self._maskable else 0.0
-        return Report(
+        return EvaluationReport(
             model=model,
             data=data,
-            metric=TASKS[self._source.task].metric,
+            metric=TASKS[self._source.task].metric.label,
             images=self._images,
             scale=settings.scale,
             flip=settings.flip,
@@ -129,19 +182,17 @@ class Measurement:
             ),
         )
 
-    def _exit_report(self, number: int, totals: _Exit, images: int) -> ExitReport:
-        segmentation = self._source.task == "segmentation"
-        by_output = totals.segmentation.iou if segmentation else totals.head.per_joint
+    def _exit_report(self, number: int, totals: _Exit, images: int) -> ExitScores:
         names = [label.name for label in self._source.outputs]
-        known = totals.masked_known
-        return ExitReport(
+        by_output = map(number_or_none, totals.scorer.per_output.tolist())
+        return ExitScores(
             exit=number,
-            score=totals.segmentation.mean_iou if segmentation else totals.head.mean,
-            by_output=dict(zip(names, map(number_or_none, by_output.tolist()), strict=True)),
-            accuracy=totals.segmentation.accuracy if segmentation else totals.torso.mean,
-            calibration_error=totals.reliability.error if segmentation else None,
+            score=totals.scorer.score,
+            by_output=dict(zip(names, by_output, strict=True)),
+            accuracy=totals.scorer.second,
+            calibration_error=totals.scorer.calibration_error,
             masked=totals.masked / images,
-            masked_right=totals.masked_right / known if known else None,
+            masked_right=totals.scorer.settled_right,
             macs=totals.macs / images,
             macs_executed=totals.macs_executed / images,
         )
@@ -150,60 +201,31 @@ class Measurement:
         """Add what this exit's stage cost on this image, and all stages before it."""
         masks = None
         if before is not None and before.active is not None:
-            masks = Masks.pyramid(before.active, RESOLUTIONS)
+            masks = self._network.masks(before.active)
         costs = flops.conv_costs(self._network.config, *state.image_size)
-        for stage in range(state.exit, NUM_EXITS + 1):
-            later = self._exits[stage - 1]
-            later.macs += flops.stage_macs(costs, state.exit, masks, ConvCost.paper)
-            later.macs_executed += flops.stage_macs(costs, state.exit, masks, ConvCost.executed)
+        paper = flops.stage_macs(costs, state.exit, masks, ConvCost.paper)
+        executed = flops.stage_macs(costs, state.exit, masks, ConvCost.executed)
+        for later in self._exits[state.exit - 1 :]:
+            later.macs += paper
+            later.macs_executed += executed
         maskable = [cost for cost in costs if cost.maskable]
         self._maskable += flops.stage_macs(maskable, state.exit, None)
         self._maskable_done += flops.stage_macs(maskable, state.exit, masks)
         totals.masked += 1 - state.active_share
 
-    def _score_joints(
-        self, heatmaps: Tensor, joints: Tensor, head_px: Tensor, totals: _Exit
-    ) -> None:
-        skeleton = self._source.skeleton
-        if skeleton is None:
-            raise ConfigError("a pose data set needs a skeleton, and this one has none.")
-        found = found_joints(heatmaps, self._settings.scale)
-        a, b = skeleton.torso
-        ends = joints[:, [a, b]]
-        torso_px = (ends[:, 0, :2] - ends[:, 1, :2]).norm(dim=-1)
-        torso_px = torso_px.where((ends[..., 2] > 0).all(1), float("nan"))
-        totals.head.add(found, joints, head_px)
-        totals.torso.add(found, joints, torso_px)
 
-
-def found_joints(heatmaps: Tensor, scale: float) -> Tensor:
-    """Joints (B, J, 3) in px of the image as it was before it was enlarged by `scale`."""
-    height, width = (MAP_STRIDE * n for n in heatmaps.shape[-2:])
-    found = decode_keypoints(heatmaps, (height, width))
-    found[..., :2] = (found[..., :2] + 0.5) / scale - 0.5
-    return found
-
-
-def _score_labels(logits: Tensor, labels: Tensor, state: State, totals: _Exit) -> None:
-    """Score class logits (B, K, H, W) that have the labels' size."""
-    predicted = logits.argmax(1)
-    totals.segmentation.add(predicted, labels)
-    known = labels != IGNORE
-    right = predicted == labels
-    confidence = maximum_probability(logits).squeeze(1)
-    totals.reliability.add(confidence[known], right[known])
-    if state.active is not None:
-        cells = state.active.repeat_interleave(MAP_STRIDE, -2)
-        padded = cells.repeat_interleave(MAP_STRIDE, -1)
-        cropped = padded[..., : state.image_size[0], : state.image_size[1]].float()
-        active = F.interpolate(cropped, size=labels.shape[-2:], mode="nearest").squeeze(1) > 0
-        settled = ~active.cpu() & known
-        totals.masked_known += int(settled.sum())
-        totals.masked_right += int((right & settled).sum())
+def settled_pixels(state: State, size: Size, map_stride: int) -> Tensor | None:
+    """Pixels of the image (H, W) that need no more work, (B, H, W) boolean, or None for none."""
+    if state.active is None:
+        return None
+    cells = state.active.repeat_interleave(map_stride, -2).repeat_interleave(map_stride, -1)
+    cropped = cells[..., : state.image_size[0], : state.image_size[1]].float()
+    active = F.interpolate(cropped, size=size, mode="nearest").squeeze(1) > 0
+    return ~active.cpu()
 
 
 def run_image(
-    network: AnytimeNetwork, images: Tensor, settings: Settings, skeleton: Skeleton | None = None
+    network: Measurable, images: Tensor, settings: MeasureSettings, skeleton: Skeleton | None = None
 ) -> tuple[tuple[State, ...], list[Tensor]]:
     """All exits on a batch, as the settings say.
 
@@ -214,9 +236,11 @@ def run_image(
         skeleton: which joint becomes which in a mirrored image, for a flip test of pose.
 
     Returns:
-        The states of the plain pass; and each exit's map on the CPU, float32: class logits at the
-        size of the images, or heat-maps at a quarter of the enlarged size.
+        The states of the plain pass; and each exit's map as `Task.crop` returns it, on the CPU and
+        float32: class logits at the size of the images, or heat-maps of the enlarged ones.
     """
+    config = network.config
+    task = TASKS[config.task]
     size = (images.shape[-2], images.shape[-1])
     x = normalise(images.to(settings.device))
     if settings.scale != 1:
@@ -224,40 +248,33 @@ def run_image(
     with torch.autocast(settings.device.type, torch.bfloat16, enabled=settings.half):
         states: tuple[State, ...] = network(x, settings.criteria)
         mirrored = network(x.flip(-1), settings.criteria) if settings.flip else ()
-    pose = network.config.task == "pose"
-    maps = [_map(network, state, size, pose=pose) for state in states]
+
+    def scored(state: State) -> Tensor:
+        if state.logits is None:
+            raise ConfigError("the network has made no exit.")
+        return task.crop(state.logits.float(), state.image_size, size, config.map_stride).cpu()
+
+    maps = [scored(state) for state in states]
+    swap = None if skeleton is None else skeleton.flip
     for k, state in enumerate(mirrored):
-        back = _map(network, state, size, pose=pose).flip(-1)
-        if pose and skeleton is not None:
-            back = back[:, list(skeleton.flip)]
-        maps[k] = (maps[k] + back) / 2
+        maps[k] = (maps[k] + task.flip(scored(state), swap)) / 2
     return states, maps
 
 
-def _map(network: AnytimeNetwork, state: State, size: tuple[int, int], *, pose: bool) -> Tensor:
-    if state.logits is None:
-        raise ConfigError("the network has made no exit.")
-    if pose:
-        rows, columns = (-(-n // MAP_STRIDE) for n in state.image_size)
-        return state.logits[..., :rows, :columns].float().cpu()
-    full = network.upsample(state).float().cpu()
-    return full if state.image_size == size else upsample(full, size)
-
-
 def measure(
-    network: AnytimeNetwork,
+    network: Measurable,
     source: SampleSource,
-    settings: Settings,
+    settings: MeasureSettings,
     *,
     model: str,
     data: str,
     limit: int | None = None,
     tick: Callable[[], object] = lambda: None,
-) -> Report:
+) -> EvaluationReport:
     """Score a network over a split.
 
     Args:
-        network: is put into evaluation mode.
+        network: a network is put into evaluation mode.
         source: the split.
         settings: how to run.
         model: the model's name, for the report.
@@ -265,7 +282,9 @@ def measure(
         limit: only so many images, evenly spaced.
         tick: called after each image.
     """
-    measurement = Measurement(network.eval(), source, settings)
+    if isinstance(network, Network):
+        network.eval()
+    measurement = Measurement(network, source, settings)
     count = len(source) if limit is None else min(limit, len(source))
     for i in range(count):
         measurement.add(collate([source[i * len(source) // count]]))

@@ -1,4 +1,4 @@
-"""What an evaluation found, as values that print and serialise. It measures nothing."""
+"""The report of an evaluation, as values that print and serialise."""
 
 from __future__ import annotations
 
@@ -10,14 +10,15 @@ from rich.table import Table
 
 from anytime_model.errors import ConfigError
 from anytime_model.flops import GIGA
+from anytime_model.tasks import Metric
 
 
 @dataclass(frozen=True, slots=True)
-class ExitReport:
+class ExitScores:
     """One exit, over all images.
 
     Attributes:
-        exit: 1 to 4.
+        exit: number of the exit, from 1.
         score: mIoU, or PCKh@0.5; 0 to 1.
         by_output: the score of each class or joint; None where it does not occur.
         accuracy: share of pixels right, or PCK@0.2 of the torso; 0 to 1.
@@ -42,7 +43,7 @@ class ExitReport:
 
 
 @dataclass(frozen=True, slots=True)
-class Report:
+class EvaluationReport:
     """A whole evaluation.
 
     Attributes:
@@ -53,10 +54,10 @@ class Report:
         scale: factor that images were enlarged by.
         flip: whether the mirrored image's maps were averaged in.
         criterion: of the masks; None where nothing was masked.
-        thresholds: of the criterion after exits 1, 2, 3.
+        thresholds: of the criterion after each exit but the last.
         maskable_saved: share of the multiply-adds of maskable convolutions that the masks saved
             over all stages, paper's convention, 0 to 1.
-        exits: four of them.
+        exits: one report each.
     """
 
     model: str
@@ -66,16 +67,16 @@ class Report:
     scale: float
     flip: bool
     criterion: str | None
-    thresholds: tuple[float, float, float] | None
+    thresholds: tuple[float, ...] | None
     maskable_saved: float
-    exits: tuple[ExitReport, ...]
+    exits: tuple[ExitScores, ...]
 
     def to_json(self) -> str:
         """The report as JSON."""
         return json.dumps(asdict(self), indent=2, allow_nan=False)
 
     @classmethod
-    def from_json(cls, text: str) -> Report:
+    def from_json(cls, text: str) -> EvaluationReport:
         """A report that `to_json` wrote.
 
         Raises:
@@ -83,7 +84,7 @@ class Report:
         """
         try:
             content = json.loads(text)
-            exits = tuple(ExitReport(**e) for e in content.pop("exits"))
+            exits = tuple(ExitScores(**e) for e in content.pop("exits"))
             thresholds = content.pop("thresholds")
             return cls(exits=exits, thresholds=tuple(thresholds) if thresholds else None, **content)
         except (KeyError, TypeError, AttributeError, json.JSONDecodeError) as error:
@@ -98,7 +99,7 @@ class Report:
             values = ", ".join(f"{t:g}" for t in self.thresholds)
             masks = f"{self.criterion} at {values}, {100 * self.maskable_saved:.1f} % saved"
         title = f"{self.model} on {self.data}: {self.images} images, scale {self.scale:g}, {masks}"
-        second = "pixel accuracy" if self.metric == "mIoU" else "PCK@0.2 torso"
+        second = _metric(self.metric).second_label
         table = Table(title=title)
         for column in (
             "exit",
@@ -126,7 +127,7 @@ class Report:
 
     def by_output_table(self) -> Table:
         """The score of each class or joint, one row each, one column an exit."""
-        table = Table(title=f"{self.metric} by {'class' if self.metric == 'mIoU' else 'joint'}")
+        table = Table(title=f"{self.metric} by {_metric(self.metric).output_label}")
         table.add_column("")
         for e in self.exits:
             table.add_column(f"exit {e.exit}", justify="right")
@@ -138,6 +139,15 @@ class Report:
 def number_or_none(value: float) -> float | None:
     """None for NaN, which JSON cannot hold."""
     return None if math.isnan(value) else value
+
+
+def _metric(label: str) -> Metric:
+    for metric in Metric:
+        if metric.label == label:
+            return metric
+    raise ConfigError(
+        f"the metric is {label!r}; expected {' or '.join(repr(m.label) for m in Metric)}."
+    )
 
 
 def _percent(value: float | None) -> str:

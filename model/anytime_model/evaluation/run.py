@@ -1,7 +1,4 @@
-"""One evaluation from files to a report: it opens weights and data, and decides what runs.
-
-The only file of this package that constructs networks and sources; it prints nothing.
-"""
+"""One evaluation from files to a report: opens weights and data, and makes the engine."""
 
 from __future__ import annotations
 
@@ -12,29 +9,31 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from anytime_model.anytime import AnytimeNetwork, State
-from anytime_model.checkpoint import load_checkpoint
+from anytime_model.checkpoint.card import Card, Masking, Quality
+from anytime_model.checkpoint.manifest import write_card
+from anytime_model.checkpoint.store import load_checkpoint
 from anytime_model.confidence import heatmap_maximum, maximum_probability
-from anytime_model.data.catalogue import LAYOUTS, open_layout, recognise
 from anytime_model.data.loading import collate
+from anytime_model.data.registry import LAYOUTS, open_layout, recognise
 from anytime_model.data.sample import SampleSource
+from anytime_model.engines.select import make_network_engine
 from anytime_model.errors import ConfigError
-from anytime_model.evaluation.figures import (
-    ExitView,
-    Person,
-    PoseView,
-    draw_pose_sheet,
-    draw_sheet,
+from anytime_model.evaluation.figures import ExitView, Person, PoseView, draw_pose_sheet, draw_sheet
+from anytime_model.evaluation.measure import (
+    EngineNetwork,
+    Measurable,
+    MeasureSettings,
+    measure,
+    run_image,
 )
-from anytime_model.evaluation.measure import Settings, found_joints, measure, run_image
-from anytime_model.evaluation.report import Report
-from anytime_model.hrnet import upsample
-from anytime_model.manifest import Card, Masking, Quality, write_card
-from anytime_model.tasks import MAP_STRIDE
+from anytime_model.evaluation.report import EvaluationReport
+from anytime_model.evaluation.scores import joints_at
+from anytime_model.networks.base import State
+from anytime_model.ops import upsample
 
 
 @dataclass(frozen=True, slots=True)
-class Masks:
+class MaskOptions:
     """How an evaluation masks.
 
     Attributes:
@@ -53,30 +52,31 @@ class Evaluation:
     """Weights, data and settings, opened and checked.
 
     Attributes:
-        network: in evaluation mode.
+        network: what is measured: an engine in place of its network.
         card: of the weights.
         source: the split.
         data_name: for people.
         settings: how to run.
     """
 
-    network: AnytimeNetwork
+    network: Measurable
     card: Card
     source: SampleSource
     data_name: str
-    settings: Settings
+    settings: MeasureSettings
 
 
 def prepare(
     weights: Path,
     data: Path,
     split: str,
-    masks: Masks = Masks(),
+    masks: MaskOptions = MaskOptions(),
     *,
     scale: float | None = None,
     flip: bool = False,
     half: bool = False,
-    device: torch.device | None = None,
+    device: str = "cpu",
+    engine: str | None = None,
 ) -> Evaluation:
     """Open weights and data.
 
@@ -87,8 +87,9 @@ def prepare(
         masks: how to mask.
         scale: factor that images are enlarged by; the one of the card's quality by default.
         flip: average in the mirrored image's maps.
-        half: bfloat16 autocast.
-        device: the CPU by default.
+        half: compute in bfloat16.
+        device: of the torch engine.
+        engine: what computes, see `engines.select`; None asks the environment, as the server does.
 
     Raises:
         CheckpointError: the weights cannot be used.
@@ -102,12 +103,10 @@ def prepare(
     if scale <= 0:
         raise ConfigError(f"the scale is {scale}; expected a positive factor such as 1.5.")
     layout = recognise(data)
-    device = device or torch.device("cpu")
-    network = checkpoint.network.to(device)
-    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs
-    settings = Settings(scale=scale, flip=flip, half=half, device=device)
+    made = make_network_engine(checkpoint, engine, dtype="bf16" if half else "f32", device=device)
+    settings = MeasureSettings(scale=scale, flip=flip)
     return Evaluation(
-        network,
+        EngineNetwork(made, checkpoint.network),
         card,
         open_layout(layout, data, split),
         f"{LAYOUTS[layout].title} {split}",
@@ -117,7 +116,7 @@ def prepare(
 
 def run(
     evaluation: Evaluation, limit: int | None = None, tick: Callable[[], object] = lambda: None
-) -> Report:
+) -> EvaluationReport:
     """Measure every exit.
 
     Args:
@@ -136,10 +135,10 @@ def run(
     )
 
 
-def record(evaluation: Evaluation, report: Report, folder: Path) -> Card:
+def record(evaluation: Evaluation, report: EvaluationReport, folder: Path) -> Card:
     """Write a report's scores into the manifest beside the weights."""
-    a, b, c, d = (round(e.score, 4) for e in report.exits)
-    quality = Quality(report.metric, (a, b, c, d), report.data, report.scale)
+    scores = tuple(round(e.score, 4) for e in report.exits)
+    quality = Quality(report.metric, scores, report.data, report.scale)
     card = replace(evaluation.card, quality=quality)
     write_card(folder, card)
     return card
@@ -160,7 +159,8 @@ def sheet(evaluation: Evaluation, name: str, path: Path) -> None:
         evaluation.network, collate([sample]).images, evaluation.settings, source.skeleton
     )
     size = (sample.image.shape[0], sample.image.shape[1])
-    settled = [_settled(state, size) for state in states]
+    map_stride = evaluation.network.config.map_stride
+    settled = [_settled(state, size, map_stride) for state in states]
     if sample.labels is not None:
         views = [
             ExitView(
@@ -174,7 +174,7 @@ def sheet(evaluation: Evaluation, name: str, path: Path) -> None:
     elif sample.joints is not None and source.skeleton is not None:
         people = [
             PoseView(
-                joints=found_joints(full, evaluation.settings.scale)[0].numpy(),
+                joints=joints_at(full, map_stride, evaluation.settings.scale)[0].numpy(),
                 confidence=upsample(heatmap_maximum(full), size)[0, 0].numpy(),
                 settled=done,
             )
@@ -186,22 +186,23 @@ def sheet(evaluation: Evaluation, name: str, path: Path) -> None:
         raise ConfigError(f"{evaluation.data_name} has neither classes nor joints for {name!r}.")
 
 
-def _settled(state: State, size: tuple[int, int]) -> np.ndarray:
+def _settled(state: State, size: tuple[int, int], map_stride: int) -> np.ndarray:
     if state.active is None:
         return np.zeros(size, dtype=np.bool_)
     height, width = state.image_size
-    grown = state.active.float().repeat_interleave(MAP_STRIDE, -2).repeat_interleave(MAP_STRIDE, -1)
+    cells = state.active.float()
+    grown = cells.repeat_interleave(map_stride, -2).repeat_interleave(map_stride, -1)
     settled: np.ndarray = (upsample(grown[..., :height, :width], size)[0, 0] < 0.5).cpu().numpy()
     return settled
 
 
-def _with_masks(settings: Settings, card: Card, masks: Masks) -> Settings:
+def _with_masks(settings: MeasureSettings, card: Card, masks: MaskOptions) -> MeasureSettings:
     if not masks.enabled:
         return settings
     stored = card.masking
-    name = masks.criterion or (stored.criterion if stored else next(iter(card.task.criteria)))
+    name = masks.criterion or (stored.criterion if stored else card.task.first_criterion)
     if masks.threshold is not None:
-        stored = Masking(name, (masks.threshold,) * 3)
+        stored = Masking(name, (masks.threshold,) * (card.config.num_exits - 1))
     elif stored is None or stored.criterion != name:
         if masks.criterion is None:
             return settings

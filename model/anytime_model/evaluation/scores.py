@@ -1,19 +1,24 @@
-"""Accumulators of accuracy: fed image by image, read once at the end.
-
-They see maps and truths. They refuse to know networks, files and thresholds.
-"""
+"""Scores of maps against labels or joints: fed image by image, read once at the end."""
 
 from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Protocol
 
 import torch
 from torch import Tensor
 from torchmetrics.functional.classification import multiclass_confusion_matrix
 
-from anytime_model.data.sample import IGNORE
+from anytime_model.confidence import maximum_probability
+from anytime_model.data.loading import Batch
+from anytime_model.data.sample import IGNORE, SampleSource
+from anytime_model.errors import ConfigError
+from anytime_model.tasks import TASKS, Metric, decode_keypoints
 
 
 class SegmentationScore:
-    """Counts of (true class, found class) pairs, and what can be told from them.
+    """Counts of (true class, found class) pairs, and the metrics that follow from them.
 
     Args:
         classes: how many.
@@ -113,3 +118,190 @@ class Reliability:
         """Expected calibration error, 0 to 1."""
         gap = (self.confidence - self.right).abs().sum()
         return float(gap / self.count.sum())
+
+
+class Scorer(Protocol):
+    """Everything that is scored of one exit over a split."""
+
+    @property
+    def score(self) -> float:
+        """The metric's main number, 0 to 1."""
+        ...
+
+    @property
+    def second(self) -> float:
+        """The metric's second number, 0 to 1."""
+        ...
+
+    @property
+    def per_output(self) -> Tensor:
+        """The main number of each class or joint, (K,); NaN where it does not occur."""
+        ...
+
+    @property
+    def calibration_error(self) -> float | None:
+        """Expected calibration error, 0 to 1; None where the confidence is no probability."""
+        ...
+
+    @property
+    def settled_right(self) -> float | None:
+        """Share of settled pixels that are right; None where nothing is settled or classified."""
+        ...
+
+    def add(self, scored: Tensor, batch: Batch, *, map_stride: int, scale: float) -> None:
+        """Take in maps as `Task.crop` returns them.
+
+        Args:
+            scored: the maps of a batch.
+            batch: the truth.
+            map_stride: px of the network's image for each cell of a map.
+            scale: factor that the images were enlarged by before the network.
+
+        Raises:
+            ConfigError: the batch has no truth of this kind.
+        """
+        ...
+
+    def add_confidence(self, scored: Tensor, batch: Batch, settled: Tensor | None) -> None:
+        """Take in how sure the maps are.
+
+        Args:
+            scored: the maps of a batch.
+            batch: the truth.
+            settled: (B, H, W) boolean, pixels that need no more work, or None for none.
+        """
+        ...
+
+
+class ClassScorer:
+    """Mean IoU, pixel accuracy, calibration, and how many settled pixels are right.
+
+    Args:
+        source: the split.
+    """
+
+    def __init__(self, source: SampleSource) -> None:
+        self._counts = SegmentationScore(len(source.outputs))
+        self._reliability = Reliability()
+        self._settled = 0
+        self._settled_right = 0
+
+    @property
+    def score(self) -> float:
+        """Mean IoU."""
+        return self._counts.mean_iou
+
+    @property
+    def second(self) -> float:
+        """Pixel accuracy."""
+        return self._counts.accuracy
+
+    @property
+    def per_output(self) -> Tensor:
+        """IoU of each class."""
+        return self._counts.iou
+
+    @property
+    def calibration_error(self) -> float:
+        """See `Scorer`."""
+        return self._reliability.error
+
+    @property
+    def settled_right(self) -> float | None:
+        """See `Scorer`."""
+        return self._settled_right / self._settled if self._settled else None
+
+    def add(self, scored: Tensor, batch: Batch, *, map_stride: int, scale: float) -> None:  # noqa: ARG002
+        """See `Scorer.add`; `scored` has the labels' size."""
+        self._counts.add(scored.argmax(1), _labels(batch))
+
+    def add_confidence(self, scored: Tensor, batch: Batch, settled: Tensor | None) -> None:
+        """See `Scorer.add_confidence`."""
+        labels = _labels(batch)
+        known, right = labels != IGNORE, scored.argmax(1) == labels
+        confidence = maximum_probability(scored).squeeze(1)
+        self._reliability.add(confidence[known], right[known])
+        if settled is not None:
+            self._settled += int((settled & known).sum())
+            self._settled_right += int((right & settled & known).sum())
+
+
+class JointScorer:
+    """PCKh@0.5, and PCK@0.2 of the torso.
+
+    Args:
+        source: the split.
+
+    Raises:
+        ConfigError: the data set has no skeleton.
+    """
+
+    def __init__(self, source: SampleSource) -> None:
+        if source.skeleton is None:
+            raise ConfigError("PCK of the torso needs a skeleton; this data set has none.")
+        self._ends = list(source.skeleton.torso)
+        self._head = PoseScore(len(source.outputs), 0.5)
+        self._torso = PoseScore(len(source.outputs), 0.2)
+
+    @property
+    def score(self) -> float:
+        """PCKh@0.5."""
+        return self._head.mean
+
+    @property
+    def second(self) -> float:
+        """PCK@0.2 of the torso."""
+        return self._torso.mean
+
+    @property
+    def per_output(self) -> Tensor:
+        """PCKh@0.5 of each joint."""
+        return self._head.per_joint
+
+    @property
+    def calibration_error(self) -> None:
+        """None: a heat-map's value is no probability."""
+        return
+
+    @property
+    def settled_right(self) -> None:
+        """None: pixels have no classes."""
+        return
+
+    def add(self, scored: Tensor, batch: Batch, *, map_stride: int, scale: float) -> None:
+        """See `Scorer.add`; `scored` holds the cells inside the images."""
+        if batch.joints is None or batch.head_px is None:
+            raise ConfigError("PCKh needs joints; this data set has none.")
+        found = joints_at(scored, map_stride, scale)
+        ends = batch.joints[:, self._ends]
+        torso_px = (ends[:, 0, :2] - ends[:, 1, :2]).norm(dim=-1)
+        torso_px = torso_px.where((ends[..., 2] > 0).all(1), float("nan"))
+        self._head.add(found, batch.joints, batch.head_px)
+        self._torso.add(found, batch.joints, torso_px)
+
+    def add_confidence(self, scored: Tensor, batch: Batch, settled: Tensor | None) -> None:
+        """See `Scorer.add_confidence`: there is nothing to take in."""
+
+
+_SCORERS: Mapping[Metric, type[ClassScorer | JointScorer]] = MappingProxyType(
+    {Metric.MEAN_IOU: ClassScorer, Metric.PCKH: JointScorer}
+)
+
+
+def scorer(source: SampleSource) -> Scorer:
+    """An empty scorer for the metric of a split's task."""
+    return _SCORERS[TASKS[source.task].metric](source)
+
+
+def joints_at(heatmaps: Tensor, map_stride: int, scale: float) -> Tensor:
+    """Joints (B, J, 3) in px of the image as it was before it was enlarged by `scale`."""
+    height, width = (map_stride * n for n in heatmaps.shape[-2:])
+    found = decode_keypoints(heatmaps, (height, width), map_stride)
+    found[..., :2] = (found[..., :2] + 0.5) / scale - 0.5
+    return found
+
+
+def _labels(batch: Batch) -> Tensor:
+    if batch.labels is None:
+        raise ConfigError("mIoU needs class labels; this data set has none.")
+    return batch.labels

@@ -1,4 +1,4 @@
-"""Compiles the native kernels: `python -m anytime_model.kernels.build`.
+"""The compiler's call for the native kernels: `python -m anytime_model.kernels.build`.
 
 The sources are plain C++20 for GCC or Clang and need no other library. Each instruction set's
 kernels are one file, compiled for it alone; which one runs is decided at run time, so the library
@@ -62,7 +62,7 @@ class BuildError(AnytimeModelError):
 
 
 @dataclass(frozen=True, slots=True)
-class Recipe:
+class BuildOptions:
     """How the library is compiled: all that its hash depends on, besides the sources.
 
     Attributes:
@@ -74,7 +74,7 @@ class Recipe:
     sanitize: bool = False
 
     @classmethod
-    def from_environment(cls) -> "Recipe":
+    def from_environment(cls) -> "BuildOptions":
         """$CXX, or the first of g++, clang++, c++ that there is; ANYTIME_SANITIZE=1 sanitizes."""
         named = os.environ.get("CXX")
         if named:
@@ -100,12 +100,12 @@ def sources() -> list[Path]:
     return sorted(path for path in SOURCES.glob("*.cpp") if path.name not in skip)
 
 
-def library_path(recipe: Recipe) -> Path:
-    """Where the library of these sources and this recipe lies, whether or not it does."""
+def library_path(options: BuildOptions) -> Path:
+    """Where the library of these sources and options lies, whether or not it does."""
     digest = hashlib.sha256()
     for path in sorted([*SOURCES.glob("*.cpp"), *SOURCES.glob("*.h"), *SOURCES.glob("*.hpp")]):
         digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
-    digest.update(repr((platform.machine(), recipe, X86_FLAGS, COMMON_FLAGS)).encode())
+    digest.update(repr((platform.machine(), options, X86_FLAGS, COMMON_FLAGS)).encode())
     return cache_folder() / digest.hexdigest()[:16] / LIBRARY
 
 
@@ -118,7 +118,7 @@ def cache_folder() -> Path:
     return (Path(base) if base else Path.home() / ".cache") / "anytime-dense" / "kernels"
 
 
-def build(recipe: Recipe, *, force: bool = False) -> Path:
+def build(options: BuildOptions, *, force: bool = False) -> Path:
     """Compile the library unless it is there already.
 
     Returns:
@@ -127,19 +127,19 @@ def build(recipe: Recipe, *, force: bool = False) -> Path:
     Raises:
         BuildError: there is no compiler, it failed, or the cache folder cannot be written.
     """
-    target = library_path(recipe)
+    target = library_path(options)
     if target.exists() and not force:
         return target
-    if shutil.which(recipe.compiler[0]) is None:
+    if shutil.which(options.compiler[0]) is None:
         raise BuildError(
-            f"There is no C++ compiler ({recipe.compiler[0]}).",
+            f"There is no C++ compiler ({options.compiler[0]}).",
             "Install g++ 11 or newer, or clang++ 14, or name one in CXX; without one, set "
             "ANYTIME_ENGINE=torch.",
         )
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=target.parent) as folder:
-            made = _compile(recipe, Path(folder))
+            made = _compile(options, Path(folder))
             made.replace(target)  # atomically: another process may be loading or building it
     except OSError as e:
         raise BuildError(
@@ -149,17 +149,17 @@ def build(recipe: Recipe, *, force: bool = False) -> Path:
     return target
 
 
-def _compile(recipe: Recipe, folder: Path) -> Path:
+def _compile(options: BuildOptions, folder: Path) -> Path:
     def one(source: Path) -> str:
         made = str(folder / f"{source.stem}.o")
-        _call([*recipe.compiler, *recipe.flags(source.name), "-c", str(source), "-o", made])
+        _call([*options.compiler, *options.flags(source.name), "-c", str(source), "-o", made])
         return made
 
     with ThreadPoolExecutor(os.cpu_count()) as threads:
         objects = list(threads.map(one, sources()))
     library = folder / LIBRARY
-    sanitize = SANITIZE_FLAGS if recipe.sanitize else ()
-    _call([*recipe.compiler, "-shared", "-pthread", *sanitize, *objects, "-o", str(library)])
+    sanitize = SANITIZE_FLAGS if options.sanitize else ()
+    _call([*options.compiler, "-shared", "-pthread", *sanitize, *objects, "-o", str(library)])
     return library
 
 
@@ -185,7 +185,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--force", action="store_true", help="compile even if nothing changed")
     options = parser.parse_args(arguments)
     try:
-        path = build(Recipe.from_environment(), force=options.force)
+        path = build(BuildOptions.from_environment(), force=options.force)
     except BuildError as e:
         sys.stderr.write(f"{e}\n")
         return 1

@@ -1,11 +1,9 @@
-"""Objects of the native kernels: a model's weights, a plan for one size, a run of one image.
+"""Handles of the native kernels: a model's weights, a plan for one size, a run of one image.
 
-Each owns its memory in the library and frees it when it goes, in any order. Arrays that go in are
-checked by their callers for shape; here they are made contiguous float32 and kept alive for the
-call.
+Each owns its memory in the library and frees it when it is collected, in any order. Callers check
+the shapes of arrays.
 """
 
-import sys
 import weakref
 from collections.abc import Sequence
 from ctypes import c_int32
@@ -15,7 +13,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anytime_model.kernels.library import (
-    STAGES,
     Bytes,
     Floats,
     Library,
@@ -28,31 +25,36 @@ from anytime_model.kernels.library import (
 )
 
 
-class Recycled:
-    """Arrays of one shape, each written again once nobody else holds it or a view of it.
+class ArrayPool:
+    """Memory for arrays of one shape, used again once nobody holds the array or a view of it.
 
-    Fresh memory for a map costs more (the kernel must zero its pages) than copying the map.
+    Fresh memory for a map costs more (the system must zero its pages) than copying the map.
     """
 
     def __init__(self, shape: tuple[int, ...]) -> None:
         self._shape = shape
-        self._arrays: list[Floats] = []
+        self._free: list[Floats] = []
 
     def take(self) -> Floats:
         """An array that is the caller's until it lets go of it; its values are arbitrary."""
-        for array in self._arrays:
-            if sys.getrefcount(array) == _OURS:
-                return array
-        made = np.empty(self._shape, np.float32)
-        if len(self._arrays) < _MOST_RECYCLED:
-            self._arrays.append(made)
-        return made
+        block = self._free.pop() if self._free else np.empty(self._shape, np.float32)
+        lease = _Lease(block)
+        weakref.finalize(lease, self._give_back, block).atexit = False
+        return np.asarray(lease)  # its base, and that of every view of it, is the lease
+
+    def _give_back(self, block: Floats) -> None:
+        if len(self._free) < _MOST_FREE:
+            self._free.append(block)
 
 
-_OURS = 3
-"""References to an array that only `Recycled` knows: its list, the loop, and the counting call."""
+class _Lease:
+    """Lives as long as an array made from it, or any view of that."""
 
-_MOST_RECYCLED = 8
+    def __init__(self, block: Floats) -> None:
+        self.__array_interface__ = block.__array_interface__
+
+
+_MOST_FREE = 8
 
 
 class _Handle:
@@ -109,18 +111,16 @@ class PlanHandle(_Handle):
         ends: Sequence[int],
     ) -> None:
         library = model.library
-        if len(ends) != STAGES:
-            raise ValueError(f"{len(ends)} stage ends were given; a program has {STAGES} stages")
         handle = library.call(
             "plan_new",
             *(model.handle, *size),
             *(array_of(Slot, slots), len(slots), array_of(Op, ops), len(ops)),
-            (c_int32 * STAGES)(*ends),
+            *((c_int32 * len(ends))(*ends), len(ends)),
         )
         super().__init__(library, "plan", handle)
-        map_channels = slots[1].channels
-        self.map_shape = (size[0] // 4, size[1] // 4, map_channels)
-        self.maps = Recycled(self.map_shape)
+        map_ = slots[1]
+        self.map_shape = (size[0] >> map_.level, size[1] >> map_.level, map_.channels)
+        self.maps = ArrayPool(self.map_shape)
         self.scratch_bytes = int(library.call("plan_bytes", handle))
         self.run_bytes = int(library.call("plan_run_bytes", handle))
 
@@ -170,6 +170,18 @@ class RunHandle(_Handle):
         if active.shape != self._shape[:2]:
             raise ValueError(f"the mask is {active.shape}, the map {self._shape[:2]}")
         self.library.call("run_mask", self.handle, octets(np.ascontiguousarray(active, np.bool_)))
+
+    def apply_prior(self, map_: Floats, active: NDArray[np.bool_]) -> None:
+        """Right after the first map: take over another one where a mask is off, and settle that.
+
+        Args:
+            map_: (h, w, K), contiguous.
+            active: (h, w), where the map stays as it is.
+        """
+        if map_.shape != self._shape or active.shape != self._shape[:2]:
+            raise ValueError(f"the prior is {map_.shape}, {active.shape}, the map {self._shape}")
+        mask = np.ascontiguousarray(active, np.bool_)
+        self.library.call("run_prior", self.handle, floats(map_), octets(mask))
 
     def read_map(self) -> Floats:
         """A copy of the map, (h, w, K)."""

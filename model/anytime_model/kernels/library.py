@@ -1,7 +1,6 @@
-"""The compiled kernels as Python sees them: loading, handles, and errors instead of codes.
+"""The compiled kernels in Python: loading, calls of the C interface, and errors instead of codes.
 
-It knows the C interface (native/api.h) and nothing of networks. A handle owns its memory and frees
-it when it goes; ctypes lets other threads run during every call.
+The C interface is that of native/api.h. Other threads run during every call.
 """
 
 import ctypes
@@ -18,10 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anytime_model.errors import AnytimeModelError
-from anytime_model.kernels.build import Recipe, library_path
+from anytime_model.kernels.build import BuildOptions, library_path
 
-ABI = 3
-STAGES = 4
+ABI = 4
 TERMS = 4
 OUT_OF_MEMORY = -2
 
@@ -45,8 +43,8 @@ class Kind(IntEnum):
     """What an operation does."""
 
     CONV = 0
-    FILL = 1
-    MIX = 2
+    INTERPOLATE = 1
+    WEIGHTED_SUM = 2
 
 
 class Where(IntEnum):
@@ -56,10 +54,10 @@ class Where(IntEnum):
     NEEDED = 1
 
 
-class Place(IntEnum):
-    """Where a slot lives: with the plan, with the run, or only within operations done together.
+class Storage(IntEnum):
+    """What holds a slot: with the plan, with the run, or only within a fused group.
 
-    A WINDOW holds some rows at a time of what only operations done in bands of rows know.
+    A WINDOW holds some rows at a time of what is used only within a row tiling.
     """
 
     SCRATCH = 0
@@ -79,7 +77,7 @@ class Measure(IntEnum):
 class Slot(ctypes.Structure):
     """A buffer of a plan; see AnytimeSlot in api.h."""
 
-    _fields_: ClassVar = [(name, c_int32) for name in ("level", "channels", "floats", "place")]
+    _fields_: ClassVar = [(name, c_int32) for name in ("level", "channels", "floats", "storage")]
 
 
 class Op(ctypes.Structure):
@@ -90,7 +88,7 @@ class Op(ctypes.Structure):
             (name, c_int32)
             for name in (
                 *("kind", "where", "conv", "norm", "relu", "keep"),
-                *("out", "first", "residual", "pool", "together", "banded", "inputs"),
+                *("out", "first", "residual", "pool", "fused", "tiled", "inputs"),
             )
         ),
         ("sources", c_int32 * TERMS),
@@ -114,7 +112,7 @@ _SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
         _HANDLE,
         [
             *(_HANDLE, c_int32, c_int32, POINTER(Slot), c_int32),
-            *(POINTER(Op), c_int32, POINTER(c_int32)),
+            *(POINTER(Op), c_int32, POINTER(c_int32), c_int32),
         ],
     ),
     "plan_free": (None, [_HANDLE]),
@@ -127,6 +125,7 @@ _SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
     "run_advance": (c_int32, [_HANDLE, c_int64]),
     "run_settle": (c_int32, [_HANDLE, c_int32, c_int32, c_float, c_float]),
     "run_mask": (c_int32, [_HANDLE, _BYTES]),
+    "run_prior": (c_int32, [_HANDLE, _FLOATS, _BYTES]),
     "run_read": (c_int32, [_HANDLE, _FLOATS, _FLOATS, _BYTES]),
     "run_operation": (c_int32, [_HANDLE]),
     "run_macs": (c_int64, [_HANDLE]),
@@ -208,7 +207,7 @@ def load() -> Library:
         NotBuiltError: they have not been.
         KernelError: they cannot be loaded.
     """
-    path = library_path(Recipe.from_environment())
+    path = library_path(BuildOptions.from_environment())
     if not path.exists():
         raise NotBuiltError(
             f"the native kernels are not built (no {path}). "

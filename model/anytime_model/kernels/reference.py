@@ -1,4 +1,4 @@
-"""The meaning of a masked convolution, in plain torch. Faster implementations must agree with it.
+"""The definition of a masked convolution, in plain torch; faster kernels must agree with it.
 
 Where a position is active, the convolution's own output stands. Elsewhere stands a weighted mean
 of the active outputs around it (paper, section 2, equations 4 to 6). The paper's radius of 7 is,
@@ -6,8 +6,7 @@ in the authors' code, a window of 7x7 taps; masked-out neighbours take part as z
 weights count in the norm.
 
 Training may leave out taps that cannot matter. With lambda near 3, where it starts, the eight
-neighbours hold all but 2e-12 of the window's weight, and a step with 3x3 taps takes 1.1 times as
-long as one without masks, with 7x7 taps 1.9 times (W18, 224x320, batch 8, two CPU cores).
+neighbours hold all but 2e-12 of the window's weight.
 """
 
 import math
@@ -50,7 +49,7 @@ def sufficient_radius(lam: float) -> int:
     return RADIUS
 
 
-def fill_inactive(y: Tensor, active: Tensor, lam: Tensor, radius: int = RADIUS) -> Tensor:
+def interpolate_inactive(y: Tensor, active: Tensor, lam: Tensor, radius: int = RADIUS) -> Tensor:
     """Replace the inactive positions of `y` by an interpolation of the active ones (equation 4).
 
     Args:

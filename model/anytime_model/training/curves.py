@@ -1,7 +1,6 @@
-"""Curves of a training: rows of a CSV file that any plotting program reads.
+"""Curves of a training: rows of a CSV file, and a plot of them.
 
-It appends rows. After a resume it first drops the rows that the resumed training will make again,
-so that a curve never runs twice over the same steps.
+After a resume the rows that the resumed training will make again are dropped first.
 """
 
 from __future__ import annotations
@@ -50,23 +49,24 @@ def read(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def draw(path: Path, picture: Path, metric: str) -> None:
+def draw(path: Path, plot: Path, metric: str) -> None:
     """Draw a curves file: each exit's loss and its score on the check split, over epochs.
 
     Args:
         path: the CSV file.
-        picture: where to; its suffix says the format.
+        plot: where to; its suffix says the format.
         metric: what the scores are.
     """
     rows = read(path)
     figure = Figure(figsize=(9, 3.6), layout="constrained")
     panels = figure.subplots(1, 2)
     per_epoch = max((int(r["step"]) / int(r["epoch"]) for r in rows if r["check_1"]), default=1.0)
+    num_exits = sum(column.startswith("check_") for column in rows[0]) if rows else 0
     for axes, column, title, factor in (
         (panels[0], "loss", "training loss", 1),
         (panels[1], "check", f"{metric} on held-out data (%), unmasked, scale 1", 100),
     ):
-        for k in range(1, 5):
+        for k in range(1, num_exits + 1):
             points = [
                 (int(row["step"]) / per_epoch, factor * float(row[f"{column}_{k}"]))
                 for row in rows
@@ -78,4 +78,4 @@ def draw(path: Path, picture: Path, metric: str) -> None:
         axes.set_title(title, fontsize=10)
         axes.grid(alpha=0.3)
         axes.legend()
-    figure.savefig(picture, dpi=150)
+    figure.savefig(plot, dpi=150)

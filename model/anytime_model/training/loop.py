@@ -1,8 +1,4 @@
-"""The loop: epochs of steps, masks from their epoch on, a progress file now and then.
-
-It decides when things happen. What a step is belongs to `steps`, what is written to `progress`
-and `curves`, what is shown to the `Watcher` that it is given.
-"""
+"""The training loop: epochs of steps, masks from their epoch on, progress files and checks."""
 
 from __future__ import annotations
 
@@ -15,34 +11,39 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from anytime_model.anytime import AnytimeNetwork
 from anytime_model.confidence import Criterion
 from anytime_model.data.loading import AugmentedSet, EpochOrder, epoch_batches, steps_per_epoch
+from anytime_model.networks.base import Network
 from anytime_model.tasks import TASKS
 from anytime_model.training import progress as progress_file
 from anytime_model.training.curves import Curves
-from anytime_model.training.processes import ALONE, Place
-from anytime_model.training.progress import Progress
+from anytime_model.training.processes import ALONE, ProcessRank
+from anytime_model.training.progress import TrainingProgress
 from anytime_model.training.recipe import Recipe
-from anytime_model.training.steps import Stepper, StepReport
 from anytime_model.training.stopping import TrainingStoppedError
+from anytime_model.training.train_step import StepReport, TrainStep
 
 PROGRESS = "progress.pt"
 CURVES = "curves.csv"
-COLUMNS = (
-    "epoch",
-    "rate",
-    "loss",
-    *(f"loss_{k}" for k in (1, 2, 3, 4)),
-    *(f"active_{k}" for k in (1, 2, 3)),
-    "gradient",
-    *(f"check_{k}" for k in (1, 2, 3, 4)),
-    "seconds_per_step",
-)
 
 
-class Watcher(Protocol):
-    """Is told how a training goes on."""
+def columns(num_exits: int) -> tuple[str, ...]:
+    """Columns of the curves of a network with so many exits."""
+    exits = range(1, num_exits + 1)
+    return (
+        "epoch",
+        "rate",
+        "loss",
+        *(f"loss_{k}" for k in exits),
+        *(f"active_{k}" for k in exits[:-1]),
+        "gradient",
+        *(f"check_{k}" for k in exits),
+        "seconds_per_step",
+    )
+
+
+class Callback(Protocol):
+    """Called as a training goes on."""
 
     def step(self, epoch: int, done: int, total: int, report: StepReport) -> None:
         """A step was made: `done` of `total` of the whole training."""
@@ -53,12 +54,12 @@ class Watcher(Protocol):
         ...
 
 
-Check = Callable[[AnytimeNetwork], tuple[float, ...]]
+Check = Callable[[Network], tuple[float, ...]]
 
 
 @dataclass(frozen=True, slots=True)
-class Rhythm:
-    """How often things are done beside the steps.
+class CheckpointPolicy:
+    """How often progress is saved, scored and recorded.
 
     Attributes:
         save_s: seconds between progress files inside an epoch; one is written after each epoch.
@@ -76,42 +77,42 @@ class Training:
 
     Args:
         recipe: what to do.
-        stepper: network and optimiser.
+        train_step: network and optimiser.
         data: what to learn from.
         folder: where progress and curves go.
-        watcher: is told.
+        callback: called after each step and each check.
         check: scores a network on the check split, or None.
-        place: this process among others.
+        process: this process among others.
         workers: processes that load and augment.
-        rhythm: how often to save and check.
+        policy: how often to save and check.
         stop: asked after each step whether to stop.
     """
 
     def __init__(
         self,
         recipe: Recipe,
-        stepper: Stepper,
+        train_step: TrainStep,
         data: AugmentedSet,
         folder: Path,
-        watcher: Watcher,
+        callback: Callback,
         *,
         check: Check | None = None,
-        place: Place = ALONE,
+        process: ProcessRank = ALONE,
         workers: int = 0,
-        rhythm: Rhythm = Rhythm(),
+        policy: CheckpointPolicy = CheckpointPolicy(),
         stop: Callable[[], bool] = lambda: False,
     ) -> None:
         self.step = 0
         self.epoch = 0
         self.step_in_epoch = 0
-        self._stepper = stepper
+        self._train_step = train_step
         self._data = data
         self._folder = folder
-        self._watcher = watcher
+        self._callback = callback
         self._check = check
-        self._place = place
+        self._process = process
         self._workers = workers
-        self._rhythm = rhythm
+        self._policy = policy
         self._stop = stop
         self._saved_step = 0
         self._earlier_curves: Path | None = None
@@ -134,23 +135,24 @@ class Training:
         self.step, self.epoch, self.step_in_epoch = found.step, found.epoch, found.step_in_epoch
         self._saved_step = found.step
         self._earlier_curves = path.parent / CURVES
-        self._stepper.plain.load_state_dict(found.network)
-        for optimiser, state in zip(self._stepper.optimisers, found.optimisers, strict=True):
+        self._train_step.plain.load_state_dict(found.network)
+        for optimiser, state in zip(self._train_step.optimisers, found.optimisers, strict=True):
             optimiser.load_state_dict(state)
-        if self._stepper.average and found.average:
-            self._stepper.average.load(found.average)
+        if self._train_step.average and found.average:
+            self._train_step.average.load(found.average)
 
     def run(self) -> None:
         """Train to the recipe's last epoch.
 
         Raises:
-            TrainingStoppedError: stopped, or out of memory. Progress can be gone on from.
+            TrainingStoppedError: stopped, or out of memory. TrainingProgress can be gone on from.
             CheckpointError: the disk is full. The progress before is kept.
         """
         curves = None
-        if self._place.leads:
+        if self._process.leads:
             self._folder.mkdir(parents=True, exist_ok=True)
-            curves = Curves(self._folder / CURVES, COLUMNS, self.step, self._earlier_curves)
+            names = columns(self._recipe.network.num_exits)
+            curves = Curves(self._folder / CURVES, names, self.step, self._earlier_curves)
         try:
             while self.step < self._steps:
                 self._epoch(curves)
@@ -165,18 +167,18 @@ class Training:
 
     def save(self) -> None:
         """Write the progress file, on the leading process."""
-        if not self._place.leads:
+        if not self._process.leads:
             return
-        stepper = self._stepper
+        train_step = self._train_step
         progress_file.save(
-            Progress(
+            TrainingProgress(
                 recipe=self._recipe.name,
                 step=self.step,
                 epoch=self.epoch,
                 step_in_epoch=self.step_in_epoch,
-                network=stepper.plain.state_dict(),
-                average=stepper.average.tensors if stepper.average else None,
-                optimisers=[o.state_dict() for o in stepper.optimisers],
+                network=train_step.plain.state_dict(),
+                average=train_step.average.tensors if train_step.average else None,
+                optimisers=[o.state_dict() for o in train_step.optimisers],
             ),
             self._folder / PROGRESS,
         )
@@ -184,18 +186,18 @@ class Training:
 
     def averaged(self) -> dict[str, Tensor]:
         """The weights to keep: the average where there is one."""
-        average = self._stepper.average
-        return average.tensors if average else self._stepper.plain.state_dict()
+        average = self._train_step.average
+        return average.tensors if average else self._train_step.plain.state_dict()
 
     def _epoch(self, curves: Curves | None) -> None:
-        recipe, place = self._recipe, self._place
+        recipe, process = self._recipe, self._process
         order = EpochOrder(
             len(self._data),
             recipe.batch,
             self.epoch,
             recipe.seed,
-            place.rank,
-            place.world,
+            process.rank,
+            process.world,
             self.step_in_epoch,
         )
         masked = recipe.adaptivity and self.epoch >= recipe.adaptivity.starts(recipe.epochs)
@@ -204,13 +206,13 @@ class Training:
         saved_s = began_s = time.monotonic()
         for batch in epoch_batches(self._data, order, self._workers):
             factor = recipe.schedule.factor(self.step, self._per_epoch, self._steps)
-            report = self._stepper.step(batch, self.step, factor, criteria)
+            report = self._train_step.step(batch, self.step, factor, criteria)
             self.step += 1
             self.step_in_epoch += 1
             row.append(report)
-            self._watcher.step(self.epoch, self.step, self._steps, report)
+            self._callback.step(self.epoch, self.step, self._steps, report)
             now_s = time.monotonic()
-            if curves and len(row) == self._rhythm.row_steps:
+            if curves and len(row) == self._policy.row_steps:
                 values = _mean(row) | {
                     "epoch": self.epoch,
                     "rate": recipe.optimiser.rate * factor,
@@ -218,7 +220,7 @@ class Training:
                 }
                 curves.add(self.step, values)
                 row, began_s = [], now_s
-            if now_s - saved_s > self._rhythm.save_s:
+            if now_s - saved_s > self._policy.save_s:
                 self.save()
                 saved_s = now_s
             if self._stop():
@@ -232,23 +234,23 @@ class Training:
                 break
         self.epoch += 1
         self.step_in_epoch = 0
-        if place.leads and self._check and self._check_is_due():
+        if process.leads and self._check and self._check_is_due():
             self._score(curves)
         self.save()
 
     def _check_is_due(self) -> bool:
-        return self.epoch % self._rhythm.check_epochs == 0 or self.step == self._steps
+        return self.epoch % self._policy.check_epochs == 0 or self.step == self._steps
 
     def _score(self, curves: Curves | None) -> None:
         """Score the averaged weights, and put the trained ones back."""
-        network = self._stepper.plain
+        network = self._train_step.plain
         trained = {name: tensor.clone() for name, tensor in network.state_dict().items()}
         network.load_state_dict(self.averaged())
         try:
             scores = self._check(network) if self._check else ()
         finally:
             network.load_state_dict(trained)
-        self._watcher.checked(self.epoch, scores)
+        self._callback.checked(self.epoch, scores)
         if curves:
             values = {f"check_{k}": score for k, score in enumerate(scores, start=1)}
             curves.add(self.step, values | {"epoch": self.epoch})
@@ -259,7 +261,7 @@ def training_criteria(recipe: Recipe) -> tuple[Criterion | None, ...] | None:
     if recipe.adaptivity is None:
         return None
     task = TASKS[recipe.network.task]
-    name = next(iter(task.criteria))
+    name = task.first_criterion
     return (*(task.criterion(name, value) for value in recipe.adaptivity.thresholds), None)
 
 

@@ -1,7 +1,6 @@
-"""The loss over all exits (equation 1) and its two terms, one for each task.
+"""The losses of a training: one term for each exit, which equation 1 weighs and sums.
 
-It sees maps and truths. It refuses to know the network, masks and schedules: with adaptivity on,
-the maps that arrive here are the aggregated ones (equation 7).
+With adaptivity on, the maps that arrive here are the aggregated ones (equation 7).
 """
 
 from __future__ import annotations
@@ -18,9 +17,6 @@ from anytime_model.data.sample import IGNORE, SampleSource
 from anytime_model.errors import ConfigError
 from anytime_model.training.lovasz import lovasz_softmax
 
-OUTPUT_STRIDE = 4
-"""Maps come out at a quarter of the image's resolution."""
-
 SHARPNESS = 10.0
 """A heat-map's values times this are the logits of the localising term."""
 
@@ -31,14 +27,14 @@ class CrossEntropy:
 
     Attributes:
         strides: for each exit, the spacing of the pixels that it is compared at, px: 1 compares at
-            every pixel with maps enlarged four times, 4 at the maps' own resolution. On two CPU
-            cores (W18, crops of 288x384) a step takes 1.9 s with 1 and 1.35 s with 4.
+            every pixel with enlarged maps, the map's stride at the maps' own resolution. Empty
+            means 1 for all.
         balance: whether classes are weighted by sqrt(median frequency / frequency).
         overlap: weight of a second term that stands for what is scored, 1 - mIoU
             (`lovasz.lovasz_softmax`), or 0. It is taken at the maps' own resolution.
     """
 
-    strides: tuple[int, int, int, int] = (1, 1, 1, 1)
+    strides: tuple[int, ...] = ()
     balance: bool = False
     overlap: float = 0.0
 
@@ -48,12 +44,11 @@ class HeatmapError:
     """Squared error of heat-maps against Gaussians around the visible joints.
 
     Attributes:
-        sigma: of the Gaussian, in cells of the map (4 px of the image).
+        sigma: of the Gaussian, in cells of the map.
         localisation: weight of a second term, the divergence between target and map, each made
             a distribution over the cells by a softmax of ten times its values. Like squared error
-            it is least where the map equals the target, but it does not rest at all-zero maps,
-            where squared error alone still was after 440 steps of 16 people of LSPET. The paper,
-            which starts from ImageNet, has 0.
+            it is least where the map equals the target, but it moves away from all-zero maps, near
+            which squared error alone stays for long. The paper, which starts from ImageNet, has 0.
     """
 
     sigma: float = 2.0
@@ -79,11 +74,11 @@ def per_exit(
     class_weights: Tensor | None = None,
     mean_over_processes: MeanOverProcesses = _alone,
 ) -> Tensor:
-    """Each exit's loss, (4,): the terms that equation 1 weighs and sums.
+    """Each exit's loss, (exits,): the terms that equation 1 weighs and sums.
 
     Args:
         loss: which.
-        maps: of exits 1 to 4, (B, K, H/4, W/4).
+        maps: of every exit, (B, K, h, w); the images' sides are multiples of the maps'.
         batch: the truth.
         step: see `cross_entropy`.
         class_weights: see `cross_entropy`.
@@ -92,6 +87,7 @@ def per_exit(
     Raises:
         ConfigError: the batch has no truth for this loss.
     """
+    map_stride = batch.images.shape[-1] // maps[0].shape[-1]
     match loss:
         case CrossEntropy():
             if batch.labels is None:
@@ -105,16 +101,17 @@ def per_exit(
                     weights=class_weights,
                     mean_over_processes=mean_over_processes,
                 )
-                for logits, stride in zip(maps, loss.strides, strict=True)
+                for logits, stride in zip(maps, loss.strides or [1] * len(maps), strict=True)
             ]
             if loss.overlap:
-                target = _on_grid(batch.labels, OUTPUT_STRIDE, step)
+                target = _on_grid(batch.labels, map_stride, step)
                 overlaps = [lovasz_softmax(logits.float(), target, IGNORE) for logits in maps]
                 terms = [t + loss.overlap * o for t, o in zip(terms, overlaps, strict=True)]
         case HeatmapError():
             if batch.joints is None:
                 raise ConfigError("the recipe's loss needs joints; the data set has none.")
-            target = gaussians(batch.joints, (maps[0].shape[-2], maps[0].shape[-1]), loss.sigma)
+            size = (maps[0].shape[-2], maps[0].shape[-1])
+            target = gaussians(batch.joints, size, loss.sigma, map_stride)
             visible = batch.joints[..., 2]
             terms = [heatmap_error(m, target, visible, loss.localisation) for m in maps]
     return torch.stack(terms)
@@ -132,16 +129,16 @@ def cross_entropy(
     """Weighted mean over the labelled pixels on a grid of the given spacing.
 
     Args:
-        logits: (B, K, H/4, W/4).
-        labels: (B, H, W) uint8, 255 ignored.
-        stride: 1, 2 or 4 px.
+        logits: (B, K, h, w).
+        labels: (B, H, W) uint8, 255 ignored; H and W are multiples of h and w.
+        stride: 1 or an even number of px.
         step: picks the phase of the grid. A cell of an even number of pixels has no middle pixel:
             even steps take the one after the middle, odd steps the one before.
         weights: of the classes, (K,), or None.
         mean_over_processes: of the total weight, which the sum is divided by.
     """
     logits = logits.float()
-    if stride != OUTPUT_STRIDE:
+    if stride != labels.shape[-1] // logits.shape[-1]:
         size = (labels.shape[-2] // stride, labels.shape[-1] // stride)
         logits = F.interpolate(logits, size=size, mode="bilinear", align_corners=False)
     target = _on_grid(labels, stride, step)
@@ -157,12 +154,13 @@ def _on_grid(labels: Tensor, stride: int, step: int) -> Tensor:
     return labels[:, first::stride, first::stride].long()
 
 
-def gaussians(joints: Tensor, size: tuple[int, int], sigma: float) -> Tensor:
+def gaussians(joints: Tensor, size: tuple[int, int], sigma: float, map_stride: int) -> Tensor:
     """Target heat-maps, (B, J, h, w) with peak 1, of joints (B, J, 3) in px of the image.
 
-    A map's cell i covers the pixels 4 i to 4 i + 3, so its centre lies at 4 i + 1.5.
+    With a stride of 4, a map's cell i covers the pixels 4 i to 4 i + 3, so its centre lies at
+    4 i + 1.5.
     """
-    centre = (joints[..., :2].float() - (OUTPUT_STRIDE - 1) / 2) / OUTPUT_STRIDE
+    centre = (joints[..., :2].float() - (map_stride - 1) / 2) / map_stride
     x = torch.arange(size[1], device=joints.device) - centre[..., 0, None]
     y = torch.arange(size[0], device=joints.device) - centre[..., 1, None]
     scale = -1 / (2 * sigma**2)

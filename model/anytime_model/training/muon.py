@@ -2,9 +2,7 @@
 
 Jordan et al., "Muon: An optimizer for hidden layers in neural networks" (2024); convolutions are
 taken as matrices of (outputs, inputs x taps). torch has a Muon for two-dimensional parameters
-only, hence this one. What it gains here (W18 on CamVid from scratch, crops of 192x256, batch 8,
-same order and augmentation): mean loss of the last exit over steps 81 to 120 is 1.23, with AdamW
-1.44, at 1.1 times the time a step.
+only, hence this one.
 """
 
 from __future__ import annotations

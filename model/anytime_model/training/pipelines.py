@@ -1,4 +1,4 @@
-"""Which augmentation an epoch gets. It builds pipelines; `data.augment` says what they do."""
+"""The augmentation pipeline of each epoch of a recipe."""
 
 from __future__ import annotations
 

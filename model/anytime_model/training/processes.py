@@ -1,8 +1,8 @@
-"""Several processes that make one training together, as torchrun starts them.
+"""Training in several processes, as torchrun starts them.
 
 Two processes with half a batch each compute what one computes with all of it: gradients are
 averaged (DistributedDataParallel), losses are divided by what all processes count together, and
-normalisation takes its statistics over all of them. It knows nothing of recipes and data.
+normalisation takes its statistics over all of them.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.nn.functional import all_reduce
 
-from anytime_model.anytime import AnytimeNetwork
+from anytime_model.networks.base import Network
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
-    """Where this process stands among those that share a training.
+class ProcessRank:
+    """The rank of this process among those that share a training.
 
     Attributes:
         rank: from 0.
@@ -46,35 +46,35 @@ class Place:
         return total / self.world
 
 
-def join() -> Place:
-    """This process's place, as torchrun's environment says; alone without it."""
+def join() -> ProcessRank:
+    """This process's rank, as torchrun's environment says; alone without it."""
     world = int(os.environ.get("WORLD_SIZE", "1"))
     if world == 1:
-        return Place()
+        return ProcessRank()
     if not dist.is_initialized():
         dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
-    return Place(dist.get_rank(), world, int(os.environ.get("LOCAL_RANK", "0")))
+    return ProcessRank(dist.get_rank(), world, int(os.environ.get("LOCAL_RANK", "0")))
 
 
-def leave(place: Place) -> None:
+def leave(process: ProcessRank) -> None:
     """End what `join` began."""
-    if place.world > 1 and dist.is_initialized():
+    if process.world > 1 and dist.is_initialized():
         dist.destroy_process_group()
 
 
-def share(network: AnytimeNetwork, place: Place) -> nn.Module:
-    """The network as this place trains it: itself if alone, else wrapped.
+def share(network: Network, process: ProcessRank) -> nn.Module:
+    """The network as this process trains it: itself if alone, else wrapped.
 
     Its normalisation layers are replaced by ones that see all processes; names and values stay.
     """
-    if place.world == 1:
+    if process.world == 1:
         return network
     _share_normalisation(network)
     # Without masks the lambdas have no part in the loss.
     return nn.parallel.DistributedDataParallel(network, find_unused_parameters=True)
 
 
-ALONE = Place()
+ALONE = ProcessRank()
 
 
 class SharedBatchNorm(nn.BatchNorm2d):

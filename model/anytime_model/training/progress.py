@@ -1,7 +1,7 @@
-"""What a training has reached, on disk: written whole or not at all, read without running code.
+"""The progress file of a training: written whole or not at all, read without running code.
 
-A progress file holds everything that the next step depends on, so a resumed training computes
-exactly what an uninterrupted one would have. It says nothing of how steps are made.
+It holds everything that the next step depends on, so a resumed training computes exactly what an
+uninterrupted one would have.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ FORMAT = 1
 
 
 @dataclass(frozen=True, slots=True)
-class Progress:
+class TrainingProgress:
     """The state of a training between two steps.
 
     Attributes:
@@ -42,7 +42,7 @@ class Progress:
     optimisers: list[dict[str, Any]]
 
 
-def save(progress: Progress, path: Path) -> None:
+def save(progress: TrainingProgress, path: Path) -> None:
     """Write a progress file; a full disk or a kill leaves the previous file as it was.
 
     Raises:
@@ -74,7 +74,7 @@ def save(progress: Progress, path: Path) -> None:
         ) from error
 
 
-def load(path: Path, *recipes: str) -> Progress:
+def load(path: Path, *recipes: str) -> TrainingProgress:
     """Read a progress file (tensors and plain values only; nothing in it is executed).
 
     Args:
@@ -97,7 +97,7 @@ def load(path: Path, *recipes: str) -> Progress:
         raise CheckpointError(
             path, f"belongs to the recipe {content['recipe']}, not {recipes[0]}.", cure
         )
-    return Progress(
+    return TrainingProgress(
         recipe=content["recipe"],
         step=content["step"],
         epoch=content["epoch"],

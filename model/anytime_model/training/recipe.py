@@ -1,14 +1,14 @@
-"""What a recipe is: everything that makes one training what it is, as frozen values.
+"""The settings of a training, as frozen values, without paths and devices.
 
-A recipe names no path and no device. Those that exist are in `recipes`.
+`recipes` holds those that exist.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from anytime_model.config import NetworkConfig
 from anytime_model.data.augment import PoseAugmentation, SegmentationAugmentation
+from anytime_model.networks.base import FamilyConfig
 from anytime_model.training.losses import Loss
 from anytime_model.training.schedules import Schedule
 
@@ -32,7 +32,7 @@ class Adam:
 
 
 @dataclass(frozen=True, slots=True)
-class Orthogonal:
+class MuonSettings:
     """Muon for the convolutions, AdamW for everything else (`others`)."""
 
     rate: float
@@ -41,7 +41,7 @@ class Orthogonal:
     weight_decay: float = 0.0
 
 
-Optimiser = Sgd | Adam | Orthogonal
+Optimiser = Sgd | Adam | MuonSettings
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,11 +49,11 @@ class Adaptivity:
     """Confidence adaptivity during training.
 
     Attributes:
-        thresholds: of the task's own criterion, after exits 1, 2 and 3.
+        thresholds: of the task's first criterion, after each exit but the last.
         from_epoch: the first epoch that is trained with masks; negative counts from the end.
     """
 
-    thresholds: tuple[float, float, float]
+    thresholds: tuple[float, ...]
     from_epoch: int = 0
 
     def starts(self, epochs: int) -> int:
@@ -65,12 +65,12 @@ Augmentation = SegmentationAugmentation | PoseAugmentation
 
 
 @dataclass(frozen=True, slots=True)
-class Finish:
-    """Another augmentation for the last epochs: larger pictures after a cheaper start.
+class LastEpochs:
+    """Another augmentation for the last epochs: larger images after a cheaper start.
 
     Attributes:
         epochs: how many.
-        augmentation: what pictures go through then.
+        augmentation: what images go through then.
     """
 
     epochs: int
@@ -83,19 +83,19 @@ class Recipe:
 
     Attributes:
         name: what `--recipe` calls it.
-        data: the layout that the data's folder must have; a key of `data.catalogue.LAYOUTS`.
+        data: the layout that the data's folder must have; a key of `data.registry.LAYOUTS`.
         split: what is trained on.
         check_split: what is scored now and then, for the curves; never the test set.
         network: the structure.
-        augmentation: what pictures go through.
+        augmentation: what images go through.
         loss: of one exit.
         optimiser: and its peak rate.
         schedule: factors of that rate.
         epochs: passes over the split.
         batch: samples a step, over all processes.
         steps: optimiser steps in all; None for whole epochs. The last epoch may then be cut short.
-        finish: what changes for the last epochs, or None.
-        exit_weights: w of equation 1.
+        last_epochs: what changes for the last epochs, or None.
+        exit_weights: w of equation 1, one for each exit; empty means 1 for all.
         adaptivity: masks in training, or None.
         average: decay of the weights' average (EMA), or None.
         clip: largest norm of the gradient, or None.
@@ -107,7 +107,7 @@ class Recipe:
     data: str
     split: str
     check_split: str
-    network: NetworkConfig
+    network: FamilyConfig
     augmentation: Augmentation
     loss: Loss
     optimiser: Optimiser
@@ -115,13 +115,17 @@ class Recipe:
     epochs: int
     batch: int
     steps: int | None = None
-    finish: Finish | None = None
-    exit_weights: tuple[float, float, float, float] = (1.0, 1.0, 1.0, 1.0)
+    last_epochs: LastEpochs | None = None
+    exit_weights: tuple[float, ...] = ()
     adaptivity: Adaptivity | None = None
     average: float | None = None
     clip: float | None = None
     half: bool = False
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not self.exit_weights:
+            object.__setattr__(self, "exit_weights", (1.0,) * self.network.num_exits)
 
     def ending_after(self, steps_per_epoch: int) -> Recipe:
         """The same with both `steps` and `epochs` saying where it ends."""
@@ -130,7 +134,7 @@ class Recipe:
         return replace(self, epochs=-(-self.steps // steps_per_epoch))
 
     def augmentation_of(self, epoch: int) -> Augmentation:
-        """What pictures go through in an epoch."""
-        if self.finish and epoch >= self.epochs - self.finish.epochs:
-            return self.finish.augmentation
+        """What images go through in an epoch."""
+        if self.last_epochs and epoch >= self.epochs - self.last_epochs.epochs:
+            return self.last_epochs.augmentation
         return self.augmentation

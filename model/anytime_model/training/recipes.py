@@ -1,4 +1,4 @@
-"""The recipes that exist: one for each published row, and those for the sets at hand.
+"""The recipes: one for each row of the paper's tables, and those of the shipped weights.
 
 Published rows follow the paper's appendices C and D, and HRNet's own configuration where the paper
 refers to it. They start from ImageNet weights there: give such a backbone with `--init`.
@@ -9,10 +9,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import replace
 
-from anytime_model.config import NetworkConfig
 from anytime_model.data.augment import PoseAugmentation, SegmentationAugmentation
+from anytime_model.networks.base import FamilyConfig
+from anytime_model.networks.hrnet.config import NetworkConfig
 from anytime_model.training.losses import CrossEntropy, HeatmapError
-from anytime_model.training.recipe import Adam, Adaptivity, Finish, Orthogonal, Recipe, Sgd
+from anytime_model.training.recipe import Adam, Adaptivity, LastEpochs, MuonSettings, Recipe, Sgd
 from anytime_model.training.schedules import Poly, Steps, WarmStableDecay
 
 _THIRD = 1 / 3
@@ -21,10 +22,16 @@ _THIRD = 1 / 3
 def _rows(adpc: Recipe) -> Iterable[Recipe]:
     """A table's rows from its last: early exits (EE), with redesigned heads (EE + RH), ADP-C."""
     plain = replace(adpc, adaptivity=None)
-    original = replace(plain.network, exits="original")
-    yield replace(plain, name=f"{adpc.name}-ee", network=original)
+    yield replace(plain, name=f"{adpc.name}-ee", network=_original(plain.network))
     yield replace(plain, name=f"{adpc.name}-ee-rh")
     yield replace(adpc, name=f"{adpc.name}-adpc")
+
+
+def _original(config: FamilyConfig) -> NetworkConfig:
+    """The same HRNet with original early exits."""
+    if not isinstance(config, NetworkConfig):
+        raise TypeError(f"the family {config.family} has no original exits")
+    return replace(config, exits="original")
 
 
 def _cityscapes(preset: str) -> Recipe:
@@ -79,7 +86,7 @@ _CONTEXT = Recipe(  # appendix D; Table 5, whose counts have exits of 64 channel
 def _context_rows() -> Iterable[Recipe]:
     """Early exits alone are weighted by a third, or they would cost the last one too much."""
     for row in _rows(_CONTEXT):
-        early = row.network.exits == "original"
+        early = row.network == _original(row.network)
         yield replace(row, exit_weights=(_THIRD, _THIRD, _THIRD, 1.0)) if early else row
 
 
@@ -91,11 +98,13 @@ _CAMVID = Recipe(
     network=NetworkConfig("w18", outputs=11),
     augmentation=SegmentationAugmentation((224, 320), (0.6, 1.9), colour=0.5, blur=0.1),
     loss=CrossEntropy(strides=(4, 4, 4, 2), balance=True, overlap=1.0),
-    optimiser=Orthogonal(0.02, Adam(2e-3, decoupled=True), weight_decay=0.05),
+    optimiser=MuonSettings(0.02, Adam(2e-3, decoupled=True), weight_decay=0.05),
     schedule=WarmStableDecay(decay_epochs=14, warmup_steps=150),
     epochs=150,
     batch=8,
-    finish=Finish(10, SegmentationAugmentation((288, 384), (0.8, 2.2), colour=0.5, blur=0.1)),
+    last_epochs=LastEpochs(
+        10, SegmentationAugmentation((288, 384), (0.8, 2.2), colour=0.5, blur=0.1)
+    ),
     adaptivity=Adaptivity((0.98, 0.98, 0.98), from_epoch=-14),
     average=0.99,
     clip=5.0,
@@ -110,11 +119,13 @@ _LSPET = Recipe(
     network=NetworkConfig("w18", outputs=14, task="pose"),
     augmentation=PoseAugmentation((96, 96), 0.25, 30.0, 0.6, 0.06, colour=0.3, blur=0.1),
     loss=HeatmapError(sigma=1.5, localisation=0.002),
-    optimiser=Orthogonal(0.02, Adam(2e-3, decoupled=True), weight_decay=0.05),
+    optimiser=MuonSettings(0.02, Adam(2e-3, decoupled=True), weight_decay=0.05),
     schedule=WarmStableDecay(decay_epochs=3, warmup_steps=150),
     epochs=60,
     batch=16,
-    finish=Finish(3, PoseAugmentation((128, 128), 0.25, 30.0, 0.6, 0.06, colour=0.3, blur=0.1)),
+    last_epochs=LastEpochs(
+        3, PoseAugmentation((128, 128), 0.25, 30.0, 0.6, 0.06, colour=0.3, blur=0.1)
+    ),
     adaptivity=Adaptivity((0.01, 0.01, 0.01), from_epoch=-1),
     average=0.99,
     clip=5.0,

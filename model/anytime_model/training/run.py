@@ -1,8 +1,4 @@
-"""One training from a recipe's name to weights in a folder: it builds the parts and runs the loop.
-
-The only file here that constructs networks and sources. It knows devices and processes; it prints
-nothing itself (`Watcher` does).
-"""
+"""One training from a recipe's name to progress in a folder: builds the parts and runs the loop."""
 
 from __future__ import annotations
 
@@ -13,23 +9,21 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from anytime_model.anytime import AnytimeNetwork
-from anytime_model.checkpoint import load_checkpoint
-from anytime_model.config import NUM_EXITS
-from anytime_model.data.catalogue import open_layout
+from anytime_model.checkpoint.store import load_checkpoint
 from anytime_model.data.loading import AugmentedSet, steps_per_epoch
+from anytime_model.data.registry import open_layout
 from anytime_model.data.sample import SampleSource
 from anytime_model.errors import CheckpointError, ConfigError
 from anytime_model.evaluation.check import quick_scores
+from anytime_model.networks.base import Network, build_network
+from anytime_model.tasks import TASKS
 from anytime_model.training import processes
-from anytime_model.training.loop import PROGRESS, Rhythm, Training, Watcher
+from anytime_model.training.loop import PROGRESS, Callback, CheckpointPolicy, Training
 from anytime_model.training.losses import CrossEntropy, balanced_weights
 from anytime_model.training.pipelines import Pipelines
 from anytime_model.training.recipe import Recipe
 from anytime_model.training.recipes import RECIPES
-from anytime_model.training.steps import Stepper
-
-CHECK_BATCH = 25
+from anytime_model.training.train_step import TrainStep
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,13 +58,13 @@ def run(
     recipe: Recipe,
     data: Path,
     out: Path,
-    watcher: Watcher,
+    callback: Callback,
     *,
     resume: bool = False,
     branch: Path | None = None,
     device: torch.device | None = None,
     workers: int = 1,
-    rhythm: Rhythm = Rhythm(),  # noqa: B008  (frozen)
+    policy: CheckpointPolicy = CheckpointPolicy(),  # noqa: B008  (frozen)
     init: Path | None = None,
     stop: Callable[[], bool] = lambda: False,
 ) -> Training:
@@ -80,14 +74,14 @@ def run(
         recipe: what to do.
         data: the data set's folder.
         out: where progress, curves and weights go.
-        watcher: is told how it goes.
+        callback: called as it goes on.
         resume: go on from the progress in `out`.
         branch: go on from this progress file instead, and leave it as it is: to cool down a copy
             of a training that itself continues. It may be a recipe's that differs in nothing that
             the file holds (`siblings`): to compare what comes after one beginning.
         device: where; the first GPU, else the CPU.
         workers: processes that load and augment.
-        rhythm: how often to save and check.
+        policy: how often to save and check.
         init: weights of ours to start from instead of random ones.
         stop: asked after each step whether to stop.
 
@@ -96,10 +90,10 @@ def run(
         ConfigError: recipe and data do not fit together.
         DataError: the data set is not laid out as expected.
     """
-    place = processes.join()
-    device = device or _device(place)
+    process = processes.join()
+    device = device or _device(process)
     source = open_layout(recipe.data, data, recipe.split)
-    _fit(recipe, source, place.world)
+    _fit(recipe, source, process.world)
     start = branch or (out / PROGRESS if resume else None)
     if start is None and (out / PROGRESS).exists():
         raise CheckpointError(
@@ -107,39 +101,38 @@ def run(
         )
     ending = recipe.ending_after(steps_per_epoch(len(source), recipe.batch))
     torch.manual_seed(recipe.seed)
-    network = AnytimeNetwork(recipe.network).to(device)
+    network = build_network(recipe.network).to(device)
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs
-    if source.task == "pose":
-        begin_near_zero(network)
+    task = TASKS[source.task]
+    if task.initial_head_std is not None:
+        initialise_heads(network, task.initial_head_std)
     if init:
         warm_start(network, init)
-    wrapped = processes.share(network, place)
+    wrapped = processes.share(network, process)
     weights = None
     if isinstance(recipe.loss, CrossEntropy) and recipe.loss.balance:
         weights = balanced_weights(source)
     check_source = open_layout(recipe.data, data, recipe.check_split)
 
-    def check(trained: AnytimeNetwork) -> tuple[float, ...]:
-        return quick_scores(
-            trained, check_source, device, CHECK_BATCH if source.task == "pose" else 1
-        )
+    def check(trained: Network) -> tuple[float, ...]:
+        return quick_scores(trained, check_source, device, task.check_batch)
 
     training = Training(
         recipe,
-        Stepper(wrapped, network, recipe, device, class_weights=weights, place=place),
+        TrainStep(wrapped, network, recipe, device, class_weights=weights, process=process),
         AugmentedSet(source, Pipelines(ending, source.skeleton), recipe.seed),
         out,
-        watcher,
+        callback,
         check=check,
-        place=place,
+        process=process,
         workers=workers,
-        rhythm=rhythm,
+        policy=policy,
         stop=stop,
     )
     if start:
         training.resume(start, siblings(recipe) if branch else ())
     training.run()
-    processes.leave(place)
+    processes.leave(process)
     return training
 
 
@@ -153,17 +146,18 @@ def siblings(recipe: Recipe) -> tuple[str, ...]:
     )
 
 
-def begin_near_zero(network: AnytimeNetwork) -> None:
-    """Let heat-maps begin near zero, where nearly all of their targets are (as HRNet's do).
+def initialise_heads(network: Network, std: float) -> None:
+    """Draw the weights of each exit's last convolution anew, with a standard deviation.
 
-    With heads of ordinary size the first hundred steps go into shrinking the features instead.
+    With a small one, maps begin near zero, where nearly all targets of heat-maps are (as HRNet's
+    do); otherwise the first hundred steps go into shrinking the features.
     """
     for head in network.exits:
         if isinstance(head.predict, nn.Conv2d):
-            nn.init.normal_(head.predict.weight, std=0.001)
+            nn.init.normal_(head.predict.weight, std=std)
 
 
-def warm_start(network: AnytimeNetwork, weights: Path) -> tuple[str, ...]:
+def warm_start(network: Network, weights: Path) -> tuple[str, ...]:
     """Copy all weights of a file that fit by name and shape: a backbone, whatever its task.
 
     Args:
@@ -183,15 +177,15 @@ def warm_start(network: AnytimeNetwork, weights: Path) -> tuple[str, ...]:
         raise CheckpointError(
             weights,
             "has no layer that fits this network's stages.",
-            f"Give weights of the preset {network.config.preset}.",
+            f"Give weights of the same family and size: {network.config.entries()}.",
         )
     network.load_state_dict(fitting, strict=False)
     return tuple(name for name in own if name not in fitting)
 
 
-def _device(place: processes.Place) -> torch.device:
+def _device(process: processes.ProcessRank) -> torch.device:
     if torch.cuda.is_available():
-        return torch.device("cuda", place.local)
+        return torch.device("cuda", process.local)
     return torch.device("cpu")
 
 
@@ -206,5 +200,8 @@ def _fit(recipe: Recipe, source: SampleSource, world: int) -> None:
             f"a batch of {recipe.batch} cannot be shared by {world} processes; "
             "give a --batch that their number divides."
         )
-    if len(recipe.exit_weights) != NUM_EXITS:
-        raise ConfigError(f"{recipe.name} needs {NUM_EXITS} exit weights.")
+    num_exits = recipe.network.num_exits
+    if len(recipe.exit_weights) != num_exits:
+        raise ConfigError(
+            f"{recipe.name} has {len(recipe.exit_weights)} exit weights; expected {num_exits}."
+        )

@@ -1,7 +1,4 @@
-"""Learning-rate schedules: factors of the peak rate, as functions of how far a training has come.
-
-They are values without state, so that a resumed training needs nothing but its step.
-"""
+"""Learning-rate schedules: factors of the peak rate as functions of the step, without state."""
 
 from __future__ import annotations
 

@@ -10,16 +10,16 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.optim.swa_utils import update_bn
 
-from anytime_model.anytime import AnytimeNetwork
 from anytime_model.confidence import Criterion
 from anytime_model.data.loading import Batch, normalise
+from anytime_model.networks.base import Network
 
 
-@torch.no_grad()
 def refresh(
-    network: AnytimeNetwork,
+    network: Network,
     batches: Iterable[Batch],
     criteria: Sequence[Criterion | None] | None = None,
     *,
@@ -33,16 +33,25 @@ def refresh(
         criteria: masks, as in training: interpolated features have other statistics.
         half: bfloat16 autocast.
     """
-    norms = [m for m in network.modules() if isinstance(m, nn.BatchNorm2d)]
-    momenta = [norm.momentum for norm in norms]
     device = next(network.parameters()).device
-    for norm in norms:
-        norm.reset_running_stats()
-        norm.momentum = None  # a plain mean over all batches
-    network.train()
-    for batch in batches:
-        with torch.autocast(device.type, torch.bfloat16, enabled=half):
-            network(normalise(batch.images.to(device)), criteria)
-    for norm, momentum in zip(norms, momenta, strict=True):
-        norm.momentum = momentum
+    update_bn((batch.images for batch in batches), _AsInTraining(network, criteria, half), device)
     network.eval()
+
+
+class _AsInTraining(nn.Module):
+    """A network as a function of images (B, 3, H, W) uint8 alone."""
+
+    def __init__(
+        self,
+        network: Network,
+        criteria: Sequence[Criterion | None] | None,
+        half: bool,
+    ) -> None:
+        super().__init__()
+        self.network = network
+        self._criteria = criteria
+        self._half = half
+
+    def forward(self, images: Tensor) -> None:
+        with torch.autocast(images.device.type, torch.bfloat16, enabled=self._half):
+            self.network(normalise(images), self._criteria)

@@ -1,7 +1,7 @@
-"""How a training is asked to stop, and what it says when it did.
+"""Stopping of a training by Ctrl-C or SIGTERM, and the error that tells of it.
 
-Ctrl-C and SIGTERM ask; the loop looks after each step, so weights and optimiser are never caught
-half-way. A second Ctrl-C does not wait.
+The loop looks after each step, so weights and optimiser are never caught half-way. A second Ctrl-C
+does not wait.
 """
 
 from __future__ import annotations
@@ -37,12 +37,12 @@ class StopRequest:
     """
 
     def __init__(self) -> None:
-        self._asked = False
+        self._is_requested = False
         self._before: dict[signal.Signals, _Handler] = {}
 
     def __call__(self) -> bool:
         """Whether to stop after this step."""
-        return self._asked
+        return self._is_requested
 
     def __enter__(self) -> StopRequest:
         if threading.current_thread() is threading.main_thread():
@@ -60,6 +60,6 @@ class StopRequest:
         self._before = {}
 
     def _note(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002
-        if self._asked:
+        if self._is_requested:
             raise KeyboardInterrupt
-        self._asked = True
+        self._is_requested = True

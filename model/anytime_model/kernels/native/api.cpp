@@ -129,8 +129,8 @@ int32_t anytime_model_conv(AnytimeModel* handle, const float* weights, int32_t o
       throw Refusal("only a 3x3 convolution of stride 1 can be dense");
     const anytime::Kernels& kernels = *model.kernels;
     model.convs.push_back(
-        dense && kernels.conv_strips != nullptr
-            ? anytime::make_strip_conv(kernels, weights, out_channels, in_channels)
+        dense && kernels.conv_winograd != nullptr
+            ? anytime::make_winograd_conv(kernels, weights, out_channels, in_channels)
             : anytime::make_conv(kernels, weights, out_channels, in_channels, kernel, stride));
     return int32_t(model.convs.size()) - 1;
   });
@@ -148,13 +148,15 @@ int32_t anytime_model_norm(AnytimeModel* handle, const float* bias, const float*
 
 AnytimePlan* anytime_plan_new(const AnytimeModel* handle, int32_t padded_height,
                               int32_t padded_width, const AnytimeSlot* slots, int32_t slot_count,
-                              const AnytimeOp* ops, int32_t op_count, const int32_t* ends) {
+                              const AnytimeOp* ops, int32_t op_count, const int32_t* ends,
+                              int32_t stage_count) {
   return made([&]() -> AnytimePlan* {
-    if (slot_count < 0 || op_count < 0) throw Refusal("a count is negative");
+    if (slot_count < 0 || op_count < 0 || stage_count < 0) throw Refusal("a count is negative");
     return new AnytimePlan{std::make_shared<const anytime::Plan>(
         handle->model, padded_height, padded_width,
         std::vector<AnytimeSlot>(slots, slots + slot_count),
-        std::vector<AnytimeOp>(ops, ops + op_count), ends)};
+        std::vector<AnytimeOp>(ops, ops + op_count),
+        std::vector<int32_t>(ends, ends + stage_count))};
   });
 }
 
@@ -202,6 +204,13 @@ int32_t anytime_run_settle(AnytimeRun* handle, int32_t measure, int32_t decide, 
 int32_t anytime_run_mask(AnytimeRun* handle, const uint8_t* active) {
   return guarded([&]() -> int32_t {
     handle->run.mask(active);
+    return ANYTIME_OK;
+  });
+}
+
+int32_t anytime_run_prior(AnytimeRun* handle, const float* map, const uint8_t* active) {
+  return guarded([&]() -> int32_t {
+    handle->run.apply_prior(map, active);
     return ANYTIME_OK;
   });
 }

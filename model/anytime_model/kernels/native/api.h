@@ -16,11 +16,10 @@
 extern "C" {
 #endif
 
-#define ANYTIME_ABI 3
+#define ANYTIME_ABI 4
 
 #pragma GCC visibility push(default)
 
-#define ANYTIME_STAGES 4
 #define ANYTIME_LEVELS 6 /* resolutions: level l is the padded image's size over 2^l */
 #define ANYTIME_TERMS 4
 
@@ -28,21 +27,25 @@ typedef struct AnytimeModel AnytimeModel;
 typedef struct AnytimePlan AnytimePlan;
 typedef struct AnytimeRun AnytimeRun;
 
-typedef enum { ANYTIME_CONV = 0, ANYTIME_FILL = 1, ANYTIME_MIX = 2 } AnytimeKind;
+typedef enum {
+  ANYTIME_CONV = 0,
+  ANYTIME_INTERPOLATE = 1,
+  ANYTIME_WEIGHTED_SUM = 2
+} AnytimeKind;
 
 /* ACTIVE: where the mask is on. NEEDED: that, and every other place whose value something active
- * will read. A fill does what is needed and not active. Without a mask, ACTIVE is everything. */
+ * will read. An interpolation does what is needed and not active. Without a mask, ACTIVE is everything. */
 typedef enum { ANYTIME_ACTIVE = 0, ANYTIME_NEEDED = 1 } AnytimeWhere;
 
-/* Where a slot lives. SCRATCH: with the plan. RUN: with the run, between stages too. LOCAL: only
- * while operations are done together, for the few sites that they are at. WINDOW: only while
- * operations are done in bands, and only some rows of it at a time. */
+/* What holds a slot. SCRATCH: with the plan. RUN: with the run, between stages too. LOCAL: only
+ * within a fused group, for the few sites that it is at. WINDOW: only within a row tiling, and only
+ * some rows of it at a time. */
 typedef enum {
   ANYTIME_SCRATCH = 0,
   ANYTIME_RUN = 1,
   ANYTIME_LOCAL = 2,
   ANYTIME_WINDOW = 3
-} AnytimePlace;
+} AnytimeStorage;
 
 typedef enum { ANYTIME_OK = 0, ANYTIME_FAILED = -1, ANYTIME_NO_MEMORY = -2 } AnytimeStatus;
 
@@ -50,7 +53,7 @@ typedef struct {
   int32_t level;
   int32_t channels;
   int32_t floats; /* 1: float32 whatever the model computes in */
-  int32_t place;
+  int32_t storage;
 } AnytimeSlot;
 
 typedef struct {
@@ -59,13 +62,13 @@ typedef struct {
   int32_t conv;     /* index in the model, or -1 */
   int32_t norm;     /* index in the model, or -1 for no bias */
   int32_t relu;
-  int32_t keep;     /* a fill follows and needs the values before ReLU */
+  int32_t keep;     /* an interpolation follows and needs the values before ReLU */
   int32_t out;      /* slot */
-  int32_t first;    /* channel of the slot that a mix starts to write at */
+  int32_t first;    /* channel of the slot that a weighted sum starts to write at */
   int32_t residual; /* slot or -1; may be the same as out */
-  int32_t pool;     /* a mix puts out means of 2x2 */
-  int32_t together; /* done with the next operation, a few sites at a time */
-  int32_t banded;   /* done with the next operation, a few rows at a time; in the first stage */
+  int32_t pool;     /* a weighted sum puts out means of 2x2 */
+  int32_t fused;    /* done with the next operation, a few sites at a time */
+  int32_t tiled;    /* done with the next operation, a few rows at a time; in the first stage */
   int32_t inputs;
   int32_t in[ANYTIME_TERMS]; /* slots */
 } AnytimeOp;
@@ -98,10 +101,10 @@ int32_t anytime_model_norm(AnytimeModel*, const float* bias, const float* shift,
 
 /* ---- programs ---- */
 /* Slot 0 is the image (level 0), slot 1 the map (level 2, floats). Stage s is the operations from
- * ends[s - 1] to ends[s]. */
+ * ends[s - 1] to ends[s]; there are stage_count of them. */
 AnytimePlan* anytime_plan_new(const AnytimeModel*, int32_t padded_height, int32_t padded_width,
                               const AnytimeSlot* slots, int32_t slot_count, const AnytimeOp* ops,
-                              int32_t op_count, const int32_t* ends);
+                              int32_t op_count, const int32_t* ends, int32_t stage_count);
 void anytime_plan_free(AnytimePlan*);
 int64_t anytime_plan_bytes(const AnytimePlan*);     /* of scratch */
 int64_t anytime_plan_run_bytes(const AnytimePlan*); /* of each run */
@@ -121,6 +124,9 @@ int32_t anytime_run_advance(AnytimeRun*, int64_t slice_us);
 int32_t anytime_run_settle(AnytimeRun*, int32_t measure, int32_t decide, float least, float most);
 /* Intersect the mask with one byte a pixel, for criteria of the caller's own. */
 int32_t anytime_run_mask(AnytimeRun*, const uint8_t* active);
+/* Right after the first map: where `active` (one byte a pixel) is 0, the map gets the values of `map`
+ * (h x w x channels) and is settled; the rest stays active. */
+int32_t anytime_run_prior(AnytimeRun*, const float* map, const uint8_t* active);
 /* Copies: the map as h x w x channels, its confidence and its mask; NULL for what is not wanted. */
 int32_t anytime_run_read(const AnytimeRun*, float* map, float* confidence, uint8_t* active);
 /* The operation that the run will go on with: what a profile attributes its time to. */

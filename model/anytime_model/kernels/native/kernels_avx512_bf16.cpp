@@ -3,10 +3,10 @@
 #include "simd_avx512_bf16.hpp"
 
 #include "conv.hpp"
-#include "fill.hpp"
+#include "interpolation.hpp"
 #include "image.hpp"
 #include "logits.hpp"
-#include "mix.hpp"
+#include "weighted_sum.hpp"
 
 namespace anytime {
 
@@ -15,9 +15,9 @@ const Kernels kAvx512Bf16 = {
     Brain::depth,      Simd::most_vectors,
     sizeof(bf16),      pack<Brain>,
     conv<Brain, bf16>, conv<Brain, float>,
-    nullptr,
-    fill<bf16>,        mix<bf16, bf16>,
-    mix<float, float>, image<bf16>,
+    nullptr,           interpolate<bf16>,
+    weighted_sum<bf16, bf16>, weighted_sum<float, float>,
+    image<bf16>,
     confidence,        decode,
     busy<Brain>,
 };

@@ -2,11 +2,11 @@
 #include "simd_portable.hpp"
 
 #include "conv.hpp"
-#include "fill.hpp"
+#include "interpolation.hpp"
 #include "image.hpp"
 #include "logits.hpp"
-#include "mix.hpp"
-#include "strips.hpp"
+#include "weighted_sum.hpp"
+#include "winograd.hpp"
 
 namespace anytime {
 
@@ -15,9 +15,9 @@ const Kernels kPortable = {
     1,                 Simd::most_vectors,
     sizeof(float),     pack<Float>,
     conv<Float, float>, conv<Float, float>,
-    conv_strips<Float>,
-    fill<float>,       mix<float, float>,
-    mix<float, float>, image<float>,
+    conv_winograd<Float>, interpolate<float>,
+    weighted_sum<float, float>, weighted_sum<float, float>,
+    image<float>,
     confidence,        decode,
     busy<Float>,
 };

@@ -34,8 +34,8 @@ uint64_t seven_bits(const uint8_t* bytes) {
 
 LevelLists::LevelLists(Grid grid) : grid_(grid) {
   const auto n = std::size_t(grid.pixels());
-  for (auto* list : {&active_.at, &active_.twice, &active_.yx, &needed_.at, &needed_.yx, &fill_.at,
-                     &fill_.yx})
+  for (auto* list : {&active_.at, &active_.twice, &active_.yx, &needed_.at, &needed_.yx,
+                     &interpolated_.at, &interpolated_.yx})
     list->resize(n + 1);  // a scan writes one beyond before it knows whether to
   around_.resize(n);
   keep_.resize(n);
@@ -46,7 +46,7 @@ int64_t LevelLists::bytes_for(Grid grid) {
   return grid.pixels() * int64_t(7 * sizeof(int32_t) + sizeof(uint64_t) + 2);
 }
 
-void LevelLists::fill_all() {
+void LevelLists::set_all() {
   int n = 0;
   for (int y = 0; y < grid_.height; y++)
     for (int x = 0; x < grid_.width; x++, n++) {
@@ -68,9 +68,9 @@ Sites LevelLists::needed() const {
   return {needed_.at.data(), nullptr, needed_.yx.data(), never_.data(), nullptr, needed_.count};
 }
 
-Sites LevelLists::to_fill() const {
-  return {fill_.at.data(), nullptr,        fill_.yx.data(),
-          never_.data(),   around_.data(), fill_.count};
+Sites LevelLists::to_interpolate() const {
+  return {interpolated_.at.data(), nullptr,        interpolated_.yx.data(),
+          never_.data(),   around_.data(), interpolated_.count};
 }
 
 int64_t LevelLists::neighbours(uint64_t used) const {
@@ -104,7 +104,7 @@ void MaskLists::build(const uint8_t* active) {
   for (int l = kMapLevel; l < kLevels; l++) {
     find_active(l, active);
     find_needed(l);
-    find_to_fill(l);
+    find_to_interpolate(l);
   }
 }
 
@@ -153,7 +153,7 @@ void MaskLists::find_needed(int l) {
   }
 }
 
-void MaskLists::find_to_fill(int l) {
+void MaskLists::find_to_interpolate(int l) {
   const Grid grid = pyramid_.level[l];
   LevelLists& lists = levels_[l];
   Map& keep = keep_[l];
@@ -179,13 +179,13 @@ void MaskLists::find_to_fill(int l) {
         lists.histogram_[bit]++;
         kept[x + (bit / kSide - kRadius) * pitch + bit % kSide - kRadius] = 1;
       }
-      lists.fill_.at[f] = at;
-      lists.fill_.yx[f] = y << 16 | x;
+      lists.interpolated_.at[f] = at;
+      lists.interpolated_.yx[f] = y << 16 | x;
       lists.around_[f++] = around;
     }
   }
   lists.needed_.count = n;
-  lists.fill_.count = f;
+  lists.interpolated_.count = f;
   for (int i = 0; i < lists.active_.count; i++)
     lists.keep_[i] = keep.row(lists.active_.yx[i] >> 16)[lists.active_.yx[i] & 0xffff];
 }
@@ -193,7 +193,7 @@ void MaskLists::find_to_fill(int l) {
 FullLists::FullLists(const Pyramid& pyramid) {
   for (int l = 1; l < kLevels; l++) {
     levels_[l] = LevelLists(pyramid.level[l]);
-    levels_[l].fill_all();
+    levels_[l].set_all();
   }
 }
 

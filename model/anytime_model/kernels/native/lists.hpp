@@ -10,7 +10,7 @@
 // needed pixel of any finer level reads. This is exact, not a margin: a coarse pixel may be needed
 // far from every active coarse one. Elsewhere buffers hold whatever they held.
 //
-// Needed and not active pixels are filled by interpolation; for each, which of the 49 pixels around
+// Needed and not active pixels are interpolated; for each, which of the 49 pixels around
 // it are active? Those active ones must keep their values before ReLU. Only the taps are asked for
 // that some layer looks at: with a lambda near 3 four or eight of the 49.
 #pragma once
@@ -39,11 +39,11 @@ class LevelLists {
   explicit LevelLists(Grid grid = {});
   static int64_t bytes_for(Grid grid);
 
-  void fill_all();  // every pixel is active
+  void set_all();  // every pixel is active
   Sites active() const;
   Sites needed() const;
-  Sites to_fill() const;
-  // Active pixels under a bit of the window, over all pixels to fill.
+  Sites to_interpolate() const;
+  // Active pixels under a bit of the window, over all pixels to interpolate.
   int64_t neighbours(uint64_t used) const;
 
  private:
@@ -55,7 +55,7 @@ class LevelLists {
   };
 
   Grid grid_;
-  List active_, needed_, fill_;
+  List active_, needed_, interpolated_;
   std::vector<uint64_t> around_;
   std::vector<uint8_t> keep_, never_;
   int64_t histogram_[kWindow] = {};
@@ -81,7 +81,7 @@ class MaskLists {
   };
   void find_active(int level, const uint8_t* active);
   void find_needed(int level);
-  void find_to_fill(int level);
+  void find_to_interpolate(int level);
 
   Pyramid pyramid_;
   uint64_t used_[kLevels];

@@ -11,7 +11,7 @@
 namespace anytime {
 namespace {
 
-constexpr int kTogether = 64;  // pixels
+constexpr int kBatch = 64;  // pixels
 
 // e^x for x <= 0, within 2 units in the last place: 2^n times a polynomial on [-ln2/2, ln2/2]
 // (coefficients of the Taylor series up to x^7).
@@ -34,20 +34,20 @@ ANYTIME_INLINE float exp_negative(float x) {
 }
 
 inline void confidence(const ConfidenceCall& c, int first, int last) {
-  float value[kMostOutputs][kTogether];
-  float most[kTogether], total[kTogether], moment[kTogether];
-  for (int begin = first; begin < last; begin += kTogether) {
-    const int count = last - begin < kTogether ? last - begin : kTogether;
-    for (int i = 0; i < kTogether; i++) {
+  float value[kMostOutputs][kBatch];
+  float most[kBatch], total[kBatch], moment[kBatch];
+  for (int begin = first; begin < last; begin += kBatch) {
+    const int count = last - begin < kBatch ? last - begin : kBatch;
+    for (int i = 0; i < kBatch; i++) {
       const int site = i < count ? begin + i : begin;
       const float* pixel = c.logits + int64_t(c.sites.at[site]) * c.channels;
       for (int k = 0; k < c.channels; k++) value[k][i] = pixel[k];
     }
-    for (int i = 0; i < kTogether; i++) most[i] = value[0][i], total[i] = moment[i] = 0;
+    for (int i = 0; i < kBatch; i++) most[i] = value[0][i], total[i] = moment[i] = 0;
     for (int k = 1; k < c.channels; k++)
-      for (int i = 0; i < kTogether; i++) most[i] = value[k][i] > most[i] ? value[k][i] : most[i];
+      for (int i = 0; i < kBatch; i++) most[i] = value[k][i] > most[i] ? value[k][i] : most[i];
     for (int k = 0; k < c.channels && !c.heat; k++)
-      for (int i = 0; i < kTogether; i++) {
+      for (int i = 0; i < kBatch; i++) {
         const float below = value[k][i] - most[i], e = exp_negative(below);
         total[i] += e;
         moment[i] += e * below;
@@ -63,10 +63,10 @@ inline void confidence(const ConfidenceCall& c, int first, int last) {
 }
 
 // One row of a map, 64 columns and their neighbours, channel by channel; edges repeated.
-using Planes = float[kMostOutputs][kTogether + 2];
+using Planes = float[kMostOutputs][kBatch + 2];
 
 inline void load_planes(const DecodeCall& c, int row, int begin, Planes& planes) {
-  for (int j = 0; j < kTogether + 2; j++) {
+  for (int j = 0; j < kBatch + 2; j++) {
     int x = begin - 1 + j;
     x = x < 0 ? 0 : x < c.width ? x : c.width - 1;
     const float* pixel = c.logits + (int64_t(row) * c.width + x) * c.channels;
@@ -81,9 +81,9 @@ inline void decode(const DecodeCall& c, int first, int last) {
   constexpr float kBefore[4] = {0.375f, 0.125f, 0, 0}, kAt[4] = {0.625f, 0.875f, 0.875f, 0.625f},
                   kAfter[4] = {0, 0, 0.125f, 0.375f};
   Planes planes[2];
-  float best[4][kTogether], blend[kTogether + 2];
-  int32_t label[4][kTogether];
-  for (int begin = 0; 4 * begin < c.out_width; begin += kTogether) {
+  float best[4][kBatch], blend[kBatch + 2];
+  int32_t label[4][kBatch];
+  for (int begin = 0; 4 * begin < c.out_width; begin += kBatch) {
     int held[2] = {-1, -1};  // the rows that the planes hold: even ones in the first
     for (int y = first; y < last; y++) {
       float source = (float(y) + 0.5f) * 0.25f - 0.5f;
@@ -94,24 +94,24 @@ inline void decode(const DecodeCall& c, int first, int last) {
       for (const int row : rows)
         if (held[row % 2] != row) load_planes(c, held[row % 2] = row, begin, planes[row % 2]);
       for (int i = 0; i < 4; i++)
-        for (int x = 0; x < kTogether; x++) best[i][x] = -__builtin_inff(), label[i][x] = 0;
+        for (int x = 0; x < kBatch; x++) best[i][x] = -__builtin_inff(), label[i][x] = 0;
       for (int k = 0; k < c.channels; k++) {
         const float *upper = planes[top % 2][k], *lower = planes[bottom % 2][k];
-        for (int x = 0; x < kTogether + 2; x++) blend[x] = high * upper[x] + low * lower[x];
+        for (int x = 0; x < kBatch + 2; x++) blend[x] = high * upper[x] + low * lower[x];
         for (int i = 0; i < 4; i++)
-          for (int x = 0; x < kTogether; x++) {
+          for (int x = 0; x < kBatch; x++) {
             const float value = kBefore[i] * blend[x] + kAt[i] * blend[x + 1] +
                                 kAfter[i] * blend[x + 2];
             label[i][x] = value > best[i][x] ? k : label[i][x];
             best[i][x] = value > best[i][x] ? value : best[i][x];
           }
       }
-      uint8_t row[4 * kTogether];
-      for (int x = 0; x < kTogether; x++)
+      uint8_t row[4 * kBatch];
+      for (int x = 0; x < kBatch; x++)
         for (int i = 0; i < 4; i++) row[4 * x + i] = uint8_t(label[i][x]);
       const int left = c.out_width - 4 * begin;
       std::memcpy(c.labels + int64_t(y) * c.out_width + 4 * begin, row,
-                  size_t(left < 4 * kTogether ? left : 4 * kTogether));
+                  size_t(left < 4 * kBatch ? left : 4 * kBatch));
     }
   }
 }

@@ -112,10 +112,10 @@ std::unique_ptr<Conv> make_conv(const Kernels& k, const float* oihw, int out_cha
   return conv;
 }
 
-std::unique_ptr<Conv> make_strip_conv(const Kernels& k, const float* oihw, int out_channels,
+std::unique_ptr<Conv> make_winograd_conv(const Kernels& k, const float* oihw, int out_channels,
                                       int in_channels) {
   // Each point's weights, of the three along a row.
-  constexpr double kCombine[kPoints][3] = {{1. / 4, 0, 0},
+  constexpr double kCombine[kWinogradPoints][3] = {{1. / 4, 0, 0},
                                            {-1. / 6, -1. / 6, -1. / 6},
                                            {-1. / 6, 1. / 6, -1. / 6},
                                            {1. / 24, 1. / 12, 1. / 6},

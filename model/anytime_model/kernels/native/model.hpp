@@ -30,7 +30,7 @@ struct Conv {
   PackedConv packed;
   Buffer weights;
   std::vector<Group> groups;
-  std::vector<std::unique_ptr<Conv>> points;  // of strips, in place of weights
+  std::vector<std::unique_ptr<Conv>> points;  // of Winograd tiles, in place of weights
   std::vector<PackedConv> packed_points;
   int64_t macs;  // a site, by the definition
   int64_t bytes() const { return weights.bytes(); }
@@ -59,8 +59,8 @@ extern const std::vector<Isa> kIsas;
 
 std::unique_ptr<Conv> make_conv(const Kernels&, const float* oihw, int out_channels,
                                 int in_channels, int kernel, int stride);
-// A 3x3 convolution of stride 1 in strips, for kernels that have them.
-std::unique_ptr<Conv> make_strip_conv(const Kernels&, const float* oihw, int out_channels,
+// A 3x3 convolution of stride 1 by Winograd F(4,3), for kernels that have it.
+std::unique_ptr<Conv> make_winograd_conv(const Kernels&, const float* oihw, int out_channels,
                                       int in_channels);
 std::unique_ptr<Norm> make_norm(const float* bias, const float* shift, const float* window,
                                 int channels);

@@ -23,61 +23,65 @@ Pyramid checked(int height, int width) {
 }  // namespace
 
 Plan::Plan(std::shared_ptr<const Model> model, int height, int width,
-           std::vector<AnytimeSlot> slots, std::vector<AnytimeOp> ops, const int32_t* ends)
+           std::vector<AnytimeSlot> slots, std::vector<AnytimeOp> ops,
+           std::vector<int32_t> ends)
     : model_(std::move(model)),
       pyramid_(checked(height, width)),
       slots_(std::move(slots)),
       ops_(std::move(ops)),
+      ends_(std::move(ends)),
       full_(pyramid_) {
   if (slots_.size() < 2 || slots_.size() > kMostSlots || ops_.size() > kMostOps)
     throw Refusal("a plan has 2 to 4096 slots and at most 65536 operations");
   for (const AnytimeSlot& slot : slots_)
-    if (slot.place < ANYTIME_SCRATCH || slot.place > ANYTIME_WINDOW || slot.level < 0 ||
+    if (slot.storage < ANYTIME_SCRATCH || slot.storage > ANYTIME_WINDOW || slot.level < 0 ||
         slot.level >= kLevels || slot.channels < 1 || slot.channels > kMostChannels || slot_bytes(slot) > (int64_t(1) << 40))
       throw Refusal("a slot's level or channels are out of range");
   const AnytimeSlot &image = slots_[kImageSlot], &map = slots_[kMapSlot];
   if (image.level != 0 || image.channels < 3 || image.channels > 4 || image.floats ||
-      map.level != kMapLevel || !map.floats || map.place != ANYTIME_RUN ||
-      image.place != ANYTIME_RUN ||
+      map.level != kMapLevel || !map.floats || map.storage != ANYTIME_RUN ||
+      image.storage != ANYTIME_RUN ||
       map.channels > kMostOutputs)
     throw Refusal("slot 0 must be the image and slot 1 the map, both the run's");
   int end = 0;
-  for (int s = 0; s < ANYTIME_STAGES; s++) {
-    if (ends[s] < end || ends[s] > int(ops_.size())) throw Refusal("stages must end in order");
-    ends_[s] = end = ends[s];
+  if (ends_.empty()) throw Refusal("a plan has at least one stage");
+  for (const int32_t stage_end : ends_) {
+    if (stage_end < end || stage_end > int(ops_.size())) throw Refusal("stages must end in order");
+    end = stage_end;
   }
   for (int i = 0; i < int(ops_.size()); i++) check(ops_[i], i);
   int first = 0;
   for (int i = 0; i < int(ops_.size()); i++) {
-    if (ops_[i].together) continue;
-    check_together(first, i + 1);
+    if (ops_[i].fused) continue;
+    check_fused(first, i + 1);
     first = i + 1;
   }
-  if (first != int(ops_.size())) throw Refusal("the last operation has none to be done with");
-  find_bands();
+  if (first != int(ops_.size())) throw Refusal("the last operation has none to be fused with");
+  find_tilings();
   int64_t kept = 0;
   for (const AnytimeOp& op : ops_) {
     const AnytimeSlot& out = slots_[op.out];
-    if (op.kind == ANYTIME_FILL) used_[out.level] |= model_->norms[op.norm]->used;
+    if (op.kind == ANYTIME_INTERPOLATE) used_[out.level] |= model_->norms[op.norm]->used;
     if (op.keep) kept = std::max(kept, pyramid_.level[out.level].stored() * out.channels);
   }
   kept_ = Buffer(kept * int64_t(sizeof(float)));
   for (int i = 0; i < int(slots_.size()); i++) {
     int64_t bytes = 0;
-    if (slots_[i].place == ANYTIME_SCRATCH) bytes = slot_bytes(slots_[i]);
-    for (const Bands& bands : bands_) bytes += bands.window_rows(i) * row_bytes(slots_[i]);
+    if (slots_[i].storage == ANYTIME_SCRATCH) bytes = slot_bytes(slots_[i]);
+    for (const RowTiling& tiling : tilings_) bytes += tiling.window_rows(i) * row_bytes(slots_[i]);
     scratch_.push_back(bytes > 0 ? Buffer(bytes) : Buffer());
   }
   for (const AnytimeSlot& slot : slots_) {
     local_offsets_.push_back(local_bytes_);
-    if (slot.place == ANYTIME_LOCAL)
-      local_bytes_ += int64_t(slot.channels) * kTogetherSites * int64_t(sizeof(float));
+    if (slot.storage == ANYTIME_LOCAL)
+      local_bytes_ += int64_t(slot.channels) * kFusedSites * int64_t(sizeof(float));
   }
-  strip_offset_ = local_bytes_;
+  winograd_offset_ = local_bytes_;
   int64_t room = 0;
   for (const AnytimeOp& op : ops_)
     if (op.kind == ANYTIME_CONV && model_->convs[op.conv]->packed.points != nullptr)
-      room = std::max(room, strip_room(model_->convs[op.conv]->packed, kTogetherSites / kStrip));
+      room = std::max(room, winograd_room(model_->convs[op.conv]->packed,
+                                          kFusedSites / kWinogradOutputs));
   local_bytes_ += room * int64_t(sizeof(float));
 }
 
@@ -89,17 +93,17 @@ void Plan::check(const AnytimeOp& op, int i) const {
   const AnytimeSlot& out = slot(op.out);
   require(out.level >= 1, i, "it would write the image");
   require(op.inputs >= 0 && op.inputs <= ANYTIME_TERMS, i, "too many inputs");
-  require(op.where == ANYTIME_ACTIVE || op.where == ANYTIME_NEEDED, i, "unknown place");
+  require(op.where == ANYTIME_ACTIVE || op.where == ANYTIME_NEEDED, i, "unknown sites");
   require(op.conv >= -1 && op.conv < int(model_->convs.size()), i, "no such convolution");
   require(op.norm >= -1 && op.norm < int(model_->norms.size()), i, "no such norm");
   require(!op.keep || op.where == ANYTIME_ACTIVE, i, "only active values are kept");
   require(!op.keep || out.level >= kMapLevel, i, "only masked levels keep values");
-  if (op.norm >= 0 && op.kind != ANYTIME_MIX)
+  if (op.norm >= 0 && op.kind != ANYTIME_WEIGHTED_SUM)
     require(model_->norms[op.norm]->channels == out.channels, i, "norm of another width");
   if (op.residual != -1) {
     const AnytimeSlot& r = slot(op.residual);
     require(r.level == out.level && r.channels == out.channels && r.floats == out.floats &&
-                (r.place == ANYTIME_LOCAL) == (out.place == ANYTIME_LOCAL),
+                (r.storage == ANYTIME_LOCAL) == (out.storage == ANYTIME_LOCAL),
             i, "residual unlike the output");
   }
   switch (op.kind) {
@@ -113,19 +117,19 @@ void Plan::check(const AnytimeOp& op, int i) const {
       require(in.level + (conv.stride == 2) == out.level, i, "convolution between these levels");
       require(conv.stride == 1 || op.where == ANYTIME_ACTIVE, i, "strided where not active");
       require(conv.points == nullptr ||
-                  (i < ends_[0] && op.together && op.where == ANYTIME_ACTIVE &&
-                   pyramid_.level[out.level].width % kStrip == 0),
+                  (i < ends_[0] && op.fused && op.where == ANYTIME_ACTIVE &&
+                   pyramid_.level[out.level].width % kWinogradOutputs == 0),
               i, "a dense convolution outside of the first stage, or alone");
       break;
     }
-    case ANYTIME_FILL:
-      require(op.norm >= 0 && model_->norms[op.norm]->used, i, "a fill without a window");
-      require(out.level >= kMapLevel && !out.floats && out.place != ANYTIME_LOCAL, i,
-              "a fill of this output");
+    case ANYTIME_INTERPOLATE:
+      require(op.norm >= 0 && model_->norms[op.norm]->used, i, "an interpolation without a window");
+      require(out.level >= kMapLevel && !out.floats && out.storage != ANYTIME_LOCAL, i,
+              "an interpolation of this output");
       break;
-    case ANYTIME_MIX: {
+    case ANYTIME_WEIGHTED_SUM: {
       require(op.inputs >= 1 && op.inputs <= ANYTIME_TERMS && op.residual == -1, i,
-              "not a mix's shape");
+              "not a weighted sum's shape");
       const int channels = slot(op.in[0]).channels;
       require(op.first >= 0 && op.first + channels <= out.channels, i, "channels beyond the slot");
       require(!op.keep || channels == out.channels, i, "part of a slot is kept");
@@ -135,7 +139,7 @@ void Plan::check(const AnytimeOp& op, int i) const {
         const AnytimeSlot& in = slot(op.in[t]);
         require(in.channels == channels && op.in[t] != op.out, i, "terms of different widths");
         require(in.floats == slot(op.in[0]).floats, i, "terms of different types");
-        require(!in.floats == !out.floats, i, "a mix into another type");
+        require(!in.floats == !out.floats, i, "a sum into another type");
         require(in.level >= out.level - (op.pool != 0), i, "a term larger than the output");
       }
       break;
@@ -145,10 +149,10 @@ void Plan::check(const AnytimeOp& op, int i) const {
   }
 }
 
-// Operations [first, last) are done together: for a few sites one after the other, then for the
+// Operations [first, last) are one fused group: for a few sites one after the other, then for the
 // next few. So they must be at the same sites, and what one writes may be read by another only at
 // the very site. A local slot is known nowhere else.
-void Plan::check_together(int first, int last) const {
+void Plan::check_fused(int first, int last) const {
   const auto pointwise = [&](const AnytimeOp& op) {
     return op.kind == ANYTIME_CONV && model_->convs[op.conv]->packed.kernel == 1 &&
            model_->convs[op.conv]->packed.stride == 1;
@@ -157,10 +161,10 @@ void Plan::check_together(int first, int last) const {
     const AnytimeOp& op = ops_[i];
     const AnytimeSlot& out = slots_[op.out];
     require(last - first == 1 ||
-                (op.kind != ANYTIME_FILL && op.where == ops_[first].where &&
+                (op.kind != ANYTIME_INTERPOLATE && op.where == ops_[first].where &&
                  out.level == slots_[ops_[first].out].level),
-            i, "together with operations at other sites");
-    require(out.place != ANYTIME_LOCAL || !op.keep, i, "a local value is kept");
+            i, "fused with operations at other sites");
+    require(out.storage != ANYTIME_LOCAL || !op.keep, i, "a local value is kept");
     const auto written = [&](int slot, int begin, int end) {
       for (int j = begin; j < end; j++)
         if (ops_[j].out == slot) return true;
@@ -168,40 +172,40 @@ void Plan::check_together(int first, int last) const {
     };
     for (int t = 0; t < op.inputs; t++) {
       require(pointwise(op) || !written(op.in[t], first, last), i,
-              "it reads around what is written together with it");
-      require(slots_[op.in[t]].place != ANYTIME_LOCAL || written(op.in[t], first, i), i,
+              "it reads around what is written in its fused group");
+      require(slots_[op.in[t]].storage != ANYTIME_LOCAL || written(op.in[t], first, i), i,
               "it reads a local slot that nothing has written");
     }
     if (op.residual >= 0)
-      require(slots_[op.residual].place != ANYTIME_LOCAL || written(op.residual, first, i), i,
+      require(slots_[op.residual].storage != ANYTIME_LOCAL || written(op.residual, first, i), i,
               "it adds a local slot that nothing has written");
   }
 }
 
-// Bands are where the first stage says so. A window is known to one set of bands only.
-void Plan::find_bands() {
+// Row tiling is done where the first stage says so. A window is known to one tiling only.
+void Plan::find_tilings() {
   for (int i = 0; i < int(ops_.size()); i++) {
-    require(!ops_[i].banded || (!ops_[i].together && i + 1 < ends_[0]), i,
-            "bands end before the first stage does, and after what is done together");
+    require(!ops_[i].tiled || (!ops_[i].fused && i + 1 < ends_[0]), i,
+            "row tiling ends before the first stage does, and after a fused group");
   }
   std::vector<int> owner(slots_.size(), -1);
   for (int first = 0; first < int(ops_.size());) {
     const auto next = [&](int op) {
-      while (ops_[op].together) op++;
+      while (ops_[op].fused) op++;
       return op;
     };
     int last = next(first);
-    const bool banded = ops_[last].banded;
-    while (ops_[last].banded) last = next(last + 1);
-    require(!banded || last < ends_[0], last, "bands go beyond the first stage");
-    if (banded) bands_.emplace_back(*model_, pyramid_, slots_, ops_, first, last + 1);
+    const bool tiled = ops_[last].tiled;
+    while (ops_[last].tiled) last = next(last + 1);
+    require(!tiled || last < ends_[0], last, "row tiling goes beyond the first stage");
+    if (tiled) tilings_.emplace_back(*model_, pyramid_, slots_, ops_, first, last + 1);
     for (int i = first; i <= last; i++) {
       const AnytimeOp& op = ops_[i];
       const auto claim = [&](int slot) {
-        if (slot < 0 || slots_[slot].place != ANYTIME_WINDOW) return;
-        const int mine = banded ? int(bands_.size()) - 1 : -2;
-        require(banded && (owner[slot] == -1 || owner[slot] == mine), i,
-                "a window outside of its bands");
+        if (slot < 0 || slots_[slot].storage != ANYTIME_WINDOW) return;
+        const int mine = tiled ? int(tilings_.size()) - 1 : -2;
+        require(tiled && (owner[slot] == -1 || owner[slot] == mine), i,
+                "a window outside of its row tiling");
         owner[slot] = mine;
       };
       claim(op.out);
@@ -212,9 +216,9 @@ void Plan::find_bands() {
   }
 }
 
-const Bands* Plan::bands_at(int op) const {
-  for (const Bands& bands : bands_)
-    if (bands.first() == op) return &bands;
+const RowTiling* Plan::tiling_at(int op) const {
+  for (const RowTiling& tiling : tilings_)
+    if (tiling.first() == op) return &tiling;
   return nullptr;
 }
 
@@ -236,7 +240,7 @@ int64_t Plan::scratch_bytes() const {
 int64_t Plan::run_bytes() const {
   int64_t total = MaskLists::bytes_for(pyramid_) + pyramid_.level[kMapLevel].pixels() * 9;
   for (const AnytimeSlot& slot : slots_)
-    if (slot.place == ANYTIME_RUN) total += slot_bytes(slot);
+    if (slot.storage == ANYTIME_RUN) total += slot_bytes(slot);
   return total;
 }
 

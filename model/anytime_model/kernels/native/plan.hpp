@@ -10,7 +10,7 @@
 #include <vector>
 
 #include "api.h"
-#include "bands.hpp"
+#include "row_tiling.hpp"
 #include "lists.hpp"
 #include "model.hpp"
 
@@ -22,16 +22,16 @@ struct Refusal : std::runtime_error {
 
 constexpr int kImageSlot = 0;
 constexpr int kMapSlot = 1;
-// How many sites operations that are done together are done at: the values between them stay in a
+// How many sites the operations of a fused group are done at: the values between them stay in a
 // core's cache, and tiles of 4, 6, 8 and 12 pixels fit.
-constexpr int kTogetherSites = 48;
-static_assert(kTogetherSites == kMostStrips * kStrip);
+constexpr int kFusedSites = 48;
+static_assert(kFusedSites == kMostWinogradTiles * kWinogradOutputs);
 constexpr int kMostSide = 32768;  // of a padded image, px: coordinates are packed in 16 bits
 
 class Plan {
  public:
   Plan(std::shared_ptr<const Model>, int height, int width, std::vector<AnytimeSlot>,
-       std::vector<AnytimeOp>, const int32_t* ends);
+       std::vector<AnytimeOp>, std::vector<int32_t> ends);
 
   int64_t scratch_bytes() const;
   int64_t run_bytes() const;
@@ -39,9 +39,9 @@ class Plan {
  private:
   friend class Run;
   void check(const AnytimeOp&, int index) const;
-  void check_together(int first, int last) const;
-  void find_bands();
-  const Bands* bands_at(int op) const;  // that begin with an operation; nullptr where none do
+  void check_fused(int first, int last) const;
+  void find_tilings();
+  const RowTiling* tiling_at(int op) const;  // that begins with an operation, or nullptr
   int64_t row_bytes(const AnytimeSlot&) const;
   int64_t slot_bytes(const AnytimeSlot&) const;
   const Kernels& kernels() const { return *model_->kernels; }
@@ -50,14 +50,14 @@ class Plan {
   Pyramid pyramid_;
   std::vector<AnytimeSlot> slots_;
   std::vector<AnytimeOp> ops_;
-  int ends_[ANYTIME_STAGES];
+  std::vector<int32_t> ends_;  // one for each stage
   std::vector<Buffer> scratch_;  // one for each slot; empty where it belongs to the run
-  Buffer kept_;                  // values before ReLU, between a convolution and its fill
+  Buffer kept_;                  // values before ReLU, between a convolution and its interpolation
   std::vector<int64_t> local_offsets_;  // of local slots, in each worker's buffer
-  int64_t strip_offset_ = 0;            // of the room for strips in it
+  int64_t winograd_offset_ = 0;         // of the room for Winograd tiles in it
   int64_t local_bytes_ = 0;
-  uint64_t used_[kLevels] = {};  // bits of the window that some fill of a level looks at
-  std::vector<Bands> bands_;
+  uint64_t used_[kLevels] = {};  // bits of the window that some interpolation reads
+  std::vector<RowTiling> tilings_;
   FullLists full_;
 };
 
@@ -70,6 +70,7 @@ class Run {
   bool advance(int64_t slice_us);  // whether there is more to do in this stage
   void settle(Measure, bool decide, float least, float most);
   void mask(const uint8_t* active);
+  void apply_prior(const float* map, const uint8_t* active);
   void read(float* map, float* confidence, uint8_t* active) const;
   int operation() const;
   int64_t macs() const { return macs_; }
@@ -82,15 +83,15 @@ class Run {
   int end_of_group(int op) const;
   int64_t cost(const AnytimeOp&) const;
   int piece(int op, int end, int first, int last);
-  bool band_piece(const Bands&);
-  void move_windows(const Bands&);
+  bool tile_piece(const RowTiling&);
+  void move_windows(const RowTiling&);
   void step(int op, int end, int first, int last);
-  void together(int op, int end, int first, int last);
+  void fused(int op, int end, int first, int last);
   void conv(const AnytimeOp&, int first, int last);
-  void fill(const AnytimeOp&, int first, int last);
-  void mix(const AnytimeOp&, int first, int last);
+  void interpolate(const AnytimeOp&, int first, int last);
+  void weighted_sum(const AnytimeOp&, int first, int last);
   ConvCall conv_call(const AnytimeOp&, const Sites&, int worker) const;
-  MixCall mix_call(const AnytimeOp&, const Sites&, int worker) const;
+  WeightedSumCall weighted_sum_call(const AnytimeOp&, const Sites&, int worker) const;
   template <class Body>
   void share(int first, int last, int tile, const Body&) const;
 
@@ -101,9 +102,10 @@ class Run {
   std::vector<uint8_t> active_;
   std::vector<float> confidence_, measure_;
   bool masked_ = false;
-  int stage_ = ANYTIME_STAGES;  // nothing to do before an image comes
+  int stage_ = -1;  // before an image comes
+  bool measure_all_ = false;  // the next measurement is of every pixel, settled ones too
   int op_ = 0, first_ = 0;
-  BandWalk walk_;
+  TilingProgress progress_;
   int64_t macs_ = 0;
 };
 

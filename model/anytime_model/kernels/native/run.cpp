@@ -13,7 +13,7 @@ namespace {
 // multiply-adds for each float of a register: one millisecond on two cores with AVX-512.
 constexpr int64_t kPieceMacs = 6'000'000;
 constexpr int kTasksPerThread = 8;
-constexpr int kLeastTask = kTogetherSites;  // sites
+constexpr int kLeastTask = kFusedSites;  // sites
 // Weights up to this stay in a core's cache while it goes through all groups of a few sites.
 constexpr int64_t kCachedWeights = 256 << 10;
 constexpr int kCachedSites = 192;
@@ -21,9 +21,9 @@ constexpr int kCachedSites = 192;
 using Clock = std::chrono::steady_clock;
 
 struct Count {  // 0, 1, 2, ...
-  int32_t at[kTogetherSites];
+  int32_t at[kFusedSites];
   constexpr Count() : at{} {
-    for (int i = 0; i < kTogetherSites; i++) at[i] = i;
+    for (int i = 0; i < kFusedSites; i++) at[i] = i;
   }
 };
 constexpr Count kCount;
@@ -32,7 +32,7 @@ constexpr Count kCount;
 
 Run::Run(std::shared_ptr<const Plan> plan) : plan_(std::move(plan)), mask_lists_(plan_->pyramid_, plan_->used_) {
   for (const AnytimeSlot& slot : plan_->slots_)
-    own_.push_back(slot.place == ANYTIME_RUN ? Buffer(plan_->slot_bytes(slot)) : Buffer());
+    own_.push_back(slot.storage == ANYTIME_RUN ? Buffer(plan_->slot_bytes(slot)) : Buffer());
   const size_t pixels = size_t(plan_->pyramid_.level[kMapLevel].pixels());
   active_.resize(pixels);
   confidence_.resize(pixels);
@@ -40,20 +40,20 @@ Run::Run(std::shared_ptr<const Plan> plan) : plan_(std::move(plan)), mask_lists_
 }
 
 void* Run::buffer(int slot, int worker) const {
-  switch (plan_->slots_[slot].place) {
+  switch (plan_->slots_[slot].storage) {
     case ANYTIME_RUN: return own_[slot].get();
     case ANYTIME_LOCAL:
       return static_cast<char*>(local_[worker].get()) + plan_->local_offsets_[slot];
     case ANYTIME_WINDOW:  // where row 0 would be
       return static_cast<char*>(plan_->scratch_[slot].get()) -
-             walk_.top[slot] * plan_->row_bytes(plan_->slots_[slot]);
+             progress_.top[slot] * plan_->row_bytes(plan_->slots_[slot]);
     default: return plan_->scratch_[slot].get();
   }
 }
 
 // Where the values of the sites at hand are in a slot: side by side in a local one.
 const int32_t* Run::at(int slot, const int32_t* global) const {
-  return plan_->slots_[slot].place == ANYTIME_LOCAL ? kCount.at : global;
+  return plan_->slots_[slot].storage == ANYTIME_LOCAL ? kCount.at : global;
 }
 
 const LevelLists& Run::lists(int level) const {
@@ -62,7 +62,7 @@ const LevelLists& Run::lists(int level) const {
 
 Sites Run::sites(const AnytimeOp& op) const {
   const LevelLists& all = lists(plan_->slots_[op.out].level);
-  if (op.kind == ANYTIME_FILL) return all.to_fill();
+  if (op.kind == ANYTIME_INTERPOLATE) return all.to_interpolate();
   return op.where == ANYTIME_ACTIVE ? all.active() : all.needed();
 }
 
@@ -94,19 +94,20 @@ void Run::start(const uint8_t* bytes, const float* floats, int height, int width
   if (bytes != nullptr)
     for (int k = 0; k < 3; k++) call.scale[k] = scale[k], call.offset[k] = offset[k];
   share(0, grid.height, 1, [&](int a, int b) { plan_->kernels().image(call, a, b); });
-  masked_ = false;
+  masked_ = measure_all_ = false;
   std::fill(active_.begin(), active_.end(), uint8_t(1));
   stage_ = op_ = first_ = 0;
-  walk_ = {};
+  progress_ = {};
   macs_ = 0;
 }
 
 bool Run::advance(int64_t slice_us) {
-  if (stage_ >= ANYTIME_STAGES) throw Refusal("the last map has been made, or there is no image");
+  if (stage_ < 0 || stage_ >= int(plan_->ends_.size()))
+    throw Refusal("the last map has been made, or there is no image");
   const auto deadline = Clock::now() + std::chrono::microseconds(slice_us);
   while (op_ < plan_->ends_[stage_]) {
-    if (const Bands* bands = plan_->bands_at(op_)) {
-      if (band_piece(*bands)) op_ = bands->end(), first_ = 0;
+    if (const RowTiling* tiling = plan_->tiling_at(op_)) {
+      if (tile_piece(*tiling)) op_ = tiling->end(), first_ = 0;
     } else {
       const int end = end_of_group(op_), count = sites(plan_->ops_[op_]).count;
       first_ = piece(op_, end, first_, count);
@@ -119,8 +120,8 @@ bool Run::advance(int64_t slice_us) {
 }
 
 int Run::operation() const {
-  const Bands* bands = op_ < int(plan_->ops_.size()) ? plan_->bands_at(op_) : nullptr;
-  return bands != nullptr ? bands->steps()[walk_.step].first : op_;
+  const RowTiling* tiling = op_ < int(plan_->ops_.size()) ? plan_->tiling_at(op_) : nullptr;
+  return tiling != nullptr ? tiling->steps()[progress_.step].first : op_;
 }
 
 // Do what can be done of sites [first, last) before another look at the clock. Returns how far.
@@ -134,64 +135,64 @@ int Run::piece(int op, int end, int first, int last) {
   return to;
 }
 
-// One piece of one step of one band; whether it was the last. In bands nothing is masked, so that
+// One piece of one step of one row tile; whether it was the last. Nothing is masked there, so that
 // sites are rows side by side.
-bool Run::band_piece(const Bands& bands) {
-  const int steps = int(bands.steps().size());
-  if (first_ == 0 && walk_.step == 0 && walk_.band == 0) {
-    walk_.done.assign(steps, 0);
-    walk_.top.assign(plan_->slots_.size(), 0);
-    bands.due(0, walk_.due);
+bool Run::tile_piece(const RowTiling& tiling) {
+  const int steps = int(tiling.steps().size());
+  if (first_ == 0 && progress_.step == 0 && progress_.tile == 0) {
+    progress_.done.assign(steps, 0);
+    progress_.top.assign(plan_->slots_.size(), 0);
+    tiling.due(0, progress_.due);
   }
-  const Step& step = bands.steps()[walk_.step];
+  const Step& step = tiling.steps()[progress_.step];
   const int width = plan_->pyramid_.level[plan_->slots_[plan_->ops_[step.first].out].level].width;
-  int& done = walk_.done[walk_.step];
-  const int due = walk_.due[walk_.step];
+  int& done = progress_.done[progress_.step];
+  const int due = progress_.due[progress_.step];
   if (first_ == 0) {
-    move_windows(bands);
+    move_windows(tiling);
     first_ = done * width;
   }
   first_ = piece(step.first, step.end, first_, due * width);
   if (first_ < due * width) return false;
   done = due;
   first_ = 0;
-  if (++walk_.step < steps) return false;
-  walk_.step = 0;
-  if (++walk_.band < bands.count()) {
-    bands.due(walk_.band, walk_.due);
+  if (++progress_.step < steps) return false;
+  progress_.step = 0;
+  if (++progress_.tile < tiling.count()) {
+    tiling.due(progress_.tile, progress_.due);
     return false;
   }
-  walk_.band = 0;
+  progress_.tile = 0;
   return true;
 }
 
 // Before a step: make room in the windows that it writes, and lay their borders.
-void Run::move_windows(const Bands& bands) {
-  const int step = walk_.step, done = walk_.done[step], due = walk_.due[step];
-  for (const Use& use : bands.uses()) {
+void Run::move_windows(const RowTiling& tiling) {
+  const int step = progress_.step, done = progress_.done[step], due = progress_.due[step];
+  for (const Use& use : tiling.uses()) {
     const AnytimeSlot& slot = plan_->slots_[use.slot];
-    if (use.step != step || !use.writes || slot.place != ANYTIME_WINDOW || done == due) continue;
+    if (use.step != step || !use.writes || slot.storage != ANYTIME_WINDOW || done == due) continue;
     const int64_t row = plan_->row_bytes(slot);
-    const Bands::Span needed = bands.span(use.slot, step, due, walk_.done);
+    const RowTiling::Span needed = tiling.span(use.slot, step, due, progress_.done);
     char* window = static_cast<char*>(plan_->scratch_[use.slot].get());
-    int& top = walk_.top[use.slot];
-    if (needed.high > top + bands.window_rows(use.slot)) {
-      const int written = std::min(needed.high, top + bands.window_rows(use.slot));
+    int& top = progress_.top[use.slot];
+    if (needed.high > top + tiling.window_rows(use.slot)) {
+      const int written = std::min(needed.high, top + tiling.window_rows(use.slot));
       std::memmove(window, window + (needed.low - top) * row, (written - needed.low) * row);
       top = needed.low;
     }
-    const int last = bands.steps()[step].height + 1;
+    const int last = tiling.steps()[step].height + 1;
     if (done == 0 && top == 0) std::memset(window, 0, row);
     if (needed.high == last + 1) std::memset(window + (last - top) * row, 0, row);
   }
 }
 
 int Run::end_of_group(int op) const {
-  while (plan_->ops_[op].together) op++;
+  while (plan_->ops_[op].fused) op++;
   return op + 1;
 }
 
-// Of an operation at one site, in multiply-adds; a mix's are slower.
+// Of an operation at one site, in multiply-adds; those of a weighted sum are slower.
 int64_t Run::cost(const AnytimeOp& op) const {
   return op.kind == ANYTIME_CONV ? plan_->model_->convs[op.conv]->macs
                                  : 64 * plan_->slots_[op.out].channels;
@@ -200,36 +201,38 @@ int64_t Run::cost(const AnytimeOp& op) const {
 void Run::step(int op, int end, int first, int last) {
   for (int i = op; i < end; i++)
     if (plan_->ops_[i].kind == ANYTIME_CONV) macs_ += cost(plan_->ops_[i]) * (last - first);
-  if (end - op > 1) return together(op, end, first, last);
+  if (end - op > 1) return fused(op, end, first, last);
   switch (plan_->ops_[op].kind) {
     case ANYTIME_CONV: return conv(plan_->ops_[op], first, last);
-    case ANYTIME_FILL: return fill(plan_->ops_[op], first, last);
-    case ANYTIME_MIX: return mix(plan_->ops_[op], first, last);
+    case ANYTIME_INTERPOLATE: return interpolate(plan_->ops_[op], first, last);
+    case ANYTIME_WEIGHTED_SUM: return weighted_sum(plan_->ops_[op], first, last);
   }
 }
 
-void Run::together(int op, int end, int first, int last) {
+void Run::fused(int op, int end, int first, int last) {
   Pool& pool = Pool::shared();
   const int workers = pool.threads();
   while (int(local_.size()) < workers) local_.emplace_back(plan_->local_bytes_);
   const Sites all = sites(plan_->ops_[op]);
   const Kernels& kernels = plan_->kernels();
-  const int tasks = (last - first + kTogetherSites - 1) / kTogetherSites;
+  const int tasks = (last - first + kFusedSites - 1) / kFusedSites;
   pool.each(tasks, [&](int task, int worker) {
-    const int begin = first + task * kTogetherSites;
-    const int count = std::min(kTogetherSites, last - begin);
+    const int begin = first + task * kFusedSites;
+    const int count = std::min(kFusedSites, last - begin);
     const Sites here = all.from(begin);
     for (int i = op; i < end; i++) {
       const AnytimeOp& one = plan_->ops_[i];
       const bool floats = plan_->slots_[one.out].floats;
-      if (one.kind == ANYTIME_MIX) {
-        (floats ? kernels.mix_floats : kernels.mix)(mix_call(one, here, worker), 0, count);
+      if (one.kind == ANYTIME_WEIGHTED_SUM) {
+        const auto sum = floats ? kernels.weighted_sum_floats : kernels.weighted_sum;
+        sum(weighted_sum_call(one, here, worker), 0, count);
         continue;
       }
       const ConvCall call = conv_call(one, here, worker);
       if (call.conv->points != nullptr) {
         char* local = static_cast<char*>(local_[worker].get());
-        kernels.conv_strips(call, 0, count, reinterpret_cast<float*>(local + plan_->strip_offset_));
+        kernels.conv_winograd(call, 0, count,
+                              reinterpret_cast<float*>(local + plan_->winograd_offset_));
         continue;
       }
       for (int g = 0; g < call.conv->group_count; g++)
@@ -279,10 +282,10 @@ void Run::conv(const AnytimeOp& op, int first, int last) {
   });
 }
 
-void Run::fill(const AnytimeOp& op, int first, int last) {
+void Run::interpolate(const AnytimeOp& op, int first, int last) {
   const Norm& norm = *plan_->model_->norms[op.norm];
   const AnytimeSlot& out = plan_->slots_[op.out];
-  const FillCall call{
+  const InterpolationCall call{
       sites(op),
       out.channels,
       plan_->pyramid_.level[out.level].pitch(),
@@ -295,12 +298,12 @@ void Run::fill(const AnytimeOp& op, int first, int last) {
       op.relu != 0,
   };
   if (first == 0) macs_ += lists(out.level).neighbours(norm.used) * out.channels;
-  share(first, last, kLeastTask, [&](int a, int b) { plan_->kernels().fill(call, a, b); });
+  share(first, last, kLeastTask, [&](int a, int b) { plan_->kernels().interpolate(call, a, b); });
 }
 
-MixCall Run::mix_call(const AnytimeOp& op, const Sites& sites, int worker) const {
+WeightedSumCall Run::weighted_sum_call(const AnytimeOp& op, const Sites& sites, int worker) const {
   const AnytimeSlot& out = plan_->slots_[op.out];
-  MixCall call{};
+  WeightedSumCall call{};
   call.sites = sites;
   call.sites.at = at(op.out, sites.at);
   call.channels = plan_->slots_[op.in[0]].channels;
@@ -321,17 +324,19 @@ MixCall Run::mix_call(const AnytimeOp& op, const Sites& sites, int worker) const
   return call;
 }
 
-void Run::mix(const AnytimeOp& op, int first, int last) {
-  const MixCall call = mix_call(op, sites(op), 0);
+void Run::weighted_sum(const AnytimeOp& op, int first, int last) {
+  const WeightedSumCall call = weighted_sum_call(op, sites(op), 0);
   const auto kernel =
-      plan_->slots_[op.out].floats ? plan_->kernels().mix_floats : plan_->kernels().mix;
+      plan_->slots_[op.out].floats ? plan_->kernels().weighted_sum_floats
+                                   : plan_->kernels().weighted_sum;
   share(first, last, kLeastTask, [&](int a, int b) { kernel(call, a, b); });
 }
 
 void Run::settle(Measure measure, bool decide, float least, float most) {
-  if (stage_ == 0) throw Refusal("there is no map yet");
+  if (stage_ <= 0) throw Refusal("there is no map yet");
   const AnytimeSlot& map = plan_->slots_[kMapSlot];
-  const Sites where = lists(kMapLevel).active();
+  const Sites where = (measure_all_ ? plan_->full_.level(kMapLevel) : lists(kMapLevel)).active();
+  measure_all_ = false;
   const ConfidenceCall call{static_cast<const float*>(buffer(kMapSlot)),
                             map.channels,
                             where,
@@ -348,8 +353,26 @@ void Run::settle(Measure measure, bool decide, float least, float most) {
   masked_ = true;
 }
 
+// Nothing is masked in the first stage, so its map is put right afterwards.
+void Run::apply_prior(const float* map, const uint8_t* active) {
+  if (stage_ != 1 || masked_) throw Refusal("a prior comes right after the first map");
+  const Grid& grid = plan_->pyramid_.level[kMapLevel];
+  const int64_t channels = plan_->slots_[kMapSlot].channels;
+  float* to = static_cast<float*>(buffer(kMapSlot));
+  for (int y = 0; y < grid.height; y++)
+    for (int x = 0; x < grid.width; x++) {
+      const int64_t pixel = int64_t(y) * grid.width + x;
+      active_[size_t(pixel)] = uint8_t(active[pixel] != 0);
+      if (!active[pixel])
+        std::memcpy(to + (int64_t(y + 1) * grid.pitch() + x + 1) * channels, map + pixel * channels,
+                    size_t(channels) * sizeof(float));
+    }
+  mask_lists_.build(active_.data());
+  masked_ = measure_all_ = true;
+}
+
 void Run::mask(const uint8_t* active) {
-  if (stage_ == 0) throw Refusal("there is no map yet");
+  if (stage_ <= 0) throw Refusal("there is no map yet");
   for (size_t i = 0; i < active_.size(); i++) active_[i] = uint8_t(active_[i] && active[i]);
   mask_lists_.build(active_.data());
   masked_ = true;

@@ -29,10 +29,10 @@ constexpr int kRadius = 3;                           // of the interpolation's w
 constexpr int kSide = 2 * kRadius + 1;               // 7
 constexpr int kWindow = kSide * kSide;               // 49 taps, row by row
 constexpr int kBusySums = 10;                        // see Kernels::busy
-constexpr int kStrip = 4;                            // pixels side by side, see strips.hpp
-constexpr int kPoints = kStrip + 2;
-constexpr int kMostStrips = 12;                      // in a call
-constexpr int kMostTerms = 4;                        // branches that a mix may sum
+constexpr int kWinogradOutputs = 4;                  // pixels side by side, see winograd.hpp
+constexpr int kWinogradPoints = kWinogradOutputs + 2;
+constexpr int kMostWinogradTiles = 12;               // in a call
+constexpr int kMostTerms = 4;                        // maps that a weighted sum may have
 constexpr int kMostOutputs = 256;                    // classes or joints
 
 struct Grid {
@@ -49,7 +49,7 @@ struct Sites {
   const int32_t* twice = nullptr;   // index of pixel (2y, 2x) in the map of twice the size
   const int32_t* yx = nullptr;      // y << 16 | x, border not counted
   const uint8_t* keep = nullptr;    // 1 where an interpolation will ask for the value before ReLU
-  const uint64_t* around = nullptr; // for sites to fill: bit 7 (dy+3) + dx+3 set where active
+  const uint64_t* around = nullptr; // for sites to interpolate: bit 7 (dy+3) + dx+3 set where active
   int count = 0;
 
   Sites from(int first) const {
@@ -81,12 +81,12 @@ struct PackedConv {
   const void* weights;
   const Group* groups;
   int group_count;
-  const PackedConv* points;  // nullptr, or in place of weights the kPoints convolutions of strips
+  const PackedConv* points;  // nullptr, or in place of weights those of the kWinogradPoints points
 };
 
-// What a call for so many strips needs beside its output, floats.
-constexpr int64_t strip_room(const PackedConv& conv, int strips) {
-  return int64_t(kPoints) * strips * (3 * conv.in_channels + conv.out_channels);
+// What a call for so many Winograd tiles needs beside its output, floats.
+constexpr int64_t winograd_room(const PackedConv& conv, int tiles) {
+  return int64_t(kWinogradPoints) * tiles * (3 * conv.in_channels + conv.out_channels);
 }
 
 struct ConvCall {
@@ -102,7 +102,7 @@ struct ConvCall {
   bool relu;
 };
 
-struct FillCall {
+struct InterpolationCall {
   Sites sites;
   int channels;
   int pitch;
@@ -115,18 +115,18 @@ struct FillCall {
   bool relu;
 };
 
-struct MixTerm {
+struct SumTerm {
   const void* in;
   Grid grid;
-  int shift;  // the term's map is 2^shift times smaller than the mixed one (pooling not counted)
+  int shift;  // the term's map is 2^shift times smaller than the sum's (pooling not counted)
 };
 
-struct MixCall {
+struct WeightedSumCall {
   Sites sites;
   int channels;      // of every term
   int terms;
-  MixTerm term[kMostTerms];
-  bool pool;         // the output is the mean of 2x2 of the mixed map
+  SumTerm term[kMostTerms];
+  bool pool;         // the output is the mean of 2x2 of the sum
   void* out;
   int out_channels;  // of the output buffer
   int first;         // channel to write to
@@ -176,10 +176,10 @@ struct Kernels {
   void (*pack)(const float* oihw, int in_channels, int kernel, const Group& group, void* out);
   void (*conv)(const ConvCall&, int group, int first, int last);
   void (*conv_to_float)(const ConvCall&, int group, int first, int last);
-  void (*conv_strips)(const ConvCall&, int first, int last, float* room);  // or nullptr
-  void (*fill)(const FillCall&, int first, int last);
-  void (*mix)(const MixCall&, int first, int last);
-  void (*mix_floats)(const MixCall&, int first, int last);
+  void (*conv_winograd)(const ConvCall&, int first, int last, float* room);  // or nullptr
+  void (*interpolate)(const InterpolationCall&, int first, int last);
+  void (*weighted_sum)(const WeightedSumCall&, int first, int last);
+  void (*weighted_sum_floats)(const WeightedSumCall&, int first, int last);
   void (*image)(const ImageCall&, int first, int last);
   void (*confidence)(const ConfidenceCall&, int first, int last);
   void (*decode)(const DecodeCall&, int first, int last);

@@ -1,0 +1,165 @@
+"""The manifest: a TOML file beside the weights that holds the cards of the models.
+
+One table a model: network, labels with colours, normalisation, masking, measured quality, licence
+and the file's SHA-256. It is kept apart from the tensors so that people can read and edit it (a
+threshold, say), and edits of ours keep their comments.
+"""
+
+import re
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import tomlkit
+
+from anytime_model.checkpoint.card import IMAGENET_MEAN, IMAGENET_STD, Card, Masking, Quality
+from anytime_model.errors import AnytimeModelError, CheckpointError
+from anytime_model.labels import Label
+from anytime_model.networks.base import DEFAULT_FAMILY, family
+
+MANIFEST = "manifest.toml"
+SIDES = range(32, 4097)
+"""What `input_side` may be, px."""
+
+
+def read_manifest(path: Path) -> dict[str, Card]:
+    """All models of a manifest by name.
+
+    Args:
+        path: the TOML file, or the folder that holds `manifest.toml`.
+
+    Raises:
+        CheckpointError: missing, not TOML, or a table lacks or misspells an entry.
+    """
+    path = path / MANIFEST if path.is_dir() else path
+    try:
+        document = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as e:
+        raise CheckpointError(
+            path, "there is no such manifest.", "Give the folder of the weights and manifest.toml."
+        ) from e
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as e:
+        raise CheckpointError(path, f"is not TOML ({e}).", "Mend it at that place.") from e
+    return {name: _card(path, name, table) for name, table in document.items()}
+
+
+def write_card(folder: Path, card: Card) -> None:
+    """Add or replace a model's table in `folder/manifest.toml`; other tables and comments stay."""
+    path = folder / MANIFEST
+    document = (
+        tomlkit.parse(path.read_text(encoding="utf-8")) if path.exists() else tomlkit.document()
+    )
+    document[card.name] = _table(card)
+    path.write_text(tomlkit.dumps(document), encoding="utf-8")
+
+
+def _card(path: Path, name: str, table: object) -> Card:
+    cure = "See weights/README.md for the entries of a model."
+    if not isinstance(table, Mapping):
+        raise CheckpointError(path, f"{name!r} is not a table.", cure, (name,))
+    try:
+        labels = tuple(Label(item["name"], _color(item["color"])) for item in table["labels"])
+        config = family(table.get("family", DEFAULT_FAMILY)).read(table, len(labels))
+        card = Card(
+            name=name,
+            file=_plain_name(table["file"]),
+            sha256=str(table["sha256"]),
+            config=config,
+            labels=labels,
+            mean=_exactly(3, table.get("mean", IMAGENET_MEAN)),
+            std=_exactly(3, table.get("std", IMAGENET_STD)),
+            input_side=_side(table.get("input_side")),
+            masking=_masking(table.get("masking"), config.num_exits),
+            quality=_quality(table.get("quality"), config.num_exits),
+            skeleton=tuple(_exactly(2, bone) for bone in table.get("skeleton", ())),
+            licence=str(table.get("licence", "unknown")),
+            description=str(table.get("description", "")),
+        )
+        card.criteria()
+    except KeyError as e:
+        key = str(e.args[0])
+        raise CheckpointError(path, f"[{name}] has no {key!r}.", cure, (f"{name}.{key}",)) from e
+    except (AnytimeModelError, TypeError, ValueError) as e:
+        raise CheckpointError(path, f"[{name}] is wrong: {e}", cure, (name,)) from e
+    return card
+
+
+def _side(found: object) -> int | None:
+    if found is None or (type(found) is int and found in SIDES):
+        return found
+    raise ValueError(f"input_side is {found!r}; expected {SIDES[0]} to {SIDES[-1]} px.")
+
+
+def _masking(table: Mapping[str, Any] | None, num_exits: int) -> Masking | None:
+    if table is None:
+        return None
+    return Masking(table["criterion"], _exactly(num_exits - 1, table["thresholds"]))
+
+
+def _quality(table: Mapping[str, Any] | None, num_exits: int) -> Quality | None:
+    if table is None:
+        return None
+    return Quality(
+        table["metric"],
+        _exactly(num_exits, table["per_exit"]),
+        table["dataset"],
+        float(table.get("scale", 1.0)),
+    )
+
+
+def _exactly(count: int, values: Any) -> Any:
+    """A tuple of `count` numbers, or a ValueError."""
+    found = tuple(values)
+    if len(found) != count or not all(isinstance(v, int | float) for v in found):
+        raise ValueError(f"found {list(found)}, expected {count} numbers")
+    return found
+
+
+def _color(text: str) -> str:
+    if not re.fullmatch(r"#[0-9a-fA-F]{6}", text):
+        raise ValueError(f"the colour {text!r} is not of the form #rrggbb")
+    return text
+
+
+def _plain_name(text: str) -> str:
+    """A file beside the manifest, never one elsewhere."""
+    if Path(text).name != text or not text.endswith(".safetensors"):
+        raise ValueError(f"file is {text!r}, expected the name of a .safetensors file beside it")
+    return text
+
+
+def _table(card: Card) -> tomlkit.items.Table:
+    table = tomlkit.table()
+    if card.description:
+        table["description"] = card.description
+    table["file"] = card.file
+    table["sha256"] = card.sha256
+    table["licence"] = card.licence
+    table["family"] = card.config.family
+    table.update(card.config.entries())
+    table["mean"] = list(card.mean)
+    table["std"] = list(card.std)
+    if card.input_side is not None:
+        table["input_side"] = card.input_side
+    labels = tomlkit.array().multiline(multiline=True)
+    for label in card.labels:
+        item = tomlkit.inline_table()
+        item.update({"name": label.name, "color": label.color})
+        labels.append(item)
+    table["labels"] = labels
+    if card.skeleton:
+        table["skeleton"] = [list(bone) for bone in card.skeleton]
+    if card.masking:
+        table["masking"] = {
+            "criterion": card.masking.criterion,
+            "thresholds": list(card.masking.thresholds),
+        }
+    if card.quality:
+        table["quality"] = {
+            "metric": card.quality.metric,
+            "per_exit": list(card.quality.per_exit),
+            "dataset": card.quality.dataset,
+            "scale": card.quality.scale,
+        }
+    return table

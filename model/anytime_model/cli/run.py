@@ -1,0 +1,54 @@
+"""`anytime-model run`: every exit's map drawn over images, without a server."""
+
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from anytime_model.checkpoint.store import load_checkpoint
+from anytime_model.cli.overlays import contact_sheet, overlay, read_image
+from anytime_model.engines.select import make_engine
+
+
+def run(
+    weights: Annotated[Path, typer.Argument(help="One of our .safetensors files.")],
+    images: Annotated[list[Path], typer.Argument(help="JPEG, PNG or WebP files.")],
+    out: Annotated[Path, typer.Option(help="Folder for the overlays.")],
+    masks: Annotated[
+        bool, typer.Option("--masks/--no-masks", help="Skip pixels that are already certain.")
+    ] = True,
+    engine: Annotated[
+        str | None,
+        typer.Option(help="auto, torch, native or openvino [default: as ANYTIME_ENGINE says]."),
+    ] = None,
+    device: Annotated[str, typer.Option(help="Of the torch engine: cpu or cuda.")] = "cpu",
+) -> None:
+    """Run images through all exits and write NAME.exitK.png and NAME.exits.png to a folder."""
+    checkpoint = load_checkpoint(weights)
+    card = checkpoint.card
+    made = make_engine(checkpoint, engine, device=device)
+    out.mkdir(parents=True, exist_ok=True)
+    table = Table("image", "exit", "ms", "mean confidence", "still active", title=card.name)
+    for path in images:
+        image = read_image(path)
+        running = made.begin(image)
+        start = time.perf_counter()
+        overlays = []
+        for criterion in card.criteria():
+            result = running.advance(criterion if masks else None)
+            elapsed_ms = 1000 * (time.perf_counter() - start)
+            overlays.append(overlay(image, made.decode(result), card))
+            overlays[-1].save(out / f"{path.stem}.exit{result.exit}.png")
+            table.add_row(
+                path.name,
+                str(result.exit),
+                f"{elapsed_ms:.0f}",
+                f"{result.mean_confidence:.3f}",
+                f"{100 * result.active_share:.0f} %",
+            )
+        contact_sheet(overlays).save(out / f"{path.stem}.exits.png")
+    Console(width=100).print(table)
+    typer.echo(f"Overlays are in {out}.")

@@ -1,1 +1,0 @@
-"""The subcommands of `anytime-model`, one a module; `cli` registers them."""

@@ -1,0 +1,1 @@
+"""The native engine: a network as a flat program of C++ kernels."""

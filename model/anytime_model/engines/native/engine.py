@@ -1,0 +1,225 @@
+"""The native engine: runs the network with C++ kernels that skip settled positions.
+
+It lowers a checkpoint once, makes a plan of buffers for each image size, and keeps the plans used
+last within a budget of memory. A run holds what must survive between stages, so that several images
+may be under way, stage by stage; only one of them advances at a time. Within a stage the kernels
+are called for about half a millisecond at a time, with a `pause` in between.
+
+The results agree with the torch engine's within rounding; the masks are the same unless a
+confidence lies within rounding of the threshold.
+"""
+
+import weakref
+from collections.abc import Callable
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from anytime_model.checkpoint.store import Checkpoint
+from anytime_model.confidence import (
+    Criterion,
+    Entropy,
+    HeatmapMaximum,
+    MaximumProbability,
+)
+from anytime_model.engines.base import Pause, check_image, check_normalised
+from anytime_model.engines.native.lowering import lower
+from anytime_model.engines.native.memory import MemoryBudget, Plan, PlanMaker, process_budget
+from anytime_model.errors import FinishedError
+from anytime_model.kernels.handles import RunHandle, decode_labels
+from anytime_model.kernels.library import KernelError, Measure, load
+from anytime_model.networks.base import Prior
+from anytime_model.results import Decoded, ExitResult
+
+Dtype = Literal["f32", "bf16"]
+
+SLICE_US = 500
+"""How long the kernels run between two calls of `pause`, microseconds; one kernel may exceed it."""
+
+
+class NativeEngine:
+    """Runs a checkpoint with the native kernels.
+
+    Args:
+        checkpoint: network and card.
+        dtype: "f32", or "bf16" for CPUs with AVX-512 BF16: weights and activations in bfloat16,
+            sums and maps in float32.
+        isa: an instruction set by name, such as "avx2"; None is the fastest of this CPU.
+        memory: bound on the buffers, shared with other engines; the process's own by default.
+
+    Raises:
+        KernelError: the kernels are not built, or the CPU cannot run what was asked for.
+    """
+
+    sparse = True
+
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        *,
+        dtype: Dtype = "f32",
+        isa: str | None = None,
+        memory: MemoryBudget | None = None,
+    ) -> None:
+        self.card = checkpoint.card
+        self.library = load()
+        self.isa = isa or _fastest(self.library.isas, dtype)
+        pairs = self.isa.endswith(_BF16)
+        program = lower(checkpoint.network, image_channels=4 if pairs else 3)
+        self._plans = PlanMaker(self.library, self.isa, program)
+        self._memory = memory or process_budget()
+        self._memory.enter(self._plans)
+        mean, std = np.array(self.card.mean), np.array(self.card.std)
+        self._scale = (1 / (255 * std)).astype(np.float32)
+        self._offset = (-mean / std).astype(np.float32)
+
+    @property
+    def name(self) -> str:
+        """What computes."""
+        return f"native-{self.isa}" if self.isa.endswith(_BF16) else f"native-{self.isa}-f32"
+
+    def begin(self, image: NDArray[np.uint8], prior: Prior | None = None) -> "NativeRun":
+        """See `Engine.begin`."""
+        check_image(image)
+        pixels = np.ascontiguousarray(image)
+
+        def put(handle: RunHandle) -> None:
+            handle.start_bytes(pixels, self._scale, self._offset)
+
+        return self._begin((image.shape[0], image.shape[1]), put, prior)
+
+    def begin_normalised(
+        self, image: NDArray[np.float32], prior: Prior | None = None
+    ) -> "NativeRun":
+        """See `NetworkEngine.begin_normalised`."""
+        check_normalised(image)
+        values = np.ascontiguousarray(image)
+        return self._begin(
+            (image.shape[1], image.shape[2]), lambda handle: handle.start_floats(values), prior
+        )
+
+    def _begin(
+        self, size: tuple[int, int], put: Callable[[RunHandle], None], prior: Prior | None
+    ) -> "NativeRun":
+        config = self.card.config
+        height, width = (n + -n % config.stride for n in size)
+        if prior is not None:
+            cells = (height // config.map_stride, width // config.map_stride)
+            prior.check(1, config.outputs, cells)
+        plan, handle = self._memory.take_run(self._plans, (height, width))
+        run = NativeRun(self, plan, handle, size, prior)
+        put(handle)
+        return run
+
+    def decode(self, result: ExitResult) -> Decoded:
+        """See `Engine.decode`."""
+        return self.card.task.decode(result, self._decode_classes)
+
+    def _decode_classes(self, result: ExitResult) -> NDArray[np.uint8]:
+        map_ = np.ascontiguousarray(result.logits.transpose(1, 2, 0))
+        return decode_labels(self.library, self.isa, map_, result.image_size)
+
+
+class NativeRun:
+    """One image on its way through a native engine."""
+
+    def __init__(
+        self,
+        engine: NativeEngine,
+        plan: Plan,
+        handle: RunHandle,
+        image_size: tuple[int, int],
+        prior: Prior | None,
+    ) -> None:
+        self._engine = engine
+        self._handle: RunHandle | None = handle
+        self._give_back = weakref.finalize(self, plan.give_back, handle)
+        self._plan = plan
+        self._image_size = image_size
+        self._prior = prior
+        self._exit = 0
+
+    @property
+    def exit(self) -> int:
+        """Exits made so far."""
+        return self._exit
+
+    def advance(self, criterion: Criterion | None = None, pause: Pause | None = None) -> ExitResult:
+        """See `Run.advance`."""
+        handle = self._handle
+        if handle is None:
+            raise FinishedError(
+                f"this run is over after exit {self._exit}; begin again with another image."
+            )
+        before = handle.macs()
+        try:
+            if pause is None:
+                handle.advance(0)
+            else:
+                while handle.advance(SLICE_US):
+                    pause()
+            if self._prior is not None:
+                _apply(self._prior, handle)
+                self._prior = None
+            logits = handle.read_map().transpose(2, 0, 1)
+            self._settle(handle, logits, criterion)
+            confidence, active = handle.read_settled()
+        except BaseException:
+            self._end()
+            raise
+        self._exit += 1
+        config = self._engine.card.config
+        result = ExitResult(
+            exit=self._exit,
+            image_size=self._image_size,
+            logits=logits,
+            confidence=confidence,
+            active=active,
+            macs=handle.macs() - before,
+            map_stride=config.map_stride,
+        )
+        if self._exit == config.num_exits:
+            self._end()
+        return result
+
+    def _settle(
+        self, handle: RunHandle, logits: NDArray[np.float32], criterion: Criterion | None
+    ) -> None:
+        probabilistic = self._engine.card.task.probabilistic
+        match criterion:
+            case MaximumProbability(threshold) if probabilistic:
+                handle.settle(Measure.PROBABILITY, most=threshold)
+            case Entropy(threshold) if probabilistic:
+                handle.settle(Measure.ENTROPY, least=threshold)
+            case HeatmapMaximum(threshold) if not probabilistic:
+                handle.settle(Measure.MAXIMUM, least=threshold)
+            case _:
+                handle.settle(Measure.PROBABILITY if probabilistic else Measure.MAXIMUM)
+                if criterion is not None:
+                    active = criterion(torch.from_numpy(logits).unsqueeze(0))
+                    handle.mask(active[0, 0].numpy())
+
+    def _end(self) -> None:
+        self._handle = None
+        self._give_back()
+
+
+def _apply(prior: Prior, handle: RunHandle) -> None:
+    """Put a prior in place of what exit 1 has made of settled positions."""
+    map_ = prior.logits[0].permute(1, 2, 0).float().contiguous().cpu().numpy()
+    handle.apply_prior(map_, prior.active[0, 0].cpu().numpy())
+
+
+_BF16 = "bf16"
+
+
+def _fastest(isas: tuple[str, ...], dtype: Dtype) -> str:
+    fitting = [isa for isa in isas if isa.endswith(_BF16) == (dtype == _BF16)]
+    if not fitting:
+        raise KernelError(
+            f"no instruction set of this CPU computes in {dtype} natively; it has "
+            f"{', '.join(isas)}. Use f32."
+        )
+    return fitting[0]

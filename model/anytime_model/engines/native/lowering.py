@@ -1,0 +1,420 @@
+"""The lowering of an HRNet to a flat program: operations on numbered buffers, without sizes.
+
+There are three operations: a convolution at listed positions, the interpolation that follows a
+masked one, and the weighted sum of maps of several resolutions.
+
+Batch normalisation is folded into the weights. Since interpolation comes before it, a norm keeps
+two vectors: what is added to every sum (`bias`), and the part of that which comes after the
+interpolation (`shift`). A 1x1 convolution after bilinear upsampling is done before it instead, at
+the coarser resolution; both are linear, so only rounding differs. Features of a head are never
+concatenated at full size: each branch meets its own columns of the head's first weights.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from anytime_model.engines.native.program import (
+    IMAGE_LEVEL,
+    MAP_LEVEL,
+    Buffer,
+    ConvWeights,
+    NormWeights,
+    Operation,
+    Program,
+)
+from anytime_model.kernels.library import Floats, KernelError, Kind, Storage, Where
+from anytime_model.kernels.reference import rbf_weights
+from anytime_model.networks.base import Network
+from anytime_model.networks.hrnet.anytime import AnytimeNetwork
+from anytime_model.networks.hrnet.backbone import (
+    DownFusion,
+    FirstStage,
+    Fusion,
+    FusionModule,
+    Stage,
+    UpFusion,
+)
+from anytime_model.networks.hrnet.blocks import BasicBlock, Bottleneck, ConvNorm
+from anytime_model.networks.hrnet.exits import LinearExit, OriginalExit, RedesignedExit
+from anytime_model.networks.hrnet.masking import MaskedConv2d
+
+
+def lower(network: Network, *, image_channels: int = 3) -> Program:
+    """The program of a network in evaluation mode.
+
+    Args:
+        network: an HRNet of any configuration.
+        image_channels: 3, or 4 for arithmetic that takes input channels in pairs.
+
+    Raises:
+        KernelError: the network's family has no lowering.
+    """
+    if not isinstance(network, AnytimeNetwork):
+        raise KernelError(
+            f"the native engine cannot run the family {network.config.family!r}. "
+            "Choose another engine."
+        )
+    with torch.no_grad():
+        return _Lowering(network, image_channels).program
+
+
+class _Lowering:
+    def __init__(self, network: Network, image_channels: int) -> None:
+        self.program = Program()
+        self.free: dict[tuple[int, int, bool, Storage], list[Buffer]] = {}
+        self.scratch = Storage.SCRATCH
+        image = self.buffer(IMAGE_LEVEL, image_channels, storage=Storage.RUN)
+        self.map = self.buffer(MAP_LEVEL, network.config.outputs, floats=True, storage=Storage.RUN)
+        features = [image]
+        for stage, exit_ in zip(network.stages, network.exits, strict=True):
+            match stage:
+                case FirstStage():
+                    self.scratch = Storage.WINDOW
+                    features = [self.first_stage(stage, features[0])]
+                    self.scratch = Storage.SCRATCH
+                case Stage():
+                    features = self.stage(stage, features)
+                case _:
+                    raise TypeError(f"a stage of type {type(stage).__name__} has no lowering")
+            end = len(self.program.operations)
+            self.exit(exit_, features)
+            if isinstance(stage, FirstStage):
+                self.tile_rows(end)
+            self.program.ends.append(len(self.program.operations))
+
+    # Buffers and weights
+
+    def buffer(
+        self,
+        level: int,
+        channels: int,
+        *,
+        floats: bool = False,
+        storage: Storage | None = None,
+    ) -> Buffer:
+        storage = self.scratch if storage is None else storage
+        unused = self.free.get((level, channels, floats, storage))
+        if unused:
+            return unused.pop()
+        made = Buffer(len(self.program.buffers), level, channels, floats, storage)
+        self.program.buffers.append(made)
+        return made
+
+    def release(self, *buffers: Buffer) -> None:
+        for one in buffers:
+            if one.storage is not Storage.RUN:
+                key = (one.level, one.channels, one.floats, one.storage)
+                self.free.setdefault(key, []).append(one)
+
+    @contextmanager
+    def fused_group(self) -> Iterator[None]:
+        """What is emitted inside is one fused group: all of it at a few sites, then at the next."""
+        first = len(self.program.operations)
+        yield
+        operations = self.program.operations
+        last = len(operations) - 1
+        if operations[last].kind is Kind.INTERPOLATE:  # it needs all sites of what it interpolates
+            last -= 1
+        for i in range(first, last):
+            operations[i] = replace(operations[i], fused=True)
+
+    def tile_rows(self, end: int) -> None:
+        """Tile all operations up to `end`, and those fused with it, by rows.
+
+        What lies between them goes through windows.
+        """
+        operations = self.program.operations
+        for i in range(len(operations)):
+            if operations[i].fused:
+                continue
+            if i >= end:
+                break
+            operations[i] = replace(operations[i], tiled=True)
+
+    def weights(self, weights: Tensor, stride: int = 1, *, dense: bool = False) -> int:
+        self.program.convs.append(ConvWeights(_array(weights), stride, dense))
+        return len(self.program.convs) - 1
+
+    def norm(self, bias: Tensor, shift: Tensor, conv: nn.Conv2d) -> int:
+        window = None
+        if isinstance(conv, MaskedConv2d):
+            window = _array(rbf_weights(conv.lam.float()).flatten())
+        self.program.norms.append(NormWeights(_array(bias), _array(shift), window))
+        return len(self.program.norms) - 1
+
+    def emit(self, kind: Kind, out: Buffer, where: Where = Where.ACTIVE, **rest: Any) -> None:
+        self.program.operations.append(Operation(kind, where, out.slot, **rest))
+
+    # Layers
+
+    def layer(
+        self,
+        layer: ConvNorm | nn.Conv2d,
+        x: Buffer,
+        *,
+        out: Buffer | None = None,
+        residual: Buffer | None = None,
+        relu: bool | None = None,
+        interpolate: bool = True,
+        dense: bool = False,
+    ) -> Buffer:
+        """A convolution with all that follows it.
+
+        Without `interpolate` nothing is put at inactive positions, which nobody may read then.
+        """
+        weights, bias, shift, conv = _folded(layer)
+        if weights.shape[1] < x.channels:  # the image's fourth channel is zero
+            weights = nn.functional.pad(weights, (0, 0, 0, 0, 0, x.channels - weights.shape[1]))
+        stride = conv.stride[0]
+        if relu is None:
+            relu = isinstance(layer, ConvNorm) and layer.relu
+        if out is None:
+            out = self.buffer(x.level + (stride == 2), weights.shape[0])
+        norm = self.norm(bias, shift, conv)
+        other = -1 if residual is None else residual.slot
+        masked = interpolate and isinstance(conv, MaskedConv2d)
+        self.emit(
+            Kind.CONV,
+            out,
+            sources=(x.slot,),
+            conv=self.weights(weights, stride, dense=dense),
+            norm=norm,
+            relu=relu,
+            residual=other,
+            keep=masked,
+        )
+        if masked:
+            self.emit(Kind.INTERPOLATE, out, norm=norm, relu=relu, residual=other)
+        return out
+
+    def sum(self, terms: Sequence[Buffer], out: Buffer, *, where: Where, relu: bool) -> None:
+        self.emit(
+            Kind.WEIGHTED_SUM, out, where, sources=tuple(term.slot for term in terms), relu=relu
+        )
+
+    def first_stage(self, stage: FirstStage, x: Buffer) -> Buffer:
+        """The stem and the bottlenecks.
+
+        A 3x3 convolution is fused with the 1x1 ones that follow, so that the wide features,
+        which outgrow the caches, pass through them once.
+        """
+        blocks = [_bottleneck(block) for block in stage.blocks]
+        *stem, last = [_conv_norm(layer) for layer in stage.stem]
+        for layer in stem:
+            before, x = x, self.layer(layer, x)
+            self.release(before)
+        with self.fused_group():
+            before, x = x, self.layer(last, x)
+            narrow = self.layer(blocks[0].conv1, x)
+        self.release(before)
+        wide = self.buffer(x.level, blocks[0].conv3.conv.out_channels, storage=Storage.RUN)
+        for i, block in enumerate(blocks):
+            middle = self.buffer(x.level, narrow.channels, storage=Storage.LOCAL)
+            before = narrow
+            with self.fused_group():
+                self.layer(block.conv2, narrow, out=middle, dense=True)
+                if isinstance(block.shortcut, ConvNorm):
+                    self.layer(block.shortcut, x, out=wide)
+                self.layer(block.conv3, middle, out=wide, residual=wide, relu=True)
+                if i + 1 < len(blocks):
+                    narrow = self.layer(blocks[i + 1].conv1, wide)
+            self.release(middle, before)
+        self.release(x)
+        return wide
+
+    def stage(self, stage: Stage, features: Sequence[Buffer]) -> list[Buffer]:
+        branches = [
+            x if isinstance(layer, nn.Identity) else self.layer(_conv_norm(layer), x)
+            for layer, x in zip(stage.transition.keep, features, strict=True)
+        ]
+        branches.append(self.layer(stage.transition.grow, features[-1]))
+        last = len(stage.fusion_modules) - 1
+        for i, module in enumerate(stage.fusion_modules):
+            if not isinstance(module, FusionModule):
+                raise TypeError(f"{type(module).__name__} is no fusion module")
+            storage = Storage.RUN if i == last else Storage.SCRATCH
+            branches = self.fusion_module(module, branches, storage)
+        return branches
+
+    def fusion_module(
+        self, module: FusionModule, features: Sequence[Buffer], storage: Storage
+    ) -> list[Buffer]:
+        branches = []
+        for chain, start in zip(module.branches, features, strict=True):
+            x = start
+            for block in _blocks(chain):
+                middle = self.layer(block.conv1, x)
+                y = self.layer(block.conv2, middle, residual=x, relu=True)
+                self.release(middle, x)
+                x = y
+            branches.append(x)
+        fused = [self.fusion(_fusion(f), branches, storage) for f in module.fusions]
+        self.release(*branches)
+        return fused
+
+    def fusion(self, fusion: Fusion, branches: Sequence[Buffer], storage: Storage) -> Buffer:
+        terms = []
+        own = branches[fusion.target]
+        for source, x in zip(fusion.sources, branches, strict=True):
+            match source:
+                case nn.Identity():
+                    terms.append(x)
+                case UpFusion():
+                    terms.append(self.layer(source.conv, x))
+                case DownFusion():
+                    y = x
+                    for layer in source.chain:
+                        before, y = y, self.layer(_conv_norm(layer), y)
+                        if before is not x:
+                            self.release(before)
+                    terms.append(y)
+                case _:
+                    raise TypeError(f"{type(source).__name__} is no part of a fusion")
+        out = self.buffer(own.level, own.channels, storage=storage)
+        self.sum(terms, out, where=Where.NEEDED, relu=True)
+        self.release(*(term for term in terms if term is not own))
+        return out
+
+    # Exits
+
+    def exit(self, exit_: nn.Module, features: Sequence[Buffer]) -> None:
+        match exit_:
+            case LinearExit():
+                self.layer(_conv(exit_.predict), features[0], out=self.map, interpolate=False)
+            case OriginalExit():
+                self.original(exit_, features)
+            case RedesignedExit():
+                self.redesigned(exit_, features)
+            case _:
+                raise TypeError(f"an exit of type {type(exit_).__name__} has no lowering")
+
+    def original(self, exit_: OriginalExit, features: Sequence[Buffer]) -> None:
+        finest, *coarser = features
+        weights, bias, shift, conv = _folded(exit_.mix)
+        columns = torch.split(weights, [x.channels for x in features], dim=1)
+        terms = []
+        for x, part in zip(coarser, columns[1:], strict=True):
+            term = self.buffer(x.level, len(weights))
+            index = self.weights(part)
+            self.emit(Kind.CONV, term, Where.NEEDED, sources=(x.slot,), conv=index)
+            terms.append(term)
+        mixed = self.buffer(MAP_LEVEL, len(weights), storage=Storage.LOCAL)
+        index = self.weights(columns[0])
+        norm = self.norm(bias, shift, conv)
+        with self.fused_group():
+            if terms:
+                self.sum(terms, mixed, where=Where.ACTIVE, relu=False)
+            self.emit(
+                Kind.CONV,
+                mixed,
+                sources=(finest.slot,),
+                conv=index,
+                norm=norm,
+                relu=exit_.mix.relu,
+                residual=mixed.slot if terms else -1,
+            )
+            self.layer(_conv(exit_.predict), mixed, out=self.map, interpolate=False)
+        self.release(mixed, *terms)
+
+    def redesigned(self, exit_: RedesignedExit, features: Sequence[Buffer]) -> None:
+        first, *others = [_conv_norm(layer) for layer in exit_.encoder]
+        x = self.pooled(first, features)
+        for other in others:
+            before, x = x, self.pooled(other, [x])
+            self.release(before)
+        for layer in exit_.decoder:
+            before, x = x, self.doubled(_conv_norm(layer), x, None)
+            self.release(before)
+        self.doubled(_conv(exit_.predict), x, self.map)
+        self.release(x)
+
+    def pooled(self, layer: ConvNorm, features: Sequence[Buffer]) -> Buffer:
+        """A 1x1 convolution of 2x2 means of the features, upsampled to the finest, concatenated."""
+        level, channels = features[0].level + 1, sum(x.channels for x in features)
+        means = self.buffer(level, channels, storage=Storage.LOCAL)
+        first = 0
+        with self.fused_group():
+            for x in features:
+                self.emit(Kind.WEIGHTED_SUM, means, sources=(x.slot,), first=first, pool=True)
+                first += x.channels
+            out = self.layer(layer, means)
+        self.release(means)
+        return out
+
+    def doubled(self, layer: ConvNorm | nn.Conv2d, x: Buffer, out: Buffer | None) -> Buffer:
+        """A 1x1 convolution of `x` upsampled by two; into the map, only where active."""
+        weights, bias, shift, conv = _folded(layer)
+        relu = isinstance(layer, ConvNorm) and layer.relu
+        masked = out is None and isinstance(conv, MaskedConv2d)
+        if out is None:
+            out = self.buffer(x.level - 1, weights.shape[0])
+        coarse = self.buffer(x.level, out.channels, floats=out.floats)
+        index = self.weights(weights)
+        self.emit(Kind.CONV, coarse, Where.NEEDED, sources=(x.slot,), conv=index)
+        norm = self.norm(bias, shift, conv)
+        self.emit(Kind.WEIGHTED_SUM, out, sources=(coarse.slot,), norm=norm, relu=relu, keep=masked)
+        if masked:
+            self.emit(Kind.INTERPOLATE, out, norm=norm, relu=relu)
+        self.release(coarse)
+        return out
+
+
+def _folded(layer: ConvNorm | nn.Conv2d) -> tuple[Tensor, Tensor, Tensor, nn.Conv2d]:
+    """Weights, bias and shift with normalisation folded in (in double precision), and the layer."""
+    conv = layer.conv if isinstance(layer, ConvNorm) else layer
+    weights = conv.weight.double()
+    bias = torch.zeros(weights.shape[0]) if conv.bias is None else conv.bias
+    bias, shift = (
+        bias.double().to(weights.device),
+        torch.zeros_like(weights[:, 0, 0, 0]),
+    )
+    if isinstance(layer, ConvNorm):
+        norm = layer.norm
+        if norm.running_mean is None or norm.running_var is None:
+            raise TypeError("normalisation without running statistics cannot be folded")
+        scale = norm.weight.double() / (norm.running_var.double() + norm.eps).sqrt()
+        shift = norm.bias.double() - norm.running_mean.double() * scale
+        weights = weights * scale[:, None, None, None]
+        bias = bias * scale + shift
+    return weights, bias, shift, conv
+
+
+def _array(values: Tensor) -> Floats:
+    return np.ascontiguousarray(values.detach().cpu().float().numpy())
+
+
+def _conv_norm(layer: nn.Module) -> ConvNorm:
+    if not isinstance(layer, ConvNorm):
+        raise TypeError(f"{type(layer).__name__} is no normalised convolution")
+    return layer
+
+
+def _conv(layer: nn.Module) -> nn.Conv2d:
+    if not isinstance(layer, nn.Conv2d):
+        raise TypeError(f"{type(layer).__name__} is no convolution")
+    return layer
+
+
+def _bottleneck(block: nn.Module) -> Bottleneck:
+    if not isinstance(block, Bottleneck):
+        raise TypeError(f"{type(block).__name__} is no bottleneck")
+    return block
+
+
+def _blocks(chain: nn.Module) -> list[BasicBlock]:
+    blocks = [block for block in chain.children() if isinstance(block, BasicBlock)]
+    if len(blocks) != len(list(chain.children())):
+        raise TypeError("a branch has blocks that are no basic blocks")
+    return blocks
+
+
+def _fusion(module: nn.Module) -> Fusion:
+    if not isinstance(module, Fusion):
+        raise TypeError(f"{type(module).__name__} is no fusion")
+    return module

@@ -1,0 +1,210 @@
+"""Buffers of the native engines: one plan for each image size, all within one bound of memory.
+
+A plan is a program with its buffers at one size. It also keeps the run buffers of images that are
+done, for the next ones. A budget holds the plans of any number of engines. When a new size does not
+fit beside the others, the plans unused for longest go first, whichever engine they belong to; a
+plan whose runs are under way is never dropped.
+"""
+
+import threading
+import weakref
+from collections import OrderedDict
+from ctypes import c_int32
+from functools import cache
+
+from anytime_model.engines.native.program import Operation, Program
+from anytime_model.errors import InputError
+from anytime_model.kernels.handles import ModelHandle, PlanHandle, RunHandle
+from anytime_model.kernels.library import (
+    TERMS,
+    Library,
+    Op,
+    OutOfMemoryError,
+    Slot,
+    Storage,
+)
+
+DEFAULT_BYTES = 2 << 30
+
+MOST_SIDE = 32768
+"""Of a padded image, px: what the kernels' packed coordinates can hold."""
+
+Size = tuple[int, int]
+
+
+class Plan:
+    """A program at one image size, with the run buffers that are free."""
+
+    def __init__(self, handle: PlanHandle) -> None:
+        self._handle = handle
+        self._idle: list[RunHandle] = []
+        self._taken = 0
+
+    @property
+    def in_use(self) -> bool:
+        """Whether an image of this size is under way."""
+        return self._taken > 0
+
+    @property
+    def bytes(self) -> int:
+        """Of all its buffers."""
+        runs = len(self._idle) + self._taken
+        return self._handle.scratch_bytes + runs * self._handle.run_bytes
+
+    @property
+    def next_run_bytes(self) -> int:
+        """What another run would add."""
+        return 0 if self._idle else self._handle.run_bytes
+
+    def take_run(self) -> RunHandle:
+        """Buffers for an image."""
+        run = self._idle.pop() if self._idle else RunHandle(self._handle)
+        self._taken += 1
+        return run
+
+    def give_back(self, run: RunHandle) -> None:
+        """The image is done, or given up."""
+        self._taken -= 1
+        self._idle.append(run)
+
+    def drop_idle(self) -> None:
+        """Free the buffers that no image uses."""
+        self._idle.clear()
+
+
+class PlanMaker:
+    """Makes the plans of one engine.
+
+    Args:
+        library: the kernels.
+        isa: instruction set.
+        program: the lowered network.
+    """
+
+    def __init__(self, library: Library, isa: str, program: Program) -> None:
+        self._model = ModelHandle(library, isa)
+        for conv in program.convs:
+            self._model.add_conv(conv.weights, conv.stride, dense=conv.dense)
+        for norm in program.norms:
+            self._model.add_norm(norm.bias, norm.shift, norm.window)
+        self._buffers = program.buffers
+        self._slots = [Slot(b.level, b.channels, b.floats, b.storage) for b in program.buffers]
+        self._ops = [_op(operation) for operation in program.operations]
+        self._ends = program.ends
+        self._element_bytes = 2 if isa.endswith("bf16") else 4
+
+    def make(self, size: Size) -> Plan:
+        """The plan for images padded to (H, W) px.
+
+        Raises:
+            OutOfMemoryError: there is not enough memory.
+        """
+        return Plan(PlanHandle(self._model, size, self._slots, self._ops, self._ends))
+
+    def estimate(self, size: Size) -> int:
+        """Bytes of a plan with one run, before it is made; exact but for lists and windows."""
+        height, width = size
+        return sum(
+            ((height >> b.level) + 2)
+            * ((width >> b.level) + 2)
+            * b.channels
+            * (4 if b.floats else self._element_bytes)
+            for b in self._buffers
+            if b.storage not in {Storage.LOCAL, Storage.WINDOW}
+        )
+
+
+class MemoryBudget:
+    """One bound on the buffers of several native engines, which may run in several threads.
+
+    Args:
+        limit_bytes: on the buffers of all engines and image sizes together.
+    """
+
+    def __init__(self, limit_bytes: int = DEFAULT_BYTES) -> None:
+        self.limit_bytes = limit_bytes
+        self._plans: OrderedDict[tuple[int, Size], Plan] = OrderedDict()
+        self._lock = threading.RLock()
+
+    @property
+    def used_bytes(self) -> int:
+        """Bytes of all buffers held now, over all engines and sizes."""
+        with self._lock:
+            return sum(plan.bytes for plan in self._plans.values())
+
+    def take_run(self, maker: PlanMaker, size: Size) -> tuple[Plan, RunHandle]:
+        """An engine's plan for images padded to (H, W) px, and buffers for one of them.
+
+        Raises:
+            InputError: the size needs more memory than there may be or is.
+        """
+        if max(size) > MOST_SIDE:
+            raise InputError(_too_large(size, f"a side has at most {MOST_SIDE} px"))
+        with self._lock:
+            key = (id(maker), size)
+            plan = self._plans.pop(key, None)
+            try:
+                if plan is None:
+                    self._make_room(maker.estimate(size), size)
+                    plan = maker.make(size)
+                self._make_room(plan.next_run_bytes + plan.bytes, size)
+                self._plans[key] = plan
+                return plan, plan.take_run()
+            except OutOfMemoryError as e:
+                raise InputError(_too_large(size, f"{e}")) from e
+
+    def enter(self, maker: PlanMaker) -> None:
+        """Count an engine's plans here until the engine is gone."""
+        weakref.finalize(maker, self._leave, id(maker)).atexit = False
+
+    def _leave(self, maker_id: int) -> None:
+        with self._lock:
+            for key in [key for key in self._plans if key[0] == maker_id]:
+                del self._plans[key]
+
+    def _make_room(self, wanted: int, size: Size) -> None:
+        for key, plan in list(self._plans.items()):
+            if self.used_bytes + wanted <= self.limit_bytes:
+                return
+            plan.drop_idle()
+            if not plan.in_use and self.used_bytes + wanted > self.limit_bytes:
+                self._plans.pop(key, None)
+        if self.used_bytes + wanted > self.limit_bytes:
+            raise InputError(
+                _too_large(
+                    size,
+                    f"it needs {wanted >> 20} MiB of {self.limit_bytes >> 20} MiB, of which "
+                    f"other images hold {self.used_bytes >> 20} MiB",
+                )
+            )
+
+
+@cache
+def process_budget() -> MemoryBudget:
+    """The budget of all engines of this process that are given no other."""
+    return MemoryBudget()
+
+
+def _op(operation: Operation) -> Op:
+    sources = operation.sources
+    return Op(
+        operation.kind,
+        operation.where,
+        operation.conv,
+        operation.norm,
+        operation.relu,
+        operation.keep,
+        operation.out,
+        operation.first,
+        operation.residual,
+        operation.pool,
+        operation.fused,
+        operation.tiled,
+        len(sources),
+        (c_int32 * TERMS)(*sources, *[-1] * (TERMS - len(sources))),
+    )
+
+
+def _too_large(size: Size, why: str) -> str:
+    height, width = size
+    return f"an image of {height}x{width} px (padded) cannot be run: {why}. Send a smaller one."

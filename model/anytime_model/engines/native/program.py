@@ -1,0 +1,97 @@
+"""The program of a lowered network: weights, buffers, and operations in their order.
+
+`lowering` makes it from a network, `memory` gives it to the kernels at an image size. The values
+mean what is said of the structures in kernels/native/api.h.
+"""
+
+from dataclasses import dataclass, field
+
+from anytime_model.kernels.library import Floats, Kind, Storage, Where
+
+IMAGE_LEVEL = 0
+MAP_LEVEL = 2
+"""Level l is 1/2^l of the image's resolution; maps are at 1/4."""
+
+
+@dataclass(frozen=True, slots=True)
+class ConvWeights:
+    """One convolution.
+
+    Attributes:
+        weights: (out, in, k, k) float32.
+        stride: 1 or 2.
+        dense: it is done at every position, in the first stage, fused with what follows it.
+    """
+
+    weights: Floats
+    stride: int
+    dense: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class NormWeights:
+    """What follows a convolution's sum.
+
+    Attributes:
+        bias: (channels,) added to the sum.
+        shift: (channels,) the part of `bias` that comes after an interpolation.
+        window: (49,) the interpolation's weights, or None where nothing is masked.
+    """
+
+    bias: Floats
+    shift: Floats
+    window: Floats | None
+
+
+@dataclass(frozen=True, slots=True)
+class Buffer:
+    """Memory for a feature map.
+
+    Attributes:
+        slot: its number.
+        level: its resolution is 1/2^level of the image's.
+        channels: its width.
+        floats: float32 whatever the engine computes in.
+        storage: with the size's plan, with the image's run, or only within a fused group or a row
+            tiling.
+    """
+
+    slot: int
+    level: int
+    channels: int
+    floats: bool = False
+    storage: Storage = Storage.SCRATCH
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """One step of a program; see AnytimeOp in kernels/native/api.h."""
+
+    kind: Kind
+    where: Where
+    out: int
+    sources: tuple[int, ...] = ()
+    conv: int = -1
+    norm: int = -1
+    relu: bool = False
+    keep: bool = False
+    first: int = 0
+    residual: int = -1
+    pool: bool = False
+    fused: bool = False
+    tiled: bool = False
+
+
+@dataclass(slots=True)
+class Program:
+    """A lowered network. Buffer 0 is the image, buffer 1 the aggregated map.
+
+    Attributes:
+        ends: where each stage, its exit included, ends in `operations`.
+    """
+
+    convs: list[ConvWeights] = field(default_factory=list)
+    norms: list[NormWeights] = field(default_factory=list)
+    buffers: list[Buffer] = field(default_factory=list)
+    operations: list[Operation] = field(default_factory=list)
+    ends: list[int] = field(default_factory=list)

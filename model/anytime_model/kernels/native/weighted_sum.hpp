@@ -1,0 +1,97 @@
+// Weighted sums: maps of several resolutions, bilinearly upsampled where they are smaller, added
+// at a list of pixels.
+//
+// One kernel serves the fusions (terms of equal channels are added), the exits' decoders (one
+// smaller term) and the exits' encoders (`pool`: the mean of 2x2 pixels of the upsampled map,
+// computed without making that map). Everything separable is worked out per axis: an output
+// coordinate needs at most 3 source coordinates, with weights.
+#pragma once
+
+#include "elements.hpp"
+
+namespace anytime {
+namespace {
+
+struct Axis {
+  int at[3];
+  float weight[3];
+  int count;
+};
+
+ANYTIME_INLINE void axis_add(Axis& a, int at, float weight) {
+  if (weight == 0) return;
+  for (int i = 0; i < a.count; i++)
+    if (a.at[i] == at) {
+      a.weight[i] += weight;
+      return;
+    }
+  a.at[a.count] = at;
+  a.weight[a.count++] = weight;
+}
+
+// Sources of output coordinate `o`: pixel centres at half-integers, edges repeated.
+ANYTIME_INLINE Axis axis(int o, int size, int shift, bool pool) {
+  Axis a{};
+  const int fine = pool ? 2 : 1;
+  const float inverse = 1.0f / float(1 << shift), share = 1.0f / float(fine);
+  for (int i = 0; i < fine; i++) {
+    const int u = fine * o + i;
+    if (shift == 0) {
+      axis_add(a, u, share);
+      continue;
+    }
+    float source = (float(u) + 0.5f) * inverse - 0.5f;
+    if (source < 0) source = 0;
+    const int low = int(source);
+    const int high = low + 1 < size ? low + 1 : low;
+    const float part = source - float(low);
+    axis_add(a, low, (1 - part) * share);
+    axis_add(a, high, part * share);
+  }
+  return a;
+}
+
+template <class E, class O>
+void weighted_sum(const WeightedSumCall& c, int first, int last) {
+  using V = Simd::V;
+  Axis rows[kMostTerms];
+  int rows_of = -1;  // sites come in scan order, so rows change rarely
+  for (int i = first; i < last; i++) {
+    const E* source[9 * kMostTerms];
+    float weight[9 * kMostTerms];
+    int count = 0;
+    const int y = c.sites.yx[i] >> 16, x = c.sites.yx[i] & 0xffff;
+    if (y != rows_of) {
+      rows_of = y;
+      for (int t = 0; t < c.terms; t++)
+        rows[t] = axis(y, c.term[t].grid.height, c.term[t].shift, c.pool);
+    }
+    for (int t = 0; t < c.terms; t++) {
+      const SumTerm& term = c.term[t];
+      const Axis columns = axis(x, term.grid.width, term.shift, c.pool);
+      for (int j = 0; j < rows[t].count; j++) {
+        const int64_t row = int64_t(rows[t].at[j] + 1) * term.grid.pitch() + 1;
+        for (int k = 0; k < columns.count; k++) {
+          source[count] = static_cast<const E*>(term.in) + (row + columns.at[k]) * c.channels;
+          weight[count++] = rows[t].weight[j] * columns.weight[k];
+        }
+      }
+    }
+    const int64_t where = int64_t(c.sites.at[i]) * c.out_channels + c.first;
+    const bool keep = c.sites.keep[i] && c.kept != nullptr;
+    const auto channels = [&](int64_t k, auto... mask) __attribute__((always_inline)) {
+      V sum = c.bias != nullptr ? load(c.bias + k, mask...) : Simd::zero();
+      for (int j = 0; j < count; j++)
+        sum = Simd::fma(load(source[j] + k, mask...), Simd::all(weight[j]), sum);
+      if (keep) store(c.kept + where + k, sum, mask...);
+      if (c.relu) sum = Simd::max(sum, Simd::zero());
+      store(static_cast<O*>(c.out) + where + k, sum, mask...);
+    };
+    int k = 0;
+    for (; k + Simd::lanes <= c.channels; k += Simd::lanes) channels(k);
+    if (k < c.channels) channels(k, Simd::first(c.channels - k));
+  }
+}
+
+}  // namespace
+}  // namespace anytime

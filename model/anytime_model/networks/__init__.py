@@ -1,0 +1,1 @@
+"""Networks that predict dense maps at several exits, in families."""

@@ -1,0 +1,137 @@
+"""The command line, called as its users call it."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from anytime_model.checkpoint.store import load_checkpoint
+from anytime_model.cli.app import main
+from model.factories import GOLDEN, published, random_pixels, save_tiny, tiny_network
+
+
+@pytest.fixture
+def anytime_model(monkeypatch, capsys):
+    """Calls the command in this process, which saves importing torch a dozen times."""
+
+    def call(*arguments):
+        monkeypatch.setattr(sys, "argv", ["anytime-model", *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        printed = capsys.readouterr()
+        return SimpleNamespace(
+            returncode=ended.value.code or 0, stdout=printed.out, stderr=printed.err
+        )
+
+    return call
+
+
+@pytest.mark.slow
+def test_the_command_is_installed():
+    result = subprocess.run(
+        [Path(sys.executable).with_name("anytime-model"), "--help"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    assert "agree" in result.stdout
+
+
+def test_agree_passes_on_a_golden_file_and_fails_on_a_changed_one(anytime_model, tmp_path):
+    good = anytime_model("agree", GOLDEN / "w18_ee.npz")
+    assert good.returncode == 0, good.stderr
+    assert good.stdout.count("yes") == 4
+    with np.load(GOLDEN / "w18_ee.npz") as file:
+        arrays = {name: file[name] for name in file.files}
+    arrays["exit4"] = arrays["exit4"] * 1.001
+    np.savez(tmp_path / "bad.npz", **arrays)
+    bad = anytime_model("agree", tmp_path / "bad.npz")
+    assert bad.returncode == 1
+    assert "NO" in bad.stdout
+
+
+@pytest.mark.slow
+def test_flops_prints_the_papers_table_as_json(anytime_model):
+    result = anytime_model(
+        "flops", "--preset", "w32", "--task", "pose", "--size", "256x256", "--json"
+    )
+    report = json.loads(result.stdout)
+    assert report["paper"][-1] == pytest.approx(9.55, abs=0.005)
+    assert report["one_exit"] == pytest.approx(9.49, abs=0.005)
+
+
+@pytest.mark.slow
+def test_flops_prints_the_masked_row(anytime_model):
+    result = anytime_model("flops", "--masked", "19.3,38.4,63.0", "--json")
+    assert json.loads(result.stdout)["paper"] == pytest.approx((41.9, 93.9, 259.3, 387.1), abs=0.5)
+
+
+def test_a_published_checkpoint_is_converted_and_run(anytime_model, tmp_path):
+    network = tiny_network()
+    torch.save(published(network), tmp_path / "authors.pth")
+    out = tmp_path / "ours" / "street.safetensors"
+    result = anytime_model(
+        "convert", tmp_path / "authors.pth", "--preset", "tiny", "--outputs", 5, "--out", out
+    )
+    assert result.returncode == 0, result.stderr
+    assert "ADP-C" in result.stdout
+    assert load_checkpoint(out).card.name == "street"
+    Image.fromarray(random_pixels()).save(tmp_path / "a.png")
+    result = anytime_model("run", out, tmp_path / "a.png", "--out", tmp_path / "maps")
+    assert result.returncode == 0, result.stderr
+    for k in (1, 2, 3, 4):
+        with Image.open(tmp_path / "maps" / f"a.exit{k}.png") as picture:
+            assert picture.size == (80, 48)
+    with Image.open(tmp_path / "maps" / "a.exits.png") as sheet:
+        assert sheet.size == (320, 48)
+
+
+def test_pose_overlays_draw_joints(anytime_model, tmp_path):
+    card = save_tiny(tmp_path, "pose")
+    Image.fromarray(random_pixels()).save(tmp_path / "a.png")
+    result = anytime_model(
+        "run", tmp_path / card.file, tmp_path / "a.png", "--out", tmp_path / "maps"
+    )
+    assert result.returncode == 0, result.stderr
+    with Image.open(tmp_path / "maps" / "a.exit4.png") as picture:
+        assert not np.array_equal(np.asarray(picture), random_pixels())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (("flops", "--size", "big"), "--size is 'big'"),
+        (("flops", "--preset", "w19"), "'w19'"),
+        (("flops", "--masked", "1,2,300"), "--masked"),
+        (("agree", "none.npz"), "no such file"),
+        (("run", "none.safetensors", "a.png", "--out", "x"), "no such manifest"),
+        (("convert", "none.pth", "--preset", "w18", "--out", "x.safetensors"), "no such file"),
+        (("convert", "none.pth", "--preset", "w18", "--out", "x.pth"), ".safetensors"),
+    ],
+)
+def test_a_mistake_ends_in_one_message_and_no_traceback(
+    anytime_model, tmp_path, arguments, complaint
+):
+    result = anytime_model(*arguments)
+    assert result.returncode == 2
+    assert complaint in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+@pytest.mark.slow
+def test_run_takes_the_engine_that_serves_unless_one_is_named(anytime_model, tmp_path, monkeypatch):
+    card = save_tiny(tmp_path)
+    Image.fromarray(random_pixels()).save(tmp_path / "a.png")
+    arguments = ("run", tmp_path / card.file, tmp_path / "a.png", "--out", tmp_path / "maps")
+    monkeypatch.setenv("ANYTIME_ENGINE", "abacus")
+    refused = anytime_model(*arguments)
+    assert refused.returncode == 2
+    assert "abacus" in refused.stderr
+    assert anytime_model(*arguments, "--engine", "torch").returncode == 0

@@ -1,0 +1,57 @@
+"""A training's parts are built from a recipe, and what does not fit is refused."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from anytime_model.errors import ConfigError
+from anytime_model.networks.hrnet.config import NetworkConfig
+from anytime_model.training.recipes import RECIPES
+from anytime_model.training.run import Overrides, recipe_named, siblings, warm_start
+from model.data_factories import camvid_tree, tiny_recipe
+from model.factories import save_tiny, tiny_network
+from model.short_training import train
+
+
+@pytest.fixture(name="data")
+def _data(tmp_path: Path) -> Path:
+    return camvid_tree(tmp_path / "camvid")
+
+
+def test_a_branch_may_continue_a_recipe_that_differs_only_in_its_masks() -> None:
+    names = siblings(RECIPES["camvid-w18-ee-rh"])
+    assert "camvid-w18" in names
+    assert "camvid-w18-ee" not in names
+    assert "lspet-w18" not in names
+
+
+def test_recipe_and_data_must_fit(tmp_path: Path, data: Path) -> None:
+    recipe = tiny_recipe(network=NetworkConfig("tiny", outputs=5))
+    with pytest.raises(ConfigError, match="5 outputs, the data set 11"):
+        train(recipe, data, tmp_path / "out")
+
+
+def test_an_unknown_recipe_lists_the_known_ones() -> None:
+    with pytest.raises(ConfigError, match="camvid-w18"):
+        recipe_named("nonsense")
+
+
+def test_overrides_change_only_what_they_name() -> None:
+    changed = recipe_named("camvid-w18", Overrides(epochs=3, seed=7))
+    assert changed == replace(RECIPES["camvid-w18"], epochs=3, seed=7)
+
+
+def test_a_warm_start_takes_the_backbone_and_leaves_other_heads(tmp_path: Path) -> None:
+    card = save_tiny(tmp_path, seed=3)
+    trained = tiny_network(seed=3)
+    other = tiny_network(outputs=7, seed=4)
+    fresh = warm_start(other, tmp_path / card.file)
+    stage = {n: t for n, t in other.state_dict().items() if n.startswith("stages.2.")}
+    assert stage
+    for name, tensor in stage.items():
+        torch.testing.assert_close(tensor, trained.state_dict()[name], rtol=1e-3, atol=1e-3)
+    assert all("predict" in name or "num_batches" in name for name in fresh)
