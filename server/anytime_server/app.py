@@ -1,49 +1,60 @@
-"""The application: everything put together, once.
-
-`create_app` is, with `cli`, the only place where concrete things are made. It decides what belongs
-together and in which order things start and end; it does no work itself before the server runs.
-"""
+"""The application: routes over an engine, and what starts and ends with it."""
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
+from typing import Final
 
 from fastapi import FastAPI
 
 from anytime_server import images
-from anytime_server.api import page
-from anytime_server.api import predict as http_predict
-from anytime_server.api import problems as http_problems
-from anytime_server.api import requests as http_requests
-from anytime_server.api import service_routes as http_service
-from anytime_server.api import websocket as ws
+from anytime_server.api import page, predict, problems, requests, resources, websocket
+from anytime_server.api.access import Access
 from anytime_server.api.asyncapi import server_version
-from anytime_server.engine.service import Service
-from anytime_server.executor.base import Executor
-from anytime_server.heap import keep_what_is_freed, spare_what_stays
+from anytime_server.api.messages import MessageWriter
+from anytime_server.api.state import ApiState
+from anytime_server.engine.base import Engine
+from anytime_server.metrics import Metrics
+from anytime_server.process_memory import exclude_from_collection, keep_freed_memory
 from anytime_server.settings import Settings
 
+_LAG_S: Final = 0.1
+"""Between two measurements of the event loop's lag."""
 
-def create_app(settings: Settings, executor: Executor) -> FastAPI:
-    """The ASGI application; its service is `app.state.service`.
+
+def create_app(settings: Settings, engine: Engine, metrics: Metrics) -> FastAPI:
+    """The ASGI application; its `ApiState` is `app.state.api`.
 
     Args:
         settings: the operator's choices.
-        executor: computes; started and closed by the application.
+        engine: computes requests; opened and closed by the application.
+        metrics: that the engine counts in.
     """
-    service = Service(settings, executor)
+    token, operator_token = settings.token, settings.operator_token
+    access = Access(
+        token.get_secret_value() if token else None,
+        operator_token.get_secret_value() if operator_token else None,
+        settings.allowed_origins,
+    )
+    state = ApiState(settings, engine, metrics, access, MessageWriter(engine))
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        images.take_over_size_check()
-        keep_what_is_freed()
-        await service.open()
-        spare_what_stays()  # while the executor loads its models
+        images.disable_pillow_size_check()
+        keep_freed_memory()
+        engine.open()
+        lag = asyncio.create_task(_measure_lag(metrics))
+        exclude_from_collection()  # while the executor loads its models
         try:
             yield
         finally:
-            await service.close()
+            lag.cancel()
+            with suppress(asyncio.CancelledError):
+                await lag
+            await engine.close()
+            state.messages.close()
 
     app = FastAPI(
         title="Anytime dense prediction",
@@ -53,14 +64,21 @@ def create_app(settings: Settings, executor: Executor) -> FastAPI:
         docs_url=None,
         redoc_url=None,
     )
-    app.state.service = service
-    http_problems.install(app)
-    app.include_router(http_predict.router)  # routes are tried in order, and this one is in a hurry
-    app.include_router(http_service.public)
-    app.include_router(http_service.router)
-    app.include_router(http_requests.router)
-    app.include_router(ws.router)
+    app.state.api = state
+    problems.install(app)
+    for module in (predict, resources, requests, websocket):  # matched in this order
+        app.include_router(module.router)
+    app.include_router(resources.public)
     folder = page.find(settings.page)
     if folder is not None:
         app.router.routes.extend(page.routes(folder))
     return app
+
+
+async def _measure_lag(metrics: Metrics) -> None:
+    """Measures how late a timer is: what every client of this event loop waits."""
+    loop = asyncio.get_running_loop()
+    while True:
+        due = loop.time() + _LAG_S
+        await asyncio.sleep(_LAG_S)
+        metrics.lagged(max(loop.time() - due, 0.0))

@@ -1,14 +1,13 @@
 """`anytime-server`: the command line.
 
-Decides how settings are given by hand: for `serve` every field of `Settings` is a flag, and what is
-not given comes from the environment; `simulate` describes its traffic by flags. Does nothing else.
+For `serve` every field of `Settings` is a flag, and what is not given comes from the environment;
+`simulate` describes its traffic by flags.
 """
 
 from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -18,22 +17,13 @@ from pydantic_core import PydanticUndefined
 
 from anytime_server import logs
 from anytime_server.app import create_app
-from anytime_server.core.costs import ModelProfile, SizeProfile, StageCost
-from anytime_server.core.policy import (
-    EarliestDeadline,
-    Fifo,
-    Policy,
-    QualityPerSecond,
-    SlackFit,
-    Static,
-)
-from anytime_server.errors import ServerError, SettingsError
-from anytime_server.executor.commands import WorkerSettings
+from anytime_server.engine.local import LocalEngine
+from anytime_server.executor.messages import WorkerSettings
 from anytime_server.executor.process import ProcessExecutor
+from anytime_server.metrics import Metrics
 from anytime_server.serving import Server, uvicorn_config
 from anytime_server.settings import Settings
-from anytime_server.simulation.simulate import SimulationConfig, full_depth_hz, simulate, table
-from anytime_server.simulation.traffic import Arrivals, Bursty, Machine, Poisson, Replay, Traffic
+from anytime_server.simulation.command import simulate_traffic
 
 app = typer.Typer(
     add_completion=False,
@@ -62,12 +52,16 @@ def serve(settings: Settings) -> None:
             device=settings.device,
             threads=settings.threads,
             profile_size=settings.profile_height_width,
+            engine_memory_bytes=settings.engine_memory_mb * 2**20,
+            log_level=settings.log_level,
+            log_json=settings.log_json,
         ),
         max_pixels=settings.max_pixels,
         hang_s=settings.hang_s,
     )
-    application = create_app(settings, executor)
-    server = Server(uvicorn_config(application, settings), application.state.service)
+    metrics = Metrics()
+    application = create_app(settings, LocalEngine(executor, metrics, settings), metrics)
+    server = Server(uvicorn_config(application, settings), application.state.api)
     server.run()
     if server.failure is not None:
         typer.echo(f"anytime-server: {server.failure}", err=True)
@@ -116,85 +110,7 @@ def _flag(name: str, field: FieldInfo) -> inspect.Parameter:
 app.command("serve")(with_flags(serve))
 
 
-@app.command("simulate")
-def simulate_traffic(
-    load: Annotated[
-        float, typer.Option(help="Arrivals, as a multiple of what full depth could serve.", min=0.0)
-    ] = 1.5,
-    duration_s: Annotated[float, typer.Option(help="Simulated time, in seconds.", min=1.0)] = 600.0,
-    replicas: Annotated[int, typer.Option(help="Machines.", min=1)] = 1,
-    arrivals: Annotated[
-        str, typer.Option(help="poisson, bursty, or a file with one arrival time in s a line.")
-    ] = "poisson",
-    deadlines: Annotated[
-        str,
-        typer.Option(help="Shortest-longest deadline, as multiples of the full network's time."),
-    ] = "0.5-4",
-    stages_ms: Annotated[
-        str, typer.Option(help="Time of each stage with everything active, in ms.")
-    ] = "30,15,20,35",
-    quality: Annotated[
-        str, typer.Option(help="Quality of each exit, 0 to 1.")
-    ] = "0.47,0.56,0.6,0.62",
-    policies: Annotated[
-        str, typer.Option(help="ours, edf, slackfit, fifo, static-K; separated by commas.")
-    ] = "ours,edf,slackfit,fifo,static-1,static-4",
-    jitter: Annotated[float, typer.Option(help="Deviation of a stage's log time.", min=0.0)] = 0.05,
-    seed: Annotated[int, typer.Option(help="Of everything drawn.")] = 0,
-) -> None:
-    """Compare policies on made-up traffic: the real scheduler, a made-up machine, no waiting."""
-    try:
-        stages = tuple(StageCost(ms / 1e3, 0.0) for ms in _numbers("stages-ms", stages_ms))
-        profile = ModelProfile(
-            "simulated", (SizeProfile(360, 480, stages),), _numbers("quality", quality)
-        )
-        machine = Machine(jitter=jitter)
-        rate_hz = load * replicas * full_depth_hz(profile, machine)
-        full_s = sum(stage.seconds(1.0) for stage in stages)
-        low, high = (factor * full_s for factor in _numbers("deadlines", deadlines, "-"))
-        traffic = Traffic(_arrivals(arrivals, rate_hz), (low, high))
-        reports = [
-            simulate(
-                SimulationConfig(
-                    profile, traffic, _policy(name), duration_s, replicas, seed, machine
-                )
-            )
-            for name in policies.split(",")
-        ]
-    except (ServerError, ValueError, OSError) as error:
-        typer.echo(f"anytime-server: {error}", err=True)
-        raise typer.Exit(2) from error
-    typer.echo(table(reports))
-
-
-def _numbers(flag: str, text: str, separator: str = ",") -> tuple[float, ...]:
-    try:
-        return tuple(float(part) for part in text.split(separator))
-    except ValueError:
-        raise SettingsError(flag, repr(text), f"numbers separated by {separator!r}") from None
-
-
-def _arrivals(text: str, rate_hz: float) -> Arrivals:
-    match text:
-        case "poisson":
-            return Poisson(rate_hz)
-        case "bursty":
-            return Bursty(rate_hz / 2, rate_hz * 3)
-        case _:
-            return Replay(tuple(float(line) for line in Path(text).read_text().split()))
-
-
-def _policy(name: str) -> Policy:
-    known: dict[str, Policy] = {
-        policy.name: policy
-        for policy in (QualityPerSecond(), EarliestDeadline(), SlackFit(), Fifo())
-    }
-    kind, _, exit_ = name.strip().partition("-")
-    if kind == "static" and exit_.isdecimal() and int(exit_) >= 1:
-        return Static(int(exit_))
-    if name.strip() not in known:
-        raise SettingsError("policies", repr(name), f"one of {', '.join(known)}, static-K")
-    return known[name.strip()]
+app.command("simulate")(simulate_traffic)
 
 
 def main() -> None:

@@ -1,11 +1,7 @@
-"""From a picture to bytes: the parts of an update, and the files of HTTP answers.
+"""From a rendered exit to bytes: the arrays of an update, and the files of HTTP answers.
 
-Decides how each array is written in the encoding that a client wants. Knows no request and no
-socket; is called only for what is really sent. What a client has received last is an argument and a
-result, so that a delta is always made against that.
-
-PNGs are written by Pillow at zlib level 1: at 480x360, 0.7 ms for 4.5 kB. Writing the chunks by
-hand with numpy and zlib took 0.5 ms for 10.5 kB, which is no gain worth the code.
+Called only for what is really sent. What a client has received last is an argument and a result, so
+that a delta is always made against that. PNGs are written by Pillow at zlib level 1.
 """
 
 from __future__ import annotations
@@ -14,32 +10,27 @@ import io
 import json
 import struct
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Final
 
 import numpy as np
 import PIL.Image
 from numpy.typing import NDArray
 from pycocotools import mask as coco
 
-from anytime_protocol import arrays as wire
-from anytime_protocol.arrays import ArraySegment
-from anytime_protocol.client_messages import OutputOptions
+from anytime_protocol.arrays.segments import ENCODINGS, ArraySegment, pack
 from anytime_protocol.enums import ArrayName, DType, Encoding
-from anytime_protocol.json_reader import JsonObject
-from anytime_protocol.server_messages import Keypoint
-from anytime_server.executor.base import Picture
+from anytime_protocol.messages import Keypoint, OutputOptions
+from anytime_protocol.validation import JsonObject
+from anytime_server.executor.base import RenderedExit
 
 Plane = NDArray[np.uint8]
 
 _LEVEL = 1
 
-
-@dataclass(frozen=True, slots=True)
-class Received:
-    """What a client holds of a request: the exit it was last shown, and that exit's arrays."""
-
-    exit: int = 0
-    arrays: Mapping[ArrayName, Plane] = field(default_factory=dict)
+NOTHING_SENT: Final[Mapping[ArrayName, Plane]] = MappingProxyType({})
+"""What a client holds before its first update."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,70 +40,84 @@ class Encoded:
     Attributes:
         parts: describes the payload.
         payload: the bytes.
-        received: what the client holds once it has this.
+        kept: arrays that the next delta changes; empty where no deltas are wanted.
     """
 
     parts: tuple[ArraySegment, ...]
     payload: bytes
-    received: Received
+    kept: Mapping[ArrayName, Plane]
 
 
-def encode(picture: Picture, want: OutputOptions, palette: bytes, received: Received) -> Encoded:
+def encode(
+    rendered: RenderedExit,
+    want: OutputOptions,
+    palette: bytes,
+    sent_exit: int = 0,
+    sent: Mapping[ArrayName, Plane] = NOTHING_SENT,
+) -> Encoded:
     """Writes what a client wants of an exit.
 
     Args:
-        picture: the exit.
+        rendered: the exit.
         want: encoding and compression.
         palette: red, green, blue for each class.
-        received: what the client holds.
+        sent_exit: exit of the last update that the client has received; 0 before the first.
+        sent: that update's arrays.
     """
     arrays: dict[ArrayName, Plane] = {}
     described: list[ArraySegment] = []
     pieces: list[bytes] = []
     for name, plane in (
-        (ArrayName.MAP, picture.labels),
-        (ArrayName.CONFIDENCE, picture.confidence),
-        (ArrayName.ACTIVE, picture.active),
+        (ArrayName.MAP, rendered.labels),
+        (ArrayName.CONFIDENCE, rendered.confidence),
+        (ArrayName.ACTIVE, rendered.active),
     ):
         if plane is not None:
             arrays[name] = plane
-            part, piece = _write(name, plane, want, palette, received)
+            part, piece = _write(
+                name, plane, want, palette, sent_exit=sent_exit, sent=sent.get(name)
+            )
             described.append(part)
             pieces.append(piece)
-    if picture.heatmaps is not None:
-        piece = wire.pack(picture.heatmaps.astype("<f2").tobytes(), want.compression)
+    if rendered.heatmaps is not None:
+        piece = pack(rendered.heatmaps.astype("<f2").tobytes(), want.compression)
         described.append(
             ArraySegment(
                 ArrayName.HEATMAPS,
                 Encoding.RAW,
-                picture.heatmaps.shape,
+                rendered.heatmaps.shape,
                 len(piece),
                 DType.FLOAT16,
                 want.compression,
             )
         )
         pieces.append(piece)
-    keeps = arrays if want.encoding is Encoding.DELTA else {}
-    return Encoded(tuple(described), b"".join(pieces), Received(picture.exit, keeps))
+    kept = arrays if want.encoding is Encoding.DELTA else NOTHING_SENT
+    return Encoded(tuple(described), b"".join(pieces), kept)
 
 
 def _write(
-    name: ArrayName, plane: Plane, want: OutputOptions, palette: bytes, received: Received
+    name: ArrayName,
+    plane: Plane,
+    want: OutputOptions,
+    palette: bytes,
+    *,
+    sent_exit: int,
+    sent: Plane | None,
 ) -> tuple[ArraySegment, bytes]:
-    encoding = want.encoding if want.encoding in wire.ENCODINGS[name] else Encoding.RAW
+    encoding = want.encoding if want.encoding in ENCODINGS[name] else Encoding.RAW
     shape = plane.shape
     match encoding:
         case Encoding.PNG:
             piece = png(plane, palette if name is ArrayName.MAP else None)
             return ArraySegment(name, encoding, shape, len(piece)), piece
         case Encoding.RLE:
-            piece = json.dumps(segments(plane), separators=(",", ":")).encode()
+            piece = json.dumps(rle_segments(plane), separators=(",", ":")).encode()
             return ArraySegment(name, encoding, shape, len(piece)), piece
         case Encoding.DELTA:
-            base = received.arrays.get(name)
-            changes = None if base is None else delta(base, plane)
+            changes = None if sent is None else delta(sent, plane)
             if changes is not None and len(changes) < plane.size:
-                piece = wire.pack(changes, want.compression)
+                piece = pack(changes, want.compression)
                 return (
                     ArraySegment(
                         name,
@@ -120,11 +125,11 @@ def _write(
                         shape,
                         len(piece),
                         compression=want.compression,
-                        base=received.exit,
+                        base=sent_exit,
                     ),
                     piece,
                 )
-    piece = wire.pack(plane.tobytes(), want.compression)
+    piece = pack(plane.tobytes(), want.compression)
     return ArraySegment(name, Encoding.RAW, shape, len(piece), compression=want.compression), piece
 
 
@@ -157,7 +162,7 @@ def npy(array: NDArray[np.uint8] | NDArray[np.float32]) -> bytes:
     return file.getvalue()
 
 
-def segments(labels: Plane) -> list[JsonObject]:
+def rle_segments(labels: Plane) -> list[JsonObject]:
     """COCO run-lengths, one object for each class that occurs, by rising id."""
     height, width = labels.shape
     found: list[JsonObject] = []
@@ -173,8 +178,8 @@ def segments(labels: Plane) -> list[JsonObject]:
     return found
 
 
-def keypoints(picture: Picture) -> tuple[Keypoint, ...] | None:
+def keypoints(rendered: RenderedExit) -> tuple[Keypoint, ...] | None:
     """A pose's joints as the wire has them; None for a segmentation."""
-    if picture.keypoints is None:
+    if rendered.keypoints is None:
         return None
-    return tuple((float(x), float(y), float(score)) for x, y, score in picture.keypoints)
+    return tuple((float(x), float(y), float(score)) for x, y, score in rendered.keypoints)

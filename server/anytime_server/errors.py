@@ -1,20 +1,27 @@
 """What can go wrong inside the server, apart from what the wire itself can get wrong.
 
-Decides which faults exist and what each must say: what was found, what was expected, the cure.
-Refuses to know how a fault is told to a client. A refused request and a cancelled one are no
-faults; they are the values `Rejected` and `Final` of `jobs`.
+A refused request and a cancelled one are no errors; they are the values `Rejected` and
+`JobFinished` of `core.jobs`.
 
     ServerError
     |-- UnknownModelError      a job names a model that was never profiled
-    |-- DuplicateJobError      a job has the id of one that is still alive
+    |-- DuplicateJobError      a job has the id of one that has not ended
     |-- StageNotRunningError   the executor reports on work that it was not given
     |-- ProfileError           a model's cost profile makes no sense
-    `-- SettingsError          a setting or an operator's budget makes no sense
+    |-- SettingsError          a setting or an operator's budget makes no sense
+    |-- ImageRejectedError             an image cannot be taken
+    |-- RefusedError           a request is not admitted
+    |-- ExecutorCrashedError   the executor is gone
+    |-- ExecutorCallError      the executor could not do one thing that it was asked
+    `-- ExecutorStartError     the executor cannot start
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+
+from anytime_protocol.enums import ErrorCode
+from anytime_protocol.http.problems import Problem
 
 
 class ServerError(Exception):
@@ -46,7 +53,7 @@ class DuplicateJobError(ServerError):
     def __init__(self, job_id: str) -> None:
         self.job_id = job_id
         super().__init__(
-            f"job {job_id!r} is still alive: wait for its end, cancel it, or choose another id"
+            f"job {job_id!r} has not ended yet: wait for its end, cancel it, or choose another id"
         )
 
 
@@ -63,7 +70,7 @@ class StageNotRunningError(ServerError):
         self.stage = stage
         super().__init__(
             f"stage {stage} of job {job_id!r} is not running ({running}): "
-            "report each stage of a Run exactly once, by complete, go_on, abandon or fail"
+            "report each exit once (exit_made), and the end of each run once (run_ended or fail)"
         )
 
 
@@ -93,3 +100,47 @@ class SettingsError(ServerError):
         self.found = found
         self.expected = expected
         super().__init__(f"{field}: found {found}, expected {expected}")
+
+
+class ImageRejectedError(ServerError):
+    """An image cannot be taken.
+
+    Attributes:
+        code: `BAD_IMAGE`, `TOO_MANY_PIXELS` or `UNSUPPORTED_MEDIA_TYPE`.
+    """
+
+    def __init__(self, code: ErrorCode, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class RefusedError(ServerError):
+    """A request is not admitted.
+
+    Attributes:
+        problem: what the client is told.
+    """
+
+    def __init__(self, problem: Problem) -> None:
+        super().__init__(problem.detail)
+        self.problem = problem
+
+
+class ExecutorCrashedError(ServerError):
+    """The executor is gone, and with it the state of every request that it had begun."""
+
+
+class ExecutorCallError(ServerError):
+    """The executor could not do one thing that it was asked; it goes on with the next.
+
+    Attributes:
+        detail: the error's type and text, without a traceback.
+    """
+
+    def __init__(self, detail: str) -> None:
+        super().__init__(f"the executor failed: {detail}")
+        self.detail = detail
+
+
+class ExecutorStartError(ServerError):
+    """The executor cannot start: no weights, or weights that cannot be used."""

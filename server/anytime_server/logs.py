@@ -1,7 +1,4 @@
-"""How the server logs: text for people, or one JSON object a line for machines.
-
-Decides the form only. Called once by `cli`.
-"""
+"""How the server logs: text for people, or one JSON object a line for machines."""
 
 from __future__ import annotations
 

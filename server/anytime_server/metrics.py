@@ -1,22 +1,23 @@
 """What operators can watch, for Prometheus, through its official client.
 
-Decides names, labels and buckets. Each `Metrics` has a registry of its own, so that several
-servers may live in one process (as in tests) and nothing is counted at import. Label values come
+Each `Metrics` has a registry of its own, so that several servers may live in one process (as in
+tests) and nothing is counted at import. Label values come
 from closed lists or from the models served, so that no client can make the tables grow.
 """
 
 from __future__ import annotations
 
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.platform_collector import PlatformCollector
 from prometheus_client.process_collector import ProcessCollector
 
 from anytime_protocol.enums import ErrorCode, Reason
-from anytime_server.core.jobs import Ending, Failed, Run
-from anytime_server.core.scheduler import Scheduler
-from anytime_server.engine.requests import Ticket
+from anytime_server.core.decisions import Ending, ExitReport, JobFailed
+
+if TYPE_CHECKING:
+    from anytime_server.engine.base import ActiveRequest
 
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -32,7 +33,7 @@ CLIENT_GONE: Final = "499"
 
 
 class Metrics:
-    """See the module."""
+    """The server's metrics."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
@@ -53,7 +54,7 @@ class Metrics:
             "anytime_stage_overhead_seconds", "From one stage to its report, the stage aside."
         )
         self._encode = self._histogram(
-            "anytime_encode_seconds", "Making and encoding one picture.", "encoding"
+            "anytime_encode_seconds", "Rendering and encoding one exit.", "encoding"
         )
         self._first_exit = self._histogram(
             "anytime_first_exit_seconds", "From arrival to exit 1.", "model"
@@ -77,7 +78,7 @@ class Metrics:
             "anytime_cancel_seconds", "From a cancellation to idle compute."
         )
         self._wasted = self._counter(
-            "anytime_wasted_compute_seconds", "Computing whose map nobody will see.", "model"
+            "anytime_wasted_compute_seconds", "Computing that led to no map that was sent.", "model"
         )
         self._compute = self._counter(
             "anytime_compute_seconds", "Computing in the network.", "model"
@@ -85,7 +86,7 @@ class Metrics:
         self._gmacs = self._counter(
             "anytime_compute_gmacs", "Multiply-adds in the network, in 1e9.", "model"
         )
-        self._in_house = self._gauge("anytime_requests_in_house", "Requests admitted, not ended.")
+        self._active = self._gauge("anytime_requests_in_house", "Requests admitted, not ended.")
         self._slowdown = self._gauge(
             "anytime_slowdown_factor", "How much slower than profiled the machine is now."
         )
@@ -93,6 +94,9 @@ class Metrics:
             "anytime_prediction_error_ratio",
             "Measured over predicted time of a stage, less one.",
             buckets=_ERROR,
+        )
+        self._memory = self._gauge(
+            "anytime_engine_memory_bytes", "Held by the engines for images under way."
         )
         self._crashes = self._counter("anytime_executor_crashes", "Times the executor has died.")
         self._sockets = self._gauge("anytime_websocket_connections", "Open websockets.")
@@ -122,9 +126,9 @@ class Metrics:
         """A request was not admitted."""
         self._rejections.labels(model, code.value).inc()
 
-    def in_house(self, count: int) -> None:
-        """So many requests are admitted and not ended."""
-        self._in_house.set(count)
+    def active_requests(self, count: int) -> None:
+        """So many requests are admitted and have not ended."""
+        self._active.set(count)
 
     def decoded(self, elapsed_s: float) -> None:
         """An image was decoded."""
@@ -134,61 +138,72 @@ class Metrics:
         """What a stage took beside the network."""
         self._overhead.observe(elapsed_s)
 
-    def stage_done(self, ticket: Ticket, run: Run, elapsed_s: float, scheduler: Scheduler) -> None:
-        """A stage has ended by itself."""
-        model = ticket.job.model
-        self._stage.labels(model, str(run.stage)).observe(elapsed_s)
-        self._compute.labels(model).inc(elapsed_s)
-        if run.stage > 1 and run.predicted_s > 0.0:  # stage 1's prediction has the decoding in it
-            self._error.observe(elapsed_s / run.predicted_s - 1.0)
-        self._slowdown.set(scheduler.costs.slow_down.mean)
+    def stage_done(
+        self, request: ActiveRequest, report: ExitReport, slow_down: float, error: float
+    ) -> None:
+        """A stage has ended by itself.
 
-    def stage_stopped(self, ticket: Ticket, now: float) -> None:
+        Args:
+            request: whose stage.
+            report: of its exit.
+            slow_down: the machine's factor now.
+            error: relative error of its prediction.
+        """
+        model = request.job.model
+        self._stage.labels(model, str(report.exit)).observe(report.elapsed_s)
+        self._compute.labels(model).inc(report.elapsed_s)
+        self._error.observe(error)
+        self._slowdown.set(slow_down)
+
+    def stage_stopped(self, request: ActiveRequest, now: float) -> None:
         """A stage was stopped half-way."""
-        if ticket.cancelled_s is not None:
-            self._cancel.observe(now - ticket.cancelled_s)
+        if request.cancelled_s is not None:
+            self._cancel.observe(now - request.cancelled_s)
 
-    def exit_made(self, ticket: Ticket, now: float) -> None:
-        """A request has an exit; its `ready_s` is when it waited for the stage before."""
-        model = ticket.job.model
-        if ticket.exit == 1:
-            self._first_exit.labels(model).observe(now - ticket.job.arrival_s)
-        elif ticket.last_exit_s is not None:
-            self._between.labels(model).observe(now - ticket.last_exit_s)
-        ticket.last_exit_s = now
+    def exit_made(self, request: ActiveRequest) -> None:
+        """A request has another exit."""
+        model = request.job.model
+        *before, last = request.reports
+        if before:
+            self._between.labels(model).observe(last.ended_s - before[-1].ended_s)
+        else:
+            self._first_exit.labels(model).observe(last.ended_s - request.job.arrival_s)
 
     def encoded(self, encoding: str, elapsed_s: float) -> None:
-        """A picture was made and encoded."""
+        """An exit was rendered and encoded."""
         self._encode.labels(encoding).observe(elapsed_s)
 
-    def ended(self, ticket: Ticket, ending: Ending, now: float) -> None:
+    def ended(self, request: ActiveRequest, ending: Ending, now: float) -> None:
         """A request has ended."""
-        job = ticket.job
-        model, transport = job.model, ticket.transport
-        if isinstance(ending, Failed):
+        job, model, transport = request.job, request.job.model, request.transport
+        if isinstance(ending, JobFailed):
             outcome = ending.code.value
         else:
-            gone = ticket.discarded and ending.reason is Reason.CANCELLED
+            gone = request.discarded and ending.reason is Reason.CANCELLED
             outcome = CLIENT_GONE if gone and transport == "http" else ending.reason.value
             self._exits.labels(model, str(ending.exit), ending.reason.value).inc()
         self._requests.labels(model, transport, outcome).inc()
         self._request.labels(model, transport).observe(now - job.arrival_s)
-        self._queue.labels(model).observe(max(ticket.queue_s, 0.0))
+        self._queue.labels(model).observe(max(request.queue_s, 0.0))
         self._wasted.labels(model).inc(ending.wasted_s)
-        self._gmacs.labels(model).inc(ticket.gmacs)
-        if ticket.deadline_ms is not None:
-            self._slack.labels(model).observe(job.arrival_s + ticket.deadline_ms / 1e3 - now)
+        self._gmacs.labels(model).inc(request.gmacs)
+        if request.deadline_ms is not None:
+            self._slack.labels(model).observe(job.arrival_s + request.deadline_ms / 1e3 - now)
+
+    def engine_memory(self, held_bytes: int) -> None:
+        """The engines hold so much memory for images under way."""
+        self._memory.set(held_bytes)
 
     def crashed(self) -> None:
         """The executor has died."""
         self._crashes.inc()
 
-    def socket_opened(self) -> None:
+    def websocket_opened(self) -> None:
         """A websocket was accepted."""
         self._sockets.inc()
 
-    def socket_closed(self) -> None:
-        """A websocket is gone."""
+    def websocket_closed(self) -> None:
+        """A websocket was closed."""
         self._sockets.dec()
 
     def conflated(self, updates: int) -> None:

@@ -1,9 +1,8 @@
 """Running the application under uvicorn, and ending it gracefully.
 
-Decides what stands between uvicorn and the application, and what a signal does. On the first
-SIGTERM or Ctrl-C nothing more is admitted, running requests are answered with what they have, and
-only then are the sockets closed: uvicorn by itself would close websockets first. A second signal
-ends at once. Either way the exit status is 0.
+On the first SIGTERM or Ctrl-C nothing more is admitted, active requests are answered with what they
+have, and only then are the sockets closed: uvicorn by itself would close websockets first. A second
+signal ends at once. Either way the exit status is 0.
 """
 
 from __future__ import annotations
@@ -19,9 +18,9 @@ from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIO
 
 from anytime_protocol.codec import FrameLimits
 from anytime_protocol.enums import CloseCode
-from anytime_server.api.connection_limit import Door
-from anytime_server.engine.service import Service
-from anytime_server.executor.base import ExecutorStartError
+from anytime_server.api.connection_limit import ConnectionLimitMiddleware
+from anytime_server.api.state import ApiState
+from anytime_server.errors import ExecutorStartError
 from anytime_server.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -30,7 +29,7 @@ _FLUSH_S: Final = 0.2
 """Between the last answer and the closing of sockets, so that writers can write it."""
 
 
-class Socket(WebSocketsSansIOProtocol):
+class KeepaliveWebsocket(WebSocketsSansIOProtocol):
     """Uvicorn's websocket; a client that does not answer its pings hears our close code."""
 
     def keepalive_timeout(self) -> None:
@@ -43,17 +42,17 @@ class Socket(WebSocketsSansIOProtocol):
 def uvicorn_config(app: FastAPI, settings: Settings) -> uvicorn.Config:
     """Uvicorn's settings; what it logs goes to our log."""
     limits = settings.limits
-    service: Service = app.state.service
+    state: ApiState = app.state.api
     frame_bytes = FrameLimits(limits.max_json_bytes, limits.max_payload_bytes).frame_bytes
     return uvicorn.Config(
-        Door(app, service.engine.clock, settings.max_connections),
+        ConnectionLimitMiddleware(app, state.engine.clock, settings.max_connections),
         host=settings.host,
         port=settings.port,
         log_config=None,
         log_level=settings.log_level,
         access_log=settings.log_level == "debug",
         server_header=False,
-        ws=Socket,
+        ws=KeepaliveWebsocket,
         ws_max_size=frame_bytes,
         ws_per_message_deflate=False,
         ws_ping_interval=settings.ping_interval_s,
@@ -67,15 +66,15 @@ class Server(uvicorn.Server):
 
     Args:
         config: see `uvicorn_config`.
-        service: is drained.
+        state: of the application, whose engine is drained.
     """
 
-    def __init__(self, config: uvicorn.Config, service: Service) -> None:
+    def __init__(self, config: uvicorn.Config, state: ApiState) -> None:
         super().__init__(config)
-        if isinstance(config.app, Door):
+        if isinstance(config.app, ConnectionLimitMiddleware):
             config.app.connections = lambda: len(self.server_state.connections)
         self.failure: ExecutorStartError | None = None
-        self._service = service
+        self._state = state
         self._draining: asyncio.Task[None] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
 
@@ -101,8 +100,8 @@ class Server(uvicorn.Server):
 
     async def _drain(self) -> None:
         logger.info("draining: no more requests are admitted")
-        await self._service.drain()
-        self._service.going.set()
+        await self._state.engine.drain()
+        self._state.shutting_down.set()
         await asyncio.sleep(_FLUSH_S)
         self.should_exit = True
 
@@ -111,7 +110,7 @@ class Server(uvicorn.Server):
         while not self.started:
             await asyncio.sleep(0.01)
         try:
-            await self._service.wait_ready()
+            await self._state.engine.wait_ready()
         except ExecutorStartError as error:
             self.failure = error
             self.should_exit = True

@@ -1,8 +1,7 @@
 """Everything an operator may choose, in one frozen object.
 
-Decides names, defaults and ranges; every default is a safe one (loopback, bounded sizes). Reads the
-environment (prefix `ANYTIME_`) where a value is not given. Does not know who uses a value; nothing
-else in the server reads the environment.
+Every default is a safe one (loopback, bounded sizes). Values that are not given are read from the
+environment (prefix `ANYTIME_`), which nothing else in the server reads.
 """
 
 from __future__ import annotations
@@ -13,8 +12,8 @@ from typing import Literal
 from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from anytime_protocol.server_messages import ConnectionLimits
-from anytime_server.core.forecasts import SchedulerSettings
+from anytime_protocol.messages import ConnectionLimits
+from anytime_server.core.settings import SchedulerSettings
 
 LogLevel = Literal["critical", "error", "warning", "info", "debug"]
 EngineName = Literal["auto", "torch", "native", "openvino"]
@@ -37,6 +36,12 @@ class Settings(BaseSettings):
         "auto", description="What computes: auto, torch, native or openvino."
     )
     device: str = Field("cpu", description="Device of the torch engine, such as cpu or cuda.")
+    engine_memory_mb: int = Field(
+        2048,
+        ge=64,
+        le=1_048_576,
+        description="Memory of all models together for images under way, in MiB.",
+    )
     threads: int = Field(0, ge=0, le=1024, description="Compute threads; 0 takes all cores.")
     profile_size: str = Field(
         "360x480",
@@ -68,9 +73,9 @@ class Settings(BaseSettings):
     max_pixels_in_flight: int = Field(
         16_777_216,
         ge=1,
-        description="Px of all requests in the house together; bounds memory (100 bytes each).",
+        description="Px of all active requests together; bounds memory (100 bytes each).",
     )
-    max_requests: int = Field(64, ge=1, description="Requests in the house at a time.")
+    max_requests: int = Field(64, ge=1, description="Active requests at a time.")
     max_in_flight: int = Field(8, ge=1, description="Requests at a time of one websocket.")
     max_sockets: int = Field(64, ge=1, description="Websockets at a time.")
     max_connections: int = Field(512, ge=1, description="TCP connections at a time.")
@@ -84,10 +89,12 @@ class Settings(BaseSettings):
         30.0, gt=0, description="Longest wait for running requests on SIGTERM, in seconds."
     )
     patience_s: float = Field(
-        1.0, gt=0, description="Wait of a request without deadline before its stage is owed, in s."
+        1.0,
+        gt=0,
+        description="Wait of a request without deadline until its stage is mandatory, in s.",
     )
     sigmas: float = Field(
-        2.0, ge=0, le=10, description="Safety margin of what is owed, in standard deviations."
+        2.0, ge=0, le=10, description="Safety margin of mandatory stages, in standard deviations."
     )
     depth_sigmas: float = Field(
         1.0, ge=0, le=10, description="Safety margin of a stage beyond exit 1, in deviations."
@@ -96,7 +103,10 @@ class Settings(BaseSettings):
         3.0, ge=0, le=10, description="Safety margin of encoding an answer, in deviations."
     )
     reserve_s: float = Field(
-        0.0015, ge=0, le=10, description="Kept for an answer's unmeasured way back, in seconds."
+        0.0015,
+        ge=0,
+        le=10,
+        description="Kept for sending an answer, which is not measured, in seconds.",
     )
     reaction_s: float = Field(
         0.001, ge=0, le=10, description="What a stop takes beside the network, in seconds."

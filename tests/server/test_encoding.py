@@ -1,4 +1,4 @@
-"""Pictures to bytes, read back by the protocol's own decoders."""
+"""Rendered exits to bytes, read back by the protocol's own decoders."""
 
 import io
 import json
@@ -10,14 +10,13 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from PIL import Image
 
-from anytime_protocol import delta, rle
-from anytime_protocol.arrays import ArraySegment, split, unpack
-from anytime_protocol.client_messages import OutputOptions
+from anytime_protocol.arrays import delta, rle
+from anytime_protocol.arrays.segments import ArraySegment, split, unpack
 from anytime_protocol.enums import ArrayName, Compression, Encoding
-from anytime_protocol.json_reader import JsonReader
+from anytime_protocol.messages import OutputOptions
 from anytime_server import encoding
-from anytime_server.encoding import Received, encode
-from anytime_server.executor.base import Picture
+from anytime_server.encoding import encode
+from anytime_server.executor.base import RenderedExit
 
 PALETTE = bytes(range(30))
 planes = arrays(
@@ -25,10 +24,10 @@ planes = arrays(
 )
 
 
-def picture(exit_, labels=None, **arrays_):
+def rendered(exit_, labels=None, **arrays_):
     values = dict.fromkeys(("keypoints", "confidence", "active", "heatmaps")) | arrays_
     height, width = (8, 8) if labels is None else labels.shape
-    return Picture(exit_, height, width, labels, elapsed_s=0.001, **values)
+    return RenderedExit(exit_, height, width, labels, elapsed_s=0.001, **values)
 
 
 @given(planes, st.data())
@@ -39,7 +38,7 @@ def test_the_fast_delta_is_the_documented_one(base, data):
 
 @given(planes)
 def test_the_fast_run_lengths_are_the_documented_ones(plane):
-    assert encoding.segments(plane) == rle.encode(plane.tobytes(), plane.shape)
+    assert encoding.rle_segments(plane) == rle.encode(plane.tobytes(), plane.shape)
 
 
 @given(planes)
@@ -55,13 +54,14 @@ def test_a_png_keeps_ids_and_palette(plane):
 @given(planes, st.data())
 def test_updates_add_up_to_the_map_whatever_was_sent_before(compression, first, data):
     want = OutputOptions(Encoding.DELTA, compression)
-    received, held, exit_ = Received(), {}, 0
+    sent, held, exit_ = {}, {}, 0
     for number in range(1, 4):
         plane = data.draw(arrays(np.uint8, first.shape, elements=st.integers(0, 3)))
-        encoded = encode(picture(number, plane, confidence=plane * 20), want, PALETTE, received)
-        received = encoded.received
+        shown = rendered(number, plane, confidence=plane * 20)
+        encoded = encode(shown, want, PALETTE, exit_, sent)
+        sent = encoded.kept
         for part, piece in zip(encoded.parts, split(encoded.parts, encoded.payload), strict=True):
-            assert ArraySegment.read(JsonReader(part.to_json())) == part
+            assert ArraySegment.from_json(part.to_json()) == part
             assert part.base in {None, exit_}
             held[part.name] = unpack(part, piece, held.get(part.name))
         exit_ = number
@@ -72,8 +72,8 @@ def test_updates_add_up_to_the_map_whatever_was_sent_before(compression, first, 
 def test_a_delta_that_is_longer_is_raw():
     base = np.zeros((4, 4), np.uint8)
     new = np.arange(16, dtype=np.uint8).reshape(4, 4) * 7
-    received = Received(1, {ArrayName.MAP: base})
-    (part,) = encode(picture(2, new), OutputOptions(Encoding.DELTA), PALETTE, received).parts
+    want = OutputOptions(Encoding.DELTA)
+    (part,) = encode(rendered(2, new), want, PALETTE, 1, {ArrayName.MAP: base}).parts
     assert part.encoding is Encoding.RAW
     assert part.base is None
 
@@ -81,12 +81,12 @@ def test_a_delta_that_is_longer_is_raw():
 def test_other_maps_follow_the_encoding_where_it_suits_them():
     plane = np.ones((4, 4), np.uint8)
     heat = np.full((2, 3, 3), 0.5, np.float16)
-    shown = picture(1, plane, confidence=plane, active=plane, heatmaps=heat)
+    shown = rendered(1, plane, confidence=plane, active=plane, heatmaps=heat)
     for wanted, expected in [
         (Encoding.PNG, ["png", "png", "png", "raw"]),
         (Encoding.RLE, ["rle", "raw", "raw", "raw"]),
     ]:
-        encoded = encode(shown, OutputOptions(wanted), PALETTE, Received())
+        encoded = encode(shown, OutputOptions(wanted), PALETTE)
         assert [part.encoding for part in encoded.parts] == expected
         assert [part.name for part in encoded.parts] == ["map", "confidence", "active", "heatmaps"]
         last = split(encoded.parts, encoded.payload)[-1]
@@ -95,13 +95,9 @@ def test_other_maps_follow_the_encoding_where_it_suits_them():
 
 def test_only_deltas_keep_arrays():
     plane = np.ones((4, 4), np.uint8)
-    assert (
-        encode(picture(1, plane), OutputOptions(Encoding.RAW), PALETTE, Received()).received.arrays
-        == {}
-    )
-    kept = encode(picture(1, plane), OutputOptions(Encoding.DELTA), PALETTE, Received()).received
-    assert kept.exit == 1
-    assert kept.arrays[ArrayName.MAP] is plane
+    assert encode(rendered(1, plane), OutputOptions(Encoding.RAW), PALETTE).kept == {}
+    kept = encode(rendered(1, plane), OutputOptions(Encoding.DELTA), PALETTE).kept
+    assert kept[ArrayName.MAP] is plane
 
 
 def test_a_numpy_file_needs_no_pickle():
@@ -111,6 +107,6 @@ def test_a_numpy_file_needs_no_pickle():
 
 def test_run_lengths_in_a_payload_are_json():
     plane = np.array([[0, 0, 3], [0, 3, 3]], np.uint8)
-    encoded = encode(picture(1, plane), OutputOptions(Encoding.RLE), PALETTE, Received())
+    encoded = encode(rendered(1, plane), OutputOptions(Encoding.RLE), PALETTE)
     assert rle.decode(encoded.payload, (2, 3)) == plane.tobytes()
     assert [segment["class"] for segment in json.loads(encoded.payload)] == [0, 3]

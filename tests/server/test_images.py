@@ -13,15 +13,15 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from anytime_protocol.enums import ErrorCode
+from anytime_server.errors import ImageRejectedError
 from anytime_server.images import (
-    Header,
-    ImageError,
+    ImageHeader,
     check_media_type,
     decode,
+    disable_pillow_size_check,
     probe,
-    take_over_size_check,
 )
-from server.server_fakes import picture_file
+from server.factories import image_file
 
 MOST = 2**22
 
@@ -29,7 +29,7 @@ MOST = 2**22
 @pytest.fixture(autouse=True)
 def _own_limit(monkeypatch):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", Image.MAX_IMAGE_PIXELS)
-    take_over_size_check()
+    disable_pillow_size_check()
 
 
 def save(image, kind="PNG", **options):
@@ -52,7 +52,7 @@ print(*sorted(set(sys.modules) - before))
 
 @pytest.mark.parametrize(("how", "expected"), [("warm", False), ("cold", True)])
 def test_after_a_warm_up_the_first_image_has_nothing_to_load(how, expected):
-    files = " ".join(picture_file(kind, (8, 8)).hex() for kind in ("JPEG", "PNG", "WEBP"))
+    files = " ".join(image_file(kind, (8, 8)).hex() for kind in ("JPEG", "PNG", "WEBP"))
     command = [sys.executable, "-c", LOADED_BY_A_FIRST_IMAGE, how]
     done = subprocess.run(command, input=files, capture_output=True, text=True, check=True)
     assert bool(done.stdout.split()) is expected
@@ -62,8 +62,8 @@ def test_after_a_warm_up_the_first_image_has_nothing_to_load(how, expected):
     ("kind", "media_type"), [("JPEG", "image/jpeg"), ("PNG", "image/png"), ("WEBP", "image/webp")]
 )
 def test_a_header_tells_type_and_size(kind, media_type):
-    header = probe(picture_file(kind, (30, 50)), MOST)
-    assert header == Header(media_type, 30, 50)
+    header = probe(image_file(kind, (30, 50)), MOST)
+    assert header == ImageHeader(media_type, 30, 50)
     assert header.pixels == 1500
 
 
@@ -94,12 +94,12 @@ def test_a_plain_jpeg_has_the_pixels_that_pillow_finds(subsampling, options):
 
 @pytest.mark.parametrize("kind", ["L", "CMYK"])
 def test_other_jpegs_have_the_pixels_that_pillow_finds(kind):
-    file = picture_file("JPEG", (45, 83), kind)
+    file = image_file("JPEG", (45, 83), kind)
     assert np.array_equal(decode(file, MOST).image, pillows(file))
 
 
 def test_a_jpeg_that_is_damaged_but_readable_is_read_as_pillow_reads_it():
-    file = picture_file("JPEG", (45, 83))
+    file = image_file("JPEG", (45, 83))
     middle = len(file) // 2
     damaged = file[:middle] + b"\x00" * 8 + file[middle + 8 :]
     assert np.array_equal(decode(damaged, MOST).image, pillows(damaged))
@@ -162,8 +162,8 @@ def test_an_exif_rotation_is_honoured(orientation):
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
 @pytest.mark.parametrize("kept", [0.3, 0.9])
 def test_a_truncated_image_is_bad(kind, kept):
-    file = picture_file(kind, (60, 80))
-    with pytest.raises(ImageError) as caught:
+    file = image_file(kind, (60, 80))
+    with pytest.raises(ImageRejectedError) as caught:
         decode(file[: int(len(file) * kept)], MOST)
     assert caught.value.code is ErrorCode.BAD_IMAGE
 
@@ -174,23 +174,23 @@ def test_a_truncated_image_is_bad(kind, kept):
 )
 def test_what_is_no_image_is_bad(file):
     for read in (probe, decode):
-        with pytest.raises(ImageError) as caught:
+        with pytest.raises(ImageRejectedError) as caught:
             read(file, MOST)
         assert caught.value.code is ErrorCode.BAD_IMAGE
 
 
 def test_too_many_pixels_are_told_with_both_numbers():
-    with pytest.raises(ImageError, match="1500 px, at most 1499") as caught:
-        probe(picture_file("PNG", (30, 50)), 1499)
+    with pytest.raises(ImageRejectedError, match="1500 px, at most 1499") as caught:
+        probe(image_file("PNG", (30, 50)), 1499)
     assert caught.value.code is ErrorCode.TOO_MANY_PIXELS
-    with pytest.raises(ImageError):
-        decode(picture_file("PNG", (30, 50)), 1499)
+    with pytest.raises(ImageRejectedError):
+        decode(image_file("PNG", (30, 50)), 1499)
 
 
 def test_media_types_are_read_without_parameters_and_case():
     assert check_media_type("Image/JPEG; charset=x") == "image/jpeg"
     for wrong in ("image/gif", "", "text/html", "image/jpegg", "image/" + "x" * 1000):
-        with pytest.raises(ImageError) as caught:
+        with pytest.raises(ImageRejectedError) as caught:
             check_media_type(wrong)
         assert caught.value.code is ErrorCode.UNSUPPORTED_MEDIA_TYPE
         assert len(str(caught.value)) < 300
@@ -200,13 +200,13 @@ def outcome(file):
     """What becomes of a file: "an image", or the code of the error."""
     try:
         image = decode(file, MOST).image
-    except ImageError as error:
+    except ImageRejectedError as error:
         return error.code
     return "an image" if image.ndim == 3 else "something else"
 
 
 @given(st.binary(max_size=400), st.sampled_from(["JPEG", "PNG", "WEBP"]), st.integers(0, 300))
 def test_no_damage_makes_anything_but_an_image_or_an_image_error(noise, kind, place):
-    file = bytearray(picture_file(kind, (12, 9)))
+    file = bytearray(image_file(kind, (12, 9)))
     file[place : place + len(noise)] = noise
     assert outcome(bytes(file)) in {"an image", ErrorCode.BAD_IMAGE, ErrorCode.TOO_MANY_PIXELS}

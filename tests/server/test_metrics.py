@@ -12,7 +12,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from anytime_protocol.enums import ErrorCode
 from anytime_server.logs import JsonFormatter
 from anytime_server.metrics import Metrics
-from server.server_fakes import picture_file
+from server.factories import image_file
 
 
 def families():
@@ -56,7 +56,7 @@ def test_a_log_line_can_be_json():
 
 @pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool is not installed")
 async def test_promtool_finds_nothing_to_say_about_the_metrics(live):
-    image = picture_file()
+    image = image_file()
     lines = {"Content-Type": "image/jpeg"}
     url = "/v1/models/street/predict"
     assert (await live.http.post(url, content=image, headers=lines)).status_code == 200

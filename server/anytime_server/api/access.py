@@ -1,8 +1,7 @@
 """Who may ask: tokens and origins.
 
-Decides from header lines whether a request is allowed. Knows no framework; an adapter turns a `no`
-into 401 or 403. Without a token everybody on the network may ask, which is why the server listens
-on loopback unless told otherwise.
+Without a token everybody on the network may ask, which is why the server listens on loopback unless
+told otherwise.
 """
 
 from __future__ import annotations
@@ -19,19 +18,19 @@ _PORTS = {"http": 80, "https": 443}
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """See the module.
+    """Decides by a request's headers whether it is allowed.
 
     Attributes:
         token: what every request needs, or None.
         operator_token: what changing the server's budget needs, or None for the same as `token`.
-        origins: foreign origins whose pages may open a websocket.
+        origins: other origins whose pages may open a websocket.
     """
 
     token: str | None = None
     operator_token: str | None = None
     origins: frozenset[str] = frozenset()
 
-    def knows(self, lines: Sequence[tuple[str, str]], *, operator: bool = False) -> bool:
+    def is_authorised(self, lines: Sequence[tuple[str, str]], *, operator: bool = False) -> bool:
         """Whether a request carries the token that it needs.
 
         Args:
@@ -45,7 +44,7 @@ class Access:
         found = read_token(lines) or ""
         return any(hmac.compare_digest(found.encode(), token.encode()) for token in accepted)
 
-    def welcomes(self, lines: Sequence[tuple[str, str]]) -> bool:
+    def is_origin_allowed(self, lines: Sequence[tuple[str, str]]) -> bool:
         """Whether the page that opens a websocket may do so; programs send no Origin."""
         headers = {name.lower(): value for name, value in lines}
         origin = headers.get("origin")

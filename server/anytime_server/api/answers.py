@@ -1,38 +1,37 @@
-"""Answers that come at once: one map, or one problem.
-
-Decides headers and body of a single answer. Does not wait, and does not know the engine.
-"""
+"""Single answers over HTTP: one map with its headers, or one problem."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import assert_never
+from typing import Any, assert_never
 
 from starlette.responses import JSONResponse, Response
 
 from anytime_protocol.enums import ErrorCode, Reason
 from anytime_protocol.http import headers
-from anytime_protocol.http.headers import Result
+from anytime_protocol.http.headers import Deadline, ResultHeader
 from anytime_protocol.http.problems import Problem
 from anytime_protocol.messages import Failed, Finished
 from anytime_server import encoding
-from anytime_server.api.predict_request import Call, Form
+from anytime_server.api.formats import AnswerFormat
 from anytime_server.api.problems import problem_response
-from anytime_server.executor.base import Picture
+from anytime_server.executor.base import RenderedExit
 
 
-def common_headers(call: Call, applied_ms: float | None) -> dict[str, str]:
+def common_headers(request_id: str, deadline: Deadline, applied_ms: float | None) -> dict[str, str]:
     """Headers of every good answer, progressive or not.
 
     Args:
-        call: the request.
-        applied_ms: the deadline in force, form fields included.
+        request_id: of the request.
+        deadline: as the request's headers say.
+        applied_ms: the hard deadline in force, form fields included.
     """
-    lines = {headers.REQUEST_ID: call.id, "Cache-Control": "no-store", "Vary": "Accept"}
-    if applied_ms is not None:
-        lines[headers.DEADLINE_APPLIED] = headers.format_ms(applied_ms)
-    preference = headers.preference_applied(call.deadline)
+    lines = {headers.REQUEST_ID: request_id, "Cache-Control": "no-store", "Vary": "Accept"}
+    times = [ms for ms in (deadline.applied_ms, applied_ms) if ms is not None]
+    if times:
+        lines[headers.DEADLINE_APPLIED] = headers.format_ms(min(times))
+    preference = headers.preference_applied(deadline)
     if preference is not None:
         lines[headers.PREFERENCE_APPLIED] = preference
     return lines
@@ -40,7 +39,7 @@ def common_headers(call: Call, applied_ms: float | None) -> dict[str, str]:
 
 def result_headers(finished: Finished) -> dict[str, str]:
     """What was served, and where the time went."""
-    result = Result(
+    result = ResultHeader(
         finished.exit,
         finished.exits,
         finished.reason,
@@ -57,64 +56,68 @@ def result_headers(finished: Finished) -> dict[str, str]:
     return {headers.RESULT: str(result), headers.SERVER_TIMING: headers.format_timing(timing)}
 
 
-def make_body(picture: Picture, form: Form, palette: bytes) -> bytes | dict[str, object]:
-    """The picture in the form of the answer; of a JSON answer, the fields beside the final's."""
-    match form:
-        case Form.PNG:
-            return encoding.png(_labels(picture), palette)
-        case Form.NPY:
+def make_body(
+    rendered: RenderedExit, answer_format: AnswerFormat, palette: bytes
+) -> bytes | dict[str, Any]:
+    """An exit in the format of the answer; of a JSON answer, the fields beside the final's."""
+    match answer_format:
+        case AnswerFormat.PNG:
+            return encoding.png(_labels(rendered), palette)
+        case AnswerFormat.NPY:
             return encoding.npy(
-                _labels(picture) if picture.keypoints is None else picture.keypoints
+                _labels(rendered) if rendered.keypoints is None else rendered.keypoints
             )
-        case Form.JSON:
-            fields: dict[str, object] = {"width": picture.width, "height": picture.height}
-            joints = encoding.keypoints(picture)
+        case AnswerFormat.JSON:
+            fields: dict[str, Any] = {"width": rendered.width, "height": rendered.height}
+            joints = encoding.keypoints(rendered)
             if joints is None:
-                fields["segments"] = encoding.segments(_labels(picture))
+                fields["segments"] = encoding.rle_segments(_labels(rendered))
             else:
                 fields["keypoints"] = [[round(value, 6) for value in point] for point in joints]
             return fields
-        case Form.SSE | Form.NDJSON | Form.MIXED | Form.REPLACE:
-            raise ValueError(f"{form} is progressive")
+        case AnswerFormat.SSE | AnswerFormat.NDJSON | AnswerFormat.MIXED | AnswerFormat.REPLACE:
+            raise ValueError(f"{answer_format} is progressive")
         case _:
-            assert_never(form)
+            assert_never(answer_format)
 
 
 def answer(
-    finished: Finished, form: Form, body: bytes | dict[str, object], lines: Mapping[str, str]
+    finished: Finished,
+    answer_format: AnswerFormat,
+    body: bytes | dict[str, Any],
+    lines: Mapping[str, str],
 ) -> Response:
     """A good answer: 200 for any map."""
     all_lines = {**lines, **result_headers(finished)}
     if isinstance(body, bytes):
-        return Response(body, headers=all_lines, media_type=form.value)
+        return Response(body, headers=all_lines, media_type=answer_format.value)
     return JSONResponse(finished.to_json() | body, headers=all_lines)
 
 
-def soften(finished: Finished, call: Call) -> Finished:
-    """The reason as the client knows it: what its soft deadline ended ended by deadline."""
-    soft_ms = call.deadline.soft_ms
-    if finished.reason is Reason.BUDGET and soft_ms is not None and finished.total_ms >= soft_ms:
-        return replace(finished, reason=Reason.DEADLINE)
-    return finished
-
-
-def failure(failed: Failed) -> Response:
-    """A bad end as a problem."""
-    return problem_response(problem_of(failed))
-
-
-def problem_of(failed: Failed) -> Problem:
-    """The same as a value."""
-    return Problem(failed.code, failed.detail, failed.field, failed.id, failed.retry_after_ms)
-
-
-def cancelled(request_id: str) -> Response:
-    """The answer to a request that was cancelled before its first exit."""
+def without_map(message: Finished | Failed) -> Response:
+    """The answer to a request that ended without a map."""
+    if isinstance(message, Failed):
+        return problem_response(
+            Problem(message.code, message.detail, message.field, message.id, message.retry_after_ms)
+        )
     text = "the request was cancelled before its first exit"
-    return problem_response(Problem(ErrorCode.CANCELLED, text, request_id=request_id))
+    return problem_response(Problem(ErrorCode.CANCELLED, text, request_id=message.id))
 
 
-def _labels(picture: Picture) -> encoding.Plane:
-    if picture.labels is None:
+def for_soft_deadline(message: Finished | Failed, deadline: Deadline) -> Finished | Failed:
+    """The end as the client knows it: what its soft deadline ended has ended by deadline."""
+    soft_ms = deadline.soft_ms
+    if (
+        isinstance(message, Finished)
+        and message.reason is Reason.BUDGET
+        and soft_ms is not None
+        and message.total_ms >= soft_ms
+    ):
+        return replace(message, reason=Reason.DEADLINE)
+    return message
+
+
+def _labels(rendered: RenderedExit) -> encoding.Plane:
+    if rendered.labels is None:
         raise ValueError("a pose has no class map")
-    return picture.labels
+    return rendered.labels

@@ -1,6 +1,6 @@
-"""The websocket in AsyncAPI 3.0: which messages there are, for machines.
+"""The websocket in AsyncAPI 3.0, made from the protocol's message types.
 
-Decides nothing: it lists the protocol's messages. What their fields mean is in `docs/PROTOCOL.md`.
+What the fields mean is in `docs/PROTOCOL.md`.
 """
 
 from __future__ import annotations
@@ -11,13 +11,15 @@ from typing import Any
 
 from anytime_protocol.enums import PROTOCOL
 from anytime_protocol.messages import TYPES, Role
+from anytime_protocol.validation import adapter_of
 
 _PAYLOADS = {"infer": "the image file", "update": "the arrays named in `parts`, one after another"}
 
 
 def describe() -> dict[str, Any]:
     """The document."""
-    names = sorted(TYPES[Role.CLIENT] | TYPES[Role.SERVER])
+    kinds = {**TYPES[Role.CLIENT], **TYPES[Role.SERVER]}
+    names = sorted(kinds)
     return {
         "asyncapi": "3.0.0",
         "info": {
@@ -38,7 +40,7 @@ def describe() -> dict[str, Any]:
             "ask": _operation("receive", Role.CLIENT),
             "answer": _operation("send", Role.SERVER),
         },
-        "components": {"messages": {name: _message(name) for name in names}},
+        "components": {"messages": {name: _message(name, kinds[name]) for name in names}},
     }
 
 
@@ -61,11 +63,10 @@ def _operation(action: str, sender: Role) -> dict[str, Any]:
     }
 
 
-def _message(name: str) -> dict[str, Any]:
-    properties: dict[str, Any] = {"type": {"const": name}}
-    message: dict[str, Any] = {"name": name, "payload": {"type": "object", "required": ["type"]}}
+def _message(name: str, kind: type) -> dict[str, Any]:
+    message: dict[str, Any] = {"name": name, "payload": adapter_of(kind).json_schema()}
     if name in _PAYLOADS:
         message["description"] = f"Followed, in a binary frame, by {_PAYLOADS[name]}."
-        properties["payload"] = {"type": "string", "contentEncoding": "base64"}
-    message["payload"]["properties"] = properties
+        payload = {"type": "string", "contentEncoding": "base64"}
+        message["payload"]["properties"]["payload"] = payload
     return message

@@ -1,8 +1,7 @@
-"""The outermost layer: notes when a request came, and turns away what exceeds the connections.
+"""The outermost middleware: limits connections, and notes when a request came.
 
-Decides nothing else. It stands before the framework, because a deadline counts from the moment when
-the headers are in, and routing takes half a millisecond of it; and because uvicorn's own limit of
-connections answers in plain text.
+It stands before the framework, because a deadline counts from the moment when the headers are in,
+which is before routing; and because uvicorn's own limit of connections answers in plain text.
 """
 
 from __future__ import annotations
@@ -20,8 +19,8 @@ from anytime_server.api.problems import problem_response
 _ARRIVAL: Final = "arrival_s"
 
 
-class Door:
-    """See the module; an ASGI application around another.
+class ConnectionLimitMiddleware:
+    """An ASGI application around another, which refuses beyond a number of connections.
 
     Args:
         app: the other.
@@ -56,6 +55,6 @@ class Door:
 
 
 def arrival_s(connection: HTTPConnection, clock: Callable[[], float]) -> float:
-    """When a request's headers were in; now, if it did not come through a door."""
+    """When a request's headers were in; now, if there was no middleware."""
     noted = connection.scope.get(_ARRIVAL)
     return noted if isinstance(noted, float) else clock()

@@ -1,40 +1,42 @@
-"""Reading a small JSON body, strictly and within bounds."""
+"""JSON bodies of requests: read strictly and within bounds, into the protocol's classes."""
 
 from __future__ import annotations
 
-import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar
 
-from starlette.requests import Request
+from fastapi import Request
 
 from anytime_protocol.codec import load_json
-from anytime_protocol.enums import ErrorCode
 from anytime_protocol.errors import FrameError
-from anytime_protocol.http.problems import Problem
-from anytime_protocol.json_reader import JsonObject
-from anytime_server.engine.service import RefusedError
-from anytime_server.settings import Settings
+from anytime_protocol.validation import JsonValue, adapter_of
+from anytime_server.api.bodies import read_bounded
+from anytime_server.api.state import state_of
+
+_Body = TypeVar("_Body", bound=JsonValue)
 
 
-async def read_json(request: Request, settings: Settings) -> JsonObject:
-    """The JSON object that a body is.
+def json_body(kind: type[_Body]) -> Callable[[Request], Awaitable[_Body]]:
+    """A dependency that reads the body as a class of the protocol.
 
-    Raises:
-        FrameError: not JSON, or not an object.
-        RefusedError: too large or too slow.
+    FastAPI's own reading has no bound, passes over repeated keys and takes NaN for a number.
+
+    Args:
+        kind: the class.
     """
-    limit = settings.max_json_bytes
-    body = bytearray()
-    try:
-        async with asyncio.timeout(settings.upload_timeout_s):
-            async for chunk in request.stream():
-                body += chunk
-                if len(body) > limit:
-                    text = f"the JSON has more than {limit} bytes, which is the limit"
-                    raise RefusedError(Problem(ErrorCode.TOO_LARGE, text))
-    except TimeoutError:
-        text = f"the body did not arrive within {settings.upload_timeout_s:g} s"
-        raise RefusedError(Problem(ErrorCode.BAD_REQUEST, text)) from None
-    try:
-        return load_json(body.decode())
-    except UnicodeDecodeError as error:
-        raise FrameError("JSON: not UTF-8") from error
+
+    async def read(request: Request) -> _Body:
+        settings = state_of(request).settings
+        body = await read_bounded(request, settings.max_json_bytes, settings.upload_timeout_s)
+        try:
+            return kind.from_json(load_json(body.decode()))
+        except UnicodeDecodeError as error:
+            raise FrameError("JSON: not UTF-8") from error
+
+    return read
+
+
+def body_schema(kind: type[JsonValue]) -> dict[str, Any]:
+    """The OpenAPI description of such a body, made from its type."""
+    schema = adapter_of(kind).json_schema()
+    return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}

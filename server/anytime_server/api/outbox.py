@@ -1,8 +1,4 @@
-"""What waits to be written to one client: pictures that newer ones replace, and all the rest.
-
-Decides what becomes of a happening on its way to a client, by the protocol's `SendQueue`. Knows no
-socket: a writer takes out one thing after the other and encodes it only then.
-"""
+"""What waits to be written to one client: exits that newer ones replace, and everything else."""
 
 from __future__ import annotations
 
@@ -10,15 +6,17 @@ import asyncio
 from typing import TypeAlias
 
 from anytime_protocol.messages import ServerMessage
-from anytime_protocol.send_queue import SendQueue, Waiting
-from anytime_server.engine.requests import Ended, Happening, Shown, Sink
+from anytime_protocol.send_queue import QueuedItem, SendQueue
+from anytime_server.engine.base import ExitRendered, OnEvent, RequestEnded, RequestEvent
 from anytime_server.metrics import Metrics
 
-Item: TypeAlias = Shown | Ended | ServerMessage
+Item: TypeAlias = ExitRendered | RequestEnded | ServerMessage
 
 
-class Inbox:
-    """The line of one connection, over all its requests.
+class Outbox:
+    """The send queue of one connection, over all its requests.
+
+    An exit is encoded only when it is taken out, so that what is replaced costs nothing.
 
     Args:
         metrics: counts what was replaced.
@@ -26,55 +24,53 @@ class Inbox:
 
     def __init__(self, metrics: Metrics) -> None:
         self._metrics = metrics
-        self._outbox: SendQueue[Item] = SendQueue()
+        self._queue: SendQueue[Item] = SendQueue()
         self._filled = asyncio.Event()
-        self._exits: dict[str, int] = {}
+        self._last_exits: dict[str, int] = {}
 
-    def sink(self, request_id: str) -> Sink:
-        """Where the engine loop tells what happens to a request."""
+    def callback(self, request_id: str) -> OnEvent:
+        """A callback for the engine that puts in what happens to a request."""
 
-        def note(happening: Happening) -> None:
-            match happening:
-                case Shown():
-                    self._show(request_id, happening)
-                case Ended(shown=shown):
-                    if shown is not None:
-                        self._show(request_id, shown)
-                    self._exits.pop(request_id, None)
-                    self._outbox.put(request_id, happening, terminal=True)
+        def on_event(event: RequestEvent) -> None:
+            match event:
+                case ExitRendered():
+                    self._put_exit(request_id, event)
+                case RequestEnded(best=best):
+                    if best is not None:
+                        self._put_exit(request_id, best)
+                    self._last_exits.pop(request_id, None)
+                    self._queue.put(request_id, event, terminal=True)
             self._filled.set()
 
-        return note
+        return on_event
 
     def put(self, request_id: str, message: ServerMessage, *, terminal: bool = False) -> None:
-        """A message that must be sent, behind all that waits."""
-        self._outbox.put(request_id, message, terminal=terminal)
+        """Puts in a message that must be sent, behind all that waits."""
+        self._queue.put(request_id, message, terminal=terminal)
         self._filled.set()
 
     def wake(self) -> None:
-        """Lets `take` return although nothing may wait."""
+        """Lets `wait` return although nothing may have been put in."""
         self._filled.set()
 
-    def take_now(self) -> Waiting[Item] | None:
+    def take_now(self) -> QueuedItem[Item] | None:
         """What is to be sent next, or None if nothing waits."""
-        return self._outbox.take()
+        return self._queue.take()
 
     async def wait(self) -> None:
         """Returns when something may have been put in since the last call."""
         await self._filled.wait()
         self._filled.clear()
 
-    async def take(self) -> Waiting[Item]:
+    async def take(self) -> QueuedItem[Item]:
         """What is to be sent next, as soon as there is something."""
-        while True:
-            waiting = self._outbox.take()
-            if waiting is not None:
-                return waiting
+        while (item := self._queue.take()) is None:
             await self.wait()
+        return item
 
-    def _show(self, request_id: str, shown: Shown) -> None:
-        """Puts in a picture unless it has been put in before."""
-        if shown.made.exit > self._exits.get(request_id, 0):
-            self._exits[request_id] = shown.made.exit
-            if self._outbox.update(request_id, shown):
+    def _put_exit(self, request_id: str, event: ExitRendered) -> None:
+        """Puts in an exit unless it has been put in before."""
+        if event.report.exit > self._last_exits.get(request_id, 0):
+            self._last_exits[request_id] = event.report.exit
+            if self._queue.update(request_id, event):
                 self._metrics.conflated(1)

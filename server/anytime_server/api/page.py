@@ -1,8 +1,8 @@
 """The browser page at `/`: static files from a folder, with headers that let it do little else.
 
-Decides where the page is and what it may do. Knows nothing of its content; without the folder there
-is no page, and everything else works. There is one route for each file that is there at start, so
-that no path of a client is ever looked up on the disk, and a wrong method elsewhere stays a 405.
+Without the folder there is no page, and everything else works. There is one route for each file
+that is there at start, so that no path of a client is ever looked up on the disk, and a wrong
+method elsewhere stays a 405.
 """
 
 from __future__ import annotations

@@ -1,110 +1,86 @@
-"""`/v1/requests/{id}`: a request that came over HTTP, as something to look at, change and cancel.
-
-Decides what is told about it. What becomes of a new budget is the scheduler's to say.
-"""
+"""`/v1/requests/{id}`: a request that came over HTTP, to look at, to change and to cancel."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Depends, Request, Response
-from starlette.responses import JSONResponse
 
-from anytime_protocol.budget import Budget
-from anytime_protocol.client_messages import MAX_REV
-from anytime_protocol.enums import Effect, ErrorCode
+from anytime_protocol.enums import ErrorCode, RequestState
 from anytime_protocol.http.problems import Problem
-from anytime_protocol.json_reader import JsonObject, JsonReader
-from anytime_protocol.messages import BudgetApplied, Finished
-from anytime_server.api.dependencies import require_token, service_of
-from anytime_server.api.json_body import read_json
-from anytime_server.engine.service import Record, RefusedError, Service
+from anytime_protocol.messages import BudgetApplied, Failed, Finished
+from anytime_protocol.resources import BudgetPatch, RequestStatus
+from anytime_server.api.json_body import body_schema, json_body
+from anytime_server.api.state import require_token, state_of
+from anytime_server.engine.base import ActiveRequest
+from anytime_server.errors import RefusedError
 
 router = APIRouter(dependencies=[Depends(require_token)])
 
-_PROBLEM: dict[int | str, dict[str, Any]] = {
+_NOT_FOUND: Final[dict[int | str, dict[str, Any]]] = {
     404: {"description": "No such request.", "content": {"application/problem+json": {}}}
 }
 
 
-@router.get("/v1/requests/{request_id}", summary="Where a request stands", responses=_PROBLEM)
-async def get_request(request: Request, request_id: str) -> Response:
+def find_request(request: Request, request_id: str) -> ActiveRequest:
+    """The request of an id.
+
+    Raises:
+        RefusedError: there is none.
+    """
+    found = state_of(request).engine.status(request_id)
+    if found is None:
+        text = f"found no request {request_id[:128]!r}; an ended one is remembered for a minute"
+        raise RefusedError(Problem(ErrorCode.UNKNOWN_REQUEST, text))
+    return found
+
+
+Found = Annotated[ActiveRequest, Depends(find_request)]
+
+
+@router.get("/v1/requests/{request_id}", summary="Where a request stands", responses=_NOT_FOUND)
+async def get_request(request: Request, found: Found) -> RequestStatus:
     """See `docs/PROTOCOL.md`."""
-    service = service_of(request)
-    return JSONResponse(status_of(service, request_id, _find(service, request_id)))
+    now = state_of(request).engine.clock() if found.ended_s is None else found.ended_s
+    terminal = found.terminal
+    match terminal:
+        case Finished():
+            state = RequestState.FINISHED
+        case Failed():
+            state = RequestState.FAILED
+        case None:
+            state = RequestState.QUEUED if found.first_s is None else RequestState.RUNNING
+    return RequestStatus(
+        id=found.wire_id,
+        model=found.job.model,
+        state=state,
+        exit=found.exit,
+        exits=found.num_exits,
+        elapsed_ms=(now - found.job.arrival_s) * 1e3,
+        rev=found.job.rev,
+        budget=found.job.budget,
+        final=terminal if isinstance(terminal, Finished) else None,
+        error=terminal if isinstance(terminal, Failed) else None,
+    )
 
 
 @router.patch(
     "/v1/requests/{request_id}",
     summary="A new budget for a running request",
-    responses=_PROBLEM,
-    openapi_extra={
-        "requestBody": {
-            "required": True,
-            "content": {
-                "application/json": {
-                    "schema": {
-                        "type": "object",
-                        "required": ["budget"],
-                        "properties": {"rev": {"type": "integer"}, "budget": {"type": "object"}},
-                    }
-                }
-            },
-        }
-    },
+    responses=_NOT_FOUND,
+    openapi_extra=body_schema(BudgetPatch),
 )
-async def patch_request(request: Request, request_id: str) -> Response:
+async def patch_request(
+    request: Request, found: Found, patch: Annotated[BudgetPatch, Depends(json_body(BudgetPatch))]
+) -> BudgetApplied:
     """See `docs/PROTOCOL.md`."""
-    service = service_of(request)
-    record = _find(service, request_id)
-    fields = JsonReader(await read_json(request, service.settings))
-    budget = Budget.from_json(fields.take("budget", "an object"))
-    rev = fields.integer("rev", 1, MAX_REV) if fields.has("rev") else record.rev + 1
-    fields.end()
-    answer = service.engine.update_budget(request_id, budget, rev)
-    if answer.effect is Effect.APPLIED:
-        record.budget, record.rev = budget, rev
-    applied = BudgetApplied(request_id, rev, answer.at_exit, answer.effect)
-    return JSONResponse(applied.to_json())
+    return state_of(request).engine.update_budget(found.id, patch.budget, patch.rev)
 
 
 @router.delete(
-    "/v1/requests/{request_id}", summary="Cancel a request", status_code=204, responses=_PROBLEM
+    "/v1/requests/{request_id}", summary="Cancel a request", status_code=204, responses=_NOT_FOUND
 )
-async def delete_request(request: Request, request_id: str) -> Response:
+async def delete_request(request: Request, found: Found) -> Response:
     """See `docs/PROTOCOL.md`."""
-    service = service_of(request)
-    _find(service, request_id)
-    service.engine.cancel(request_id, discard=False)
+    state_of(request).engine.cancel(found.id, discard=False)
     return Response(status_code=204)
-
-
-def status_of(service: Service, request_id: str, record: Record) -> JsonObject:
-    """A request's representation."""
-    service.engine.catch_up()
-    ticket = record.ticket
-    now = service.engine.clock() if record.ended_s is None else record.ended_s
-    state = "queued" if ticket.first_s is None else "running"
-    if record.end is not None:
-        state = "finished" if isinstance(record.end, Finished) else "failed"
-    wire: JsonObject = {
-        "id": request_id,
-        "model": ticket.job.model,
-        "state": state,
-        "exit": ticket.exit,
-        "exits": ticket.exits,
-        "elapsed_ms": round((now - ticket.job.arrival_s) * 1e3, 3),
-        "rev": record.rev,
-        "budget": record.budget.to_json(),
-    }
-    if record.end is not None:
-        wire["final" if isinstance(record.end, Finished) else "error"] = record.end.to_json()
-    return wire
-
-
-def _find(service: Service, request_id: str) -> Record:
-    record = service.records.get(request_id)
-    if record is None:
-        text = f"found no request {request_id[:128]!r}; what is over is remembered for a minute"
-        raise RefusedError(Problem(ErrorCode.UNKNOWN_REQUEST, text))
-    return record

@@ -1,8 +1,6 @@
 """Progressive answers: a map for every exit, in one HTTP response.
 
-Decides how messages are written as server-sent events, as lines of JSON and as parts of a multipart
-body; one small writer for each. Knows neither the engine nor when a message comes.
-
+One small writer for each format: server-sent events, lines of JSON, parts of a multipart body.
 In multipart bodies the boundary stands behind each part, not before the next one, so that a reader
 knows at once that a part is whole.
 """
@@ -14,13 +12,13 @@ from typing import Final, Protocol
 
 from anytime_protocol import codec
 from anytime_protocol.http import headers
-from anytime_protocol.http.headers import Progress
+from anytime_protocol.http.headers import UpdateHeader
 from anytime_protocol.messages import Accepted, Failed, Finished, Update
-from anytime_server.api.predict_request import Form
+from anytime_server.api.formats import AnswerFormat
 
 BOUNDARY: Final = "anytime-5a1c1e0f7d"
 
-Told = Accepted | Update | Finished | Failed
+StreamMessage = Accepted | Update | Finished | Failed
 
 
 class Writer(Protocol):
@@ -35,7 +33,7 @@ class Writer(Protocol):
         """What stands before the first message."""
         ...
 
-    def write(self, message: Told) -> bytes:
+    def write(self, message: StreamMessage) -> bytes:
         """One message."""
         ...
 
@@ -49,9 +47,9 @@ class EventWriter:
         """Nothing."""
         return b""
 
-    def write(self, message: Told) -> bytes:
+    def write(self, message: StreamMessage) -> bytes:
         """An event named by the message's type, its data in one line."""
-        return f"event: {message.TYPE}\ndata: {_text(message)}\n\n".encode()
+        return f"event: {message.type}\ndata: {_text(message)}\n\n".encode()
 
 
 class LineWriter:
@@ -63,7 +61,7 @@ class LineWriter:
         """Nothing."""
         return b""
 
-    def write(self, message: Told) -> bytes:
+    def write(self, message: StreamMessage) -> bytes:
         """The message in one line."""
         return f"{_text(message)}\n".encode()
 
@@ -77,7 +75,7 @@ class MixedWriter:
         """The first boundary."""
         return f"--{BOUNDARY}".encode()
 
-    def write(self, message: Told) -> bytes:
+    def write(self, message: StreamMessage) -> bytes:
         """A part; `accepted` has none."""
         match message:
             case Accepted():
@@ -101,7 +99,7 @@ class ReplaceWriter:
         """The first boundary."""
         return f"--{BOUNDARY}".encode()
 
-    def write(self, message: Told) -> bytes:
+    def write(self, message: StreamMessage) -> bytes:
         """A part for an update, the closing of the boundary for the good end."""
         match message:
             case Update():
@@ -112,28 +110,28 @@ class ReplaceWriter:
                 return b""
 
 
-_WRITERS: Final[dict[Form, type[Writer]]] = {
-    Form.SSE: EventWriter,
-    Form.NDJSON: LineWriter,
-    Form.MIXED: MixedWriter,
-    Form.REPLACE: ReplaceWriter,
+_WRITERS: Final[dict[AnswerFormat, type[Writer]]] = {
+    AnswerFormat.SSE: EventWriter,
+    AnswerFormat.NDJSON: LineWriter,
+    AnswerFormat.MIXED: MixedWriter,
+    AnswerFormat.REPLACE: ReplaceWriter,
 }
 
 _END: Final = BOUNDARY.encode()
 
 
-def writer(form: Form) -> Writer:
-    """The writer of a progressive form."""
-    return _WRITERS[form]()
+def writer(answer_format: AnswerFormat) -> Writer:
+    """The writer of a progressive format."""
+    return _WRITERS[answer_format]()
 
 
-def _text(message: Told) -> str:
+def _text(message: StreamMessage) -> str:
     payload = message.payload if isinstance(message, Update) else b""
     return codec.encode_text(message.to_json(), payload)
 
 
 def _progress(update: Update) -> str:
-    value = Progress(
+    value = UpdateHeader(
         update.exit, update.exits, update.confidence, update.elapsed_ms, update.skipped
     )
     return f"{headers.UPDATE}: {value}\r\n"

@@ -1,21 +1,21 @@
-"""What a stage will cost: profiled base times, one slow-down factor for the whole machine.
+"""What a stage will cost: profiled base times, and one slow-down factor for the whole machine.
 
-Decides how long (seconds, with a standard deviation) and how expensive (1e9 multiply-adds) a
-stage, a decode or an encode will be. Refuses to know the clock, the queue and what is done with a
-prediction. It learns in place: `observe_*` change the model they are called on.
+Predicts how long (seconds, with a standard deviation) and how expensive (1e9 multiply-adds) a
+stage, a decode or an encode will be. It learns in place: `observe_*` change the model they are
+called on.
 
 A stage's base time is `fixed_s + active_s * share`, where `share` is the part of the pixels that
 the exit before it left active; both come from a profile taken at start-up. Whatever slows the
-machine down (a neighbour, heat, a lower clock) slows all stages alike, so that one factor learnt
-from any stage serves all of them, the next one included: the observation of ALERT (Wan et al.,
-ATC 2020, section 3.4). The factor is a random walk seen through noise, hence a Kalman filter; as in
-ALERT the process noise grows with the corrections that were needed, so that a jump is followed
-fast. Unlike ALERT, the measurement noise is learnt too: it is the larger part of what a prediction
-misses by, and the safety margin of every deadline is made of it.
+machine down (another process, heat, a lower clock) slows all stages alike, so that one factor
+learnt from any stage serves all of them, the next one included (ALERT: Wan et al., ATC 2020,
+section 3.4). The factor is a random walk seen through noise, hence a Kalman filter; as in ALERT the
+process noise grows with the corrections that were needed, so that a jump is followed fast. Unlike
+ALERT, the measurement noise is learnt too: it is the larger part of a prediction's error, and the
+safety margin of every deadline is made of it.
 
 A stage's profile may be wrong by itself, since active pixels that lie together cost less than as
 many that are scattered. So each stage has a bias beside the factor, learnt slowly from what the
-factor does not explain. Left to the noise, such errors doubled the margins.
+factor does not explain.
 """
 
 from __future__ import annotations
@@ -33,11 +33,8 @@ _BIAS_MOST: Final = math.log(2.0)
 """A stage's bias, as a logarithm, moves by this share of an error, fades by this factor with each,
 as else bias and slow-down might drift against each other, and stays within these limits."""
 
-_STRIDE: Final = 32
-"""The network pads both sides to a multiple of this many px."""
-
 _TOO_SHORT_S: Final = 1e-5
-"""A stage with nothing to do teaches nothing about the machine."""
+"""Base time below which a stage says nothing about the machine."""
 
 _REMEMBERED_SIZES: Final = 1024
 """Image sizes whose scaled profiles are kept; clients choose sizes, so there must be an end."""
@@ -111,7 +108,7 @@ class SizeProfile:
 
 @dataclass(frozen=True, slots=True)
 class ModelProfile:
-    """What the scheduler knows about a model.
+    """The measured costs and quality of a model.
 
     Attributes:
         model: its name.
@@ -122,7 +119,8 @@ class ModelProfile:
             plans that look further than the next stage use it, and it is learnt on the way.
         input_side: length that the longer side of every image is brought to, px; None where images
             are computed at the size at which they come.
-        reaction_s: longest time between two looks at whether a stage is to stop, at the first size.
+        stride: the network pads both sides to a multiple of this many px.
+        reaction_s: longest time between two checks whether a stage is to stop, at the first size.
     """
 
     model: str
@@ -130,14 +128,22 @@ class ModelProfile:
     quality: tuple[float, ...] = ()
     typical_share: tuple[float, ...] = ()
     input_side: int | None = None
+    stride: int = 32
     reaction_s: float = 0.0
 
     def computed_size(self, height: int, width: int) -> tuple[int, int]:
-        """Height and width that an image of so many px is computed at, px."""
-        if self.input_side is None:
-            return height, width
-        factor = self.input_side / max(height, width)
-        return max(1, round(height * factor)), max(1, round(width * factor))
+        """Height and width that an image of so many px is computed at, padding included, px."""
+        if self.input_side is not None:
+            factor = self.input_side / max(height, width)
+            height, width = max(1, round(height * factor)), max(1, round(width * factor))
+        return self._padded(height), self._padded(width)
+
+    def profiled_pixels(self, size: SizeProfile) -> int:
+        """Pixels that are computed at one of its profiled sizes, padding included."""
+        return self._padded(size.height) * self._padded(size.width)
+
+    def _padded(self, side: int) -> int:
+        return -(-side // self.stride) * self.stride
 
     @property
     def exits(self) -> int:
@@ -272,6 +278,7 @@ class CostModel:
     Attributes:
         slow_down: the machine's factor.
         version: rises with each observation; a prediction holds until then.
+        last_error: relative error of the last prediction of a stage that was observed.
     """
 
     def __init__(
@@ -288,6 +295,7 @@ class CostModel:
         }
         self._biases = {name: [0.0] * profile.exits for name, profile in self._profiles.items()}
         self.version = 0
+        self.last_error = 0.0
         self.slow_down = SlowDown()
         self._decode = _SideCosts(decode or {})
         self._encode = _SideCosts(encode or {})
@@ -319,13 +327,12 @@ class CostModel:
         """
         profile = self.profile(model)
         height, width = profile.computed_size(height, width)
-        pixels = _padded(height) * _padded(width)
-        key = (model, _padded(height), _padded(width))
+        key = (model, height, width)
         if key not in self._scaled:
             if len(self._scaled) >= _REMEMBERED_SIZES:
                 self._scaled.clear()
             factors = (
-                (pixels / (_padded(size.height) * _padded(size.width)), size.stages)
+                (height * width / profile.profiled_pixels(size), size.stages)
                 for size in profile.sizes
             )
             factor, stages = min(factors, key=lambda item: abs(math.log(item[0])))
@@ -343,8 +350,7 @@ class CostModel:
         """
         profile = self.profile(model)
         height, width = profile.computed_size(height, width)
-        first = profile.sizes[0]
-        larger = _padded(height) * _padded(width) / (_padded(first.height) * _padded(first.width))
+        larger = height * width / profile.profiled_pixels(profile.sizes[0])
         return profile.reaction_s * max(larger, 1.0) * max(self.slow_down.mean, 1.0)
 
     def bias(self, model: str, stage: int) -> float:
@@ -376,7 +382,8 @@ class CostModel:
         if base_s < _TOO_SHORT_S:
             return 0.0
         self.version += 1
-        return self.slow_down.observe(elapsed_s / base_s)
+        self.last_error = self.slow_down.observe(elapsed_s / base_s)
+        return self.last_error
 
     def observe_at_least(self, base_s: float, elapsed_s: float) -> None:
         """Learns from a stage that was stopped after `elapsed_s`: it would have taken longer.
@@ -424,7 +431,3 @@ class _SideCosts:
     def observe(self, name: str, pixels: int, elapsed_s: float) -> None:
         guess, factor = self._known.get(name, self._default)
         factor.observe(elapsed_s / guess.seconds(pixels))
-
-
-def _padded(side: int) -> int:
-    return -(-side // _STRIDE) * _STRIDE

@@ -1,81 +1,95 @@
-"""Who computes next, how deep, and when to stop: quality bends before service breaks.
+"""Which stage of which request is computed next, how far, and how each request ends.
 
-Decides, for one executor that computes one stage at a time: which requests to take, which stage of
-which request to run, when a running stage is not worth finishing, and how each request ends.
-Refuses to know the clock (`now` is an argument everywhere, in seconds, never falling), threads,
-sockets and networks. The same calls give the same answers. More executors are more schedulers, each
-with its own requests: the state of a half computed request lives where it was computed.
+For one executor that computes one stage at a time. The clock is an argument (`now`, in seconds,
+never falling), so that the same calls give the same answers. More executors are more schedulers,
+each with its own requests: the state of a half computed request lies where it was computed.
 
-The rules:
+The rules (imprecise computation; see RTDeepIoT, Clockwork and ALERT):
 
-* Exit 1 is owed to every admitted request; later exits are bought with spare time. A request is
-  admitted if its exit 1, after all that is owed by then, fits its deadline and breaks no other
-  (earliest deadline first; predicted mean + `sigmas` deviations + the encode and the way back).
-  On an idle server no promise is at stake, so there a fair chance is enough (`hope_sigmas`).
-* A stage that cannot end in time is not started, and one that can no longer is stopped. The owed
+* Exit 1 is mandatory for every admitted request; later exits are optional and take slack. A request
+  is admitted if its exit 1, after all mandatory stages before it, fits its deadline and makes no
+  other late (earliest deadline first; predicted mean + `sigmas` deviations + encoding and sending).
+  On an idle server no other request is at risk, so there a fair chance is enough (`hope_sigmas`).
+* A stage that cannot end in time is not started, and one that can no longer is stopped. A mandatory
   stage is started as long as its expected time fits, since refusing it would be the worse answer;
-  a bought one only if its margin (`depth_sigmas`) fits, too.
+  an optional one only if its margin (`depth_sigmas`) fits, too.
 * Among the stages that may run, the `Policy` chooses.
-* A request ends as soon as it is known that nothing better will come, in one `Final` or `Failed`.
+* A request ends as soon as it is known that nothing better will come, in one `JobFinished` or
+  `JobFailed`.
 * A limit that the client's own schedule will lift in time makes a request pause, not end.
 * A request without a deadline has `patience_s` after each of its exits; when that is over, its next
-  stage is owed as well, and new requests are admitted only if they leave room for it.
-
-Calls are made from one thread. `should_stop` only reads, so that another thread may ask.
+  stage is mandatory as well, and new requests are admitted only if they leave room for it.
+* A request that has the executor to itself is run as far as its limits allow without asking again
+  after each stage; `run_limits` says how far, and says it anew after each change.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from dataclasses import replace
-from typing import NamedTuple
+from dataclasses import dataclass
 
 from anytime_protocol.budget import Budget
 from anytime_protocol.enums import Effect, ErrorCode, Reason
+from anytime_protocol.resources import ServerBudget
+from anytime_server.core.admission import Workload, admit, hope_s, mandatory_stage
 from anytime_server.core.costs import CostModel, Prediction
-from anytime_server.core.forecasts import LiveJob, SchedulerSettings, Terms
-from anytime_server.core.jobs import (
+from anytime_server.core.decisions import (
+    STOP,
     Admitted,
-    BudgetAnswer,
+    BudgetChange,
     Decision,
     Ending,
-    ExitMade,
-    Failed,
-    Final,
-    Finish,
-    Idle,
-    Job,
-    Outcome,
+    EndJob,
+    ExitReport,
+    JobFailed,
+    JobFinished,
     Rejected,
-    Run,
-    StageResult,
-    StopReason,
+    RunJob,
+    RunLimits,
     Wait,
 )
-from anytime_server.core.limits import EffectiveLimits, ServerBudget
+from anytime_server.core.forecasts import Forecaster
+from anytime_server.core.jobs import JobState
+from anytime_server.core.limits import ServerLimits
 from anytime_server.core.policy import Candidate, Policy, QualityPerSecond, Step
-from anytime_server.core.timeline import Owed, lateness_s, spare_s
+from anytime_server.core.settings import SchedulerSettings
+from anytime_server.core.timeline import MandatoryStage, slack_s
 from anytime_server.errors import DuplicateJobError, StageNotRunningError
 
-_NOW = Prediction(0.0, 0.0)
 
+@dataclass(slots=True)
+class _Running:
+    """The run that the executor computes.
 
-class _Running(NamedTuple):
-    """The stage that the executor computes."""
+    Attributes:
+        job: whose stages.
+        stage: the one that runs now; one more than `last_stage` once that has ended.
+        base_s: its base time.
+        predicted: its predicted time.
+        started_s: when it began.
+        last_stage: the last that the run may start.
+        notify: the next exit decides how the run goes on, and is reported as soon as it is made.
+    """
 
-    live: LiveJob
-    run: Run
+    job: JobState
+    stage: int
     base_s: float
-    started_s: float
     predicted: Prediction
+    started_s: float
+    last_stage: int
+    notify: bool = False
+
+    @property
+    def is_over(self) -> bool:
+        """Whether its last stage has ended, so that the executor is free or about to be."""
+        return self.stage > self.last_stage
 
 
 class Scheduler:
     """See the module.
 
     Args:
-        costs: predicts times; the scheduler teaches it.
+        costs: predicts times; the scheduler trains it.
         policy: the order of work.
         server_budget: the operator's B(t) to begin with.
         settings: the operator's choices.
@@ -90,79 +104,70 @@ class Scheduler:
     ) -> None:
         self.costs = costs
         self.settings = settings or SchedulerSettings()
+        self.server_limits = ServerLimits(server_budget or ServerBudget())
         self._policy: Policy = policy or QualityPerSecond()
-        self._terms = Terms(
-            costs, self.settings, self._policy.heeds_deadlines, server_budget or ServerBudget()
-        )
-        self._jobs: dict[str, LiveJob] = {}
+        self._forecaster = Forecaster(costs, self.settings, self.server_limits)
+        self._jobs: dict[str, JobState] = {}
         self._running: _Running | None = None
         self._draining = False
 
-    # What a client or an operator says.
+    # What a client or an operator asks for.
 
-    def submit(self, job: Job, now: float) -> Admitted | Rejected:
+    def submit(self, job: JobState, now: float) -> Admitted | Rejected:
         """Takes a job or refuses it, before anything has been spent on it.
 
         Raises:
             UnknownModelError: the job's model has no profile.
-            DuplicateJobError: a job with this id is alive.
+            DuplicateJobError: a job with this id has not ended.
         """
-        stages = self.costs.stages(job.model, job.height, job.width)
+        job.stages = self.costs.stages(job.model, job.height, job.width)
         if job.id in self._jobs:
             raise DuplicateJobError(job.id)
         if self._draining:
             text = "the server is shutting down"
-            return Rejected(job.id, ErrorCode.DRAINING, text, self.settings.drain_retry_s)
+            return Rejected(ErrorCode.DRAINING, text, self.settings.drain_retry_s)
         if len(self._jobs) >= self.settings.max_jobs:
-            text = f"{len(self._jobs)} requests are in the house, and no more fit"
-            return Rejected(job.id, ErrorCode.OVERLOADED, text, self._place_free_in_s(now))
-        live = LiveJob(
-            job=job,
-            stages=stages[: self._policy.depth(len(stages))],
-            budget=job.budget,
-            decoded=job.decoded,
-            progress_s=now,
-        )
-        self._terms.look_ahead(live)
-        refusal = self._refusal(live, now)
-        if refusal is not None:
-            return refusal
-        promise = self._promise(live, now)
-        self._jobs[job.id] = live
-        self._weigh_load()
-        return promise
+            text = f"{len(self._jobs)} requests are active, which is the limit"
+            free_in_s = self._until_free(now).mean_s + self.load_s / len(self._jobs)
+            return Rejected(ErrorCode.OVERLOADED, text, free_in_s)
+        job.progress_s = now
+        self._forecaster.look_ahead(job)
+        workload = Workload(self._until_free(now), self._mandatory(now), not self._jobs)
+        answer = admit(job, workload, self._forecaster, self.settings, now)
+        if isinstance(answer, Admitted):
+            self._jobs[job.id] = job
+            self._observe_load()
+        return answer
 
-    def cancel(self, job_id: str, now: float) -> list[Outcome]:  # noqa: ARG002
-        """Ends a job; one that is running ends when the executor reports. Unknown ids are ignored.
+    def cancel(self, job_id: str) -> Ending | None:
+        """Ends a job; one that is running ends with its run. Unknown ids are ignored.
 
         Returns:
-            The job's `Final`, unless it is running or unknown.
+            The job's end, unless it is running or unknown.
         """
-        live = self._jobs.get(job_id)
-        if live is None:
-            return []
-        live.cancelled = True
-        if self._is_running(live):
-            return []
-        return [self._end(live, _final(live, Reason.CANCELLED))]
+        job = self._jobs.get(job_id)
+        if job is None:
+            return None
+        job.cancelled = True
+        if self._is_running(job):
+            return None
+        return self._end(job, _finished(job, Reason.CANCELLED))
 
-    def update_budget(self, job_id: str, budget: Budget, rev: int, now: float) -> BudgetAnswer:
+    def update_budget(self, job_id: str, budget: Budget, rev: int) -> BudgetChange:
         """Replaces a job's budget; it counts from the job's arrival like the first one.
 
         Args:
             job_id: the job.
             budget: its new budget.
             rev: number of this change, rising from 1; an older one than the last is ignored.
-            now: the moment.
         """
-        live = self._jobs.get(job_id)
-        if live is None or live.cancelled:
-            return BudgetAnswer(job_id, rev, Effect.GONE, 0, stops_stage=False)
-        if rev <= live.rev:
-            return BudgetAnswer(job_id, live.rev, Effect.STALE, live.made, stops_stage=False)
-        live.budget, live.rev = budget, rev
-        stops = self._is_running(live) and self.should_stop(job_id, now) is not None
-        return BudgetAnswer(job_id, rev, Effect.APPLIED, live.made, stops_stage=stops)
+        job = self._jobs.get(job_id)
+        if job is None or job.cancelled:
+            return BudgetChange(Effect.GONE, 0)
+        if rev <= job.rev:
+            return BudgetChange(Effect.STALE, job.exit)
+        job.budget, job.rev = budget, rev
+        return BudgetChange(Effect.APPLIED, job.exit)
 
     def set_server_budget(
         self, budget: ServerBudget, now: float, time_of_day_s: float = 0.0
@@ -175,374 +180,282 @@ class Scheduler:
             time_of_day_s: seconds since local midnight at this moment, for a `daily` schedule. Set
                 the same budget again when the local time jumps (daylight saving).
         """
-        self._terms.set_budget(budget, now, time_of_day_s)
-        self._weigh_load()
+        self.server_limits.set_budget(budget, now, time_of_day_s)
+        self._observe_load()
 
-    @property
-    def server_budget(self) -> ServerBudget:
-        """The operator's B(t) in force."""
-        return self._terms.budget
-
-    def drain(self, now: float) -> list[Outcome]:  # noqa: ARG002
+    def drain(self) -> list[Ending]:
         """Takes no more jobs; the others end with what they have by the end of their next stage.
 
         Returns:
-            The `Final` of each job that waits and has an exit.
+            The end of each job that waits and has an exit.
         """
         self._draining = True
         return [
-            self._end(live, _final(live, Reason.DRAINING))
-            for live in list(self._jobs.values())
-            if live.made and not self._is_running(live)
+            self._end(job, _finished(job, Reason.DRAINING))
+            for job in list(self._jobs.values())
+            if job.last is not None and not self._is_running(job)
         ]
 
-    # What the executor asks and says.
+    # What the executor's side asks and reports.
 
     def decide(self, now: float) -> Decision:
-        """What to do next; after a `Finish`, ask again."""
-        self._weigh_load()
+        """What to do next; after an `EndJob`, ask again."""
+        self._observe_load()
         free_s = self._earliest_start_s(now)
-        for live in self._waiting():
-            ending = self._ending(live, now, free_s)
+        for job in self._waiting():
+            ending = self._ending(job, now, free_s)
             if ending is not None:
-                return Finish(self._end(live, ending))
+                return EndJob(self._end(job, ending))
         if self._running is None:
-            candidates = [c for live in self._waiting() if (c := self._candidate(live, now))]
+            candidates = [c for job in self._waiting() if (c := self._candidate(job, now))]
             if candidates:
-                spare = spare_s(self._all_owed(now), now, self.settings.sigmas)
-                return self._start(self._policy.choose(candidates, spare), now)
-        if not self._jobs:
-            return Idle()
+                slack = slack_s(self._mandatory(now), now, self.settings.sigmas)
+                return self._start(self._policy.choose(candidates, slack), now)
         return Wait(self._next_change_s(now))
 
-    def should_stop(self, job_id: str, now: float, done: float = 1.0) -> StopReason | None:
-        """Whether the running stage of a job is no longer worth finishing; to be asked often.
+    def run_limits(self, now: float) -> RunLimits:
+        """How far the executor may go with the run under way; `STOP` if there is none."""
+        running = self._running
+        if running is None or running.is_over:
+            return STOP
+        limits = self._run_limits(running, now)
+        running.last_stage, running.notify = limits.last_stage, limits.notify
+        return limits
+
+    def exit_made(self, job_id: str, report: ExitReport) -> JobFailed | None:
+        """A stage of the run under way has ended by itself, and made its exit.
 
         Args:
             job_id: the job.
-            now: the moment.
-            done: share of the stage that is done, 0 to 1, if known; with it, a stage that will be
-                too late is stopped as soon as that is certain rather than when time is up.
+            report: what was found.
 
         Returns:
-            The reason, or None to go on. A job that is not running is `CANCELLED`.
+            The job's end, if this was exit 1 and came after its deadline. In all other cases the
+            end comes with `run_ended`.
+
+        Raises:
+            StageNotRunningError: this is not the stage that was running.
         """
         running = self._running
-        if running is None or running.live.job.id != job_id or running.live.cancelled:
-            return Reason.CANCELLED
-        live, stage = running.live, running.run.stage
-        limits, stop_at_s = self._stop_terms(live, running.predicted, running.started_s, now)
-        if stage > 1:
-            if not live.allows(live.ahead[0], limits):
-                return Reason.BUDGET
-            if live.satisfied(limits):
-                return Reason.SATISFIED
-        least_s = max(running.predicted.upper_s(-self.settings.sigmas), 0.0) * (1.0 - done)
-        return Reason.DEADLINE if now + least_s > stop_at_s else None
+        if running is None or (running.job.id, running.stage) != (job_id, report.exit):
+            raise StageNotRunningError(job_id, report.exit, _describe(running))
+        job = running.job
+        self._learn(running, report)
+        running.stage += 1
+        running.started_s = report.ended_s
+        if job.cancelled or not self._is_active(job):
+            job.wasted_s += report.elapsed_s
+            running.base_s = 0.0  # of a further stage, which is not known
+            return None
+        if report.exit == 1:
+            deadline_s = self._forecaster.forecast(job, report.ended_s).limits.deadline_s
+            if report.ended_s > deadline_s:
+                failed = _too_late(job, "exit 1 came after the deadline")
+                self._end(job, failed)
+                return failed
+        job.last, job.progress_s = report, report.ended_s
+        self._forecaster.look_ahead(job)
+        # If the exit is reported late, the next stage may be half done: leave it to `stop_at_s`.
+        start_s = report.ended_s if running.notify else -math.inf
+        if self._ending(job, report.ended_s, start_s) is not None:
+            running.last_stage = report.exit
+        running.base_s = 0.0 if running.is_over else job.ahead[0].base_s
+        running.predicted = self.costs.slow_down.predict(running.base_s)
+        self._observe_load()
+        return None
 
-    def complete(
-        self, job_id: str, stage: int, elapsed_s: float, result: StageResult, now: float
-    ) -> list[Outcome]:
-        """The stage of the last `Run` has ended by itself.
+    def run_ended(self, job_id: str, wasted_s: float, now: float) -> Ending | None:
+        """The executor is free again; all exits of the run have been reported.
 
         Args:
             job_id: the job.
-            stage: the stage.
-            elapsed_s: seconds it took; of the network alone, without decoding.
-            result: what was found.
+            wasted_s: seconds spent on a stage that was stopped half-way; its work is lost.
             now: the moment.
 
         Returns:
-            The new exit, unless the job was cancelled, and the job's end if this was it.
+            The job's end; None if it goes on later, or has ended before.
 
         Raises:
-            StageNotRunningError: this is not the stage that was running.
+            StageNotRunningError: the job was not running.
         """
-        running = self._stopped(job_id, stage)
-        live = running.live
-        self._learn(running, elapsed_s, result)
-        if live.cancelled:
-            live.wasted_s += elapsed_s
-            return [self._end(live, _final(live, Reason.CANCELLED))]
-        if stage == 1 and now > self._terms.outlook(live, now).limits.deadline_s:
-            return [self._end(live, _too_late(live, "exit 1 came after the deadline"))]
-        self._reach(live, stage, result, now)
-        outcomes: list[Outcome] = [ExitMade(job_id, stage, result)]
-        self._weigh_load()
-        ending = self._ending(live, now, now)
-        if ending is not None:
-            outcomes.append(self._end(live, ending))
-        return outcomes
+        running = self._running
+        if running is None or running.job.id != job_id:
+            raise StageNotRunningError(job_id, 0, _describe(running))
+        self._running = None
+        job = running.job
+        if wasted_s:
+            self.costs.observe_at_least(running.base_s, wasted_s)
+            job.used_s += wasted_s
+            job.wasted_s += wasted_s
+        if not self._is_active(job):
+            return None
+        if job.cancelled:
+            return self._end(job, _finished(job, Reason.CANCELLED))
+        ending = self._ending(job, now, now)
+        return None if ending is None else self._end(job, ending)
 
-    def go_on(
-        self, job_id: str, stage: int, elapsed_s: float, result: StageResult, ended_s: float
-    ) -> Run:
-        """The stage has ended, and the executor has begun the next, as `Run.through` allows.
-
-        Args:
-            job_id: the job.
-            stage: the stage that has ended.
-            elapsed_s: as for `complete`.
-            result: as for `complete`.
-            ended_s: when it ended; this moment or before.
-
-        Returns:
-            What runs now. The exit is made, even where the job has been cancelled meanwhile.
-
-        Raises:
-            StageNotRunningError: this is not the stage that was running, or it had to be the last.
-        """
-        running = self._reported(job_id, stage)
-        if stage >= running.run.through:
-            raise StageNotRunningError(job_id, stage + 1, f"stage {stage} was to be the last")
-        live = running.live
-        self._learn(running, elapsed_s, result)
-        self._reach(live, stage, result, ended_s)
-        predicted = self._terms.needs(live, live.ahead[0])
-        stop_at_s = running.run.stop_at_s
-        if stop_at_s < math.inf:
-            _, stop_at_s = self._stop_terms(live, predicted, ended_s, ended_s)
-        run = replace(
-            running.run, stage=stage + 1, predicted_s=predicted.mean_s, stop_at_s=stop_at_s
-        )
-        self._running = _Running(live, run, live.ahead[0].base_s, ended_s, predicted)
-        return run
-
-    def abandon(self, job_id: str, stage: int, elapsed_s: float, now: float) -> list[Outcome]:
-        """The stage of the last `Run` was stopped half-way; its work is lost.
-
-        Args:
-            job_id: the job.
-            stage: the stage.
-            elapsed_s: seconds spent on the network.
-            now: the moment.
-
-        Returns:
-            The job's end; nothing if it may go on after all (its budget was raised meanwhile).
-
-        Raises:
-            StageNotRunningError: this is not the stage that was running.
-        """
-        running = self._stopped(job_id, stage)
-        live = running.live
-        self.costs.observe_at_least(running.base_s, elapsed_s)
-        live.used_s += elapsed_s
-        live.wasted_s += elapsed_s
-        if live.cancelled:
-            return [self._end(live, _final(live, Reason.CANCELLED))]
-        ending = self._ending(live, now, now)
-        return [] if ending is None else [self._end(live, ending)]
-
-    def fail(self, job_id: str, code: ErrorCode, detail: str) -> list[Outcome]:
+    def fail(self, job_id: str, code: ErrorCode, detail: str) -> JobFailed | None:
         """Ends a job in an error, whatever it was doing. Unknown ids are ignored.
 
-        If its stage was running, that stage is taken to have stopped: report it no more.
+        If it was running, its run is taken to have ended: report it no more.
         """
-        live = self._jobs.get(job_id)
-        if live is None:
-            return []
-        if self._is_running(live):
+        job = self._jobs.get(job_id)
+        if self._running is not None and self._running.job.id == job_id:
             self._running = None
-        return [self._end(live, Failed(job_id, code, detail, live.used_s))]
+        if job is None:
+            return None
+        failed = JobFailed(job_id, code, detail, job.used_s)
+        self._end(job, failed)
+        return failed
 
-    def decoded(self, job_id: str, elapsed_s: float) -> None:
-        """A job's image is decoded, after `elapsed_s`; unknown ids only teach nothing."""
-        live = self._jobs.get(job_id)
-        if live is not None and not live.decoded:
-            job = live.job
-            self.costs.observe_decode(job.media_type, job.height * job.width, elapsed_s)
-            live.decoded = True
-
-    # What anyone may ask.
-
-    @property
-    def draining(self) -> bool:
-        """No more jobs are taken."""
-        return self._draining
-
-    @property
-    def jobs(self) -> int:
-        """Jobs in the house."""
-        return len(self._jobs)
+    def image_decoded(self, job_id: str, elapsed_s: float) -> None:
+        """A job's image is decoded, after `elapsed_s`; unknown ids are ignored."""
+        job = self._jobs.get(job_id)
+        if job is not None and not job.decoded:
+            self.costs.observe_decode(job.media_type, job.pixels, elapsed_s)
+            job.decoded = True
 
     @property
     def load_s(self) -> float:
-        """Predicted seconds to take all jobs in the house as deep as their clients' caps allow."""
-        return self.costs.slow_down.mean * sum(live.wanted_s() for live in self._jobs.values())
+        """Predicted seconds to take all active jobs as deep as their clients' caps allow."""
+        return self.costs.slow_down.mean * sum(job.wanted_s() for job in self._jobs.values())
 
-    # Admission.
+    # Mandatory stages.
 
-    def _refusal(self, live: LiveJob, now: float) -> Rejected | None:
-        job, gmacs = live.job, live.ahead[0].gmacs
-        allowed = self._terms.outlook(live, now).limits.gmacs
-        if gmacs > allowed:
-            text = f"exit 1 costs {gmacs:.3g} GMACs, the budget allows {allowed:.3g}"
-            return Rejected(job.id, ErrorCode.BUDGET_TOO_SMALL, text, None)
-        owed = self._owed(live, now)
-        hope_s = 0.0 if self._jobs else self._hope_s(owed.needs)
-        late_s = now + owed.needs.mean_s - hope_s - self._terms.outlook(live, now).expected_due_s
-        if late_s > 0.0:
-            text = f"exit 1 would be {late_s * 1e3:.1f} ms too late even on an idle server"
-            return Rejected(job.id, ErrorCode.DEADLINE_EXCEEDED, text, None)
-        if not self._jobs:
-            return None
-        others = self._all_owed(now)
-        late_s = lateness_s(owed, others, self._until_free(now), now, self.settings.sigmas)
-        if late_s > 0.0:
-            text = f"what is owed already leaves no room: {late_s * 1e3:.1f} ms too late"
-            return Rejected(job.id, ErrorCode.OVERLOADED, text, late_s)
-        return None
-
-    def _hope_s(self, needs: Prediction) -> float:
-        """By how much luck an exit 1 may take less than expected that keeps nobody waiting."""
-        return self.settings.hope_sigmas * needs.sigma_s + self.settings.reserve_s
-
-    def _promise(self, live: LiveJob, now: float) -> Admitted:
-        """How deep a new job will get if nobody else comes, after what is owed to the others."""
-        outlook = self._terms.outlook(live, now)
-        start = self._until_free(now)
-        for owed in self._all_owed(now):
-            start = start.then(owed.needs)
-        exit_, end = 0, start
-        for step in live.ahead:
-            then = start.then(self._terms.needs(live, step))
-            in_time = now + then.upper_s(self.settings.depth_sigmas) < outlook.due_s
-            if step.exit > 1 and not (in_time and live.allows(step, outlook.limits)):
-                break
-            exit_, end = step.exit, then
-        after_s = now - live.job.arrival_s + end.then(self._terms.way_back(live)).mean_s
-        return Admitted(live.job.id, exit_, after_s)
-
-    def _place_free_in_s(self, now: float) -> float:
-        """When a place in a full house may be free: after one job's part of the work in it."""
-        return self._until_free(now).mean_s + self.load_s / len(self._jobs)
-
-    # What is owed, earliest first.
-
-    def _owed(self, live: LiveJob, now: float) -> Owed:
-        outlook = self._terms.outlook(live, now)
-        return Owed(outlook.order_s, outlook.due_s, outlook.needs)
-
-    def _all_owed(self, now: float) -> Iterator[Owed]:
-        for live in self._waiting():
-            if live.made == 0 or self._terms.outlook(live, now).overdue(now):
-                yield self._owed(live, now)
+    def _mandatory(self, now: float) -> list[MandatoryStage]:
+        return [
+            mandatory_stage(job, self._forecaster, now)
+            for job in self._waiting()
+            if job.last is None or self._forecaster.forecast(job, now).is_overdue(now)
+        ]
 
     # How a job goes on, or ends.
 
-    def _ending(self, live: LiveJob, now: float, free_s: float) -> Ending | None:
+    def _ending(self, job: JobState, now: float, free_s: float) -> Ending | None:
         """The end of a job that is not running, if nothing better can come of it.
 
         Args:
-            live: the job.
+            job: the job.
             now: the moment.
             free_s: the earliest moment at which the executor can start its next stage.
         """
-        outlook = self._terms.outlook(live, now)
-        in_time = free_s < outlook.latest_start_s
-        if live.made == 0:
+        forecast = self._forecaster.forecast(job, now)
+        in_time = free_s < forecast.latest_start_s
+        if job.last is None:
             if len(self._jobs) == 1:
-                in_time = free_s < outlook.latest_start_s + self._hope_s(outlook.needs)
-            return None if in_time else _too_late(live, "exit 1 can no longer be made in time")
-        if not live.ahead:
-            return _final(live, Reason.COMPLETE)
-        if live.satisfied(outlook.limits):
-            return _final(live, Reason.SATISFIED)
+                in_time = free_s < forecast.latest_start_s + hope_s(forecast.needs, self.settings)
+            return None if in_time else _too_late(job, "exit 1 can no longer be made in time")
+        if not job.ahead:
+            return _finished(job, Reason.COMPLETE)
+        if job.is_satisfied(forecast.limits):
+            return _finished(job, Reason.SATISFIED)
         if self._draining:
-            return _final(live, Reason.DRAINING)
-        if not outlook.may_go_on:
-            pauses = self._terms.lifted_s(live, now) is not None
-            return None if pauses else _final(live, Reason.BUDGET)
-        return None if in_time else _final(live, Reason.DEADLINE)
+            return _finished(job, Reason.DRAINING)
+        if not forecast.may_continue:
+            pauses = self._forecaster.lifted_s(job, now) is not None
+            return None if pauses else _finished(job, Reason.BUDGET)
+        return None if in_time else _finished(job, Reason.DEADLINE)
 
-    def _candidate(self, live: LiveJob, now: float) -> Candidate | None:
+    def _candidate(self, job: JobState, now: float) -> Candidate | None:
         """The next stage of a job that has no reason to end; None if the job pauses."""
-        outlook = self._terms.outlook(live, now)
-        if not outlook.may_go_on:
+        forecast = self._forecaster.forecast(job, now)
+        if not forecast.may_continue:
             return None
         steps: list[Step] = []
-        for ahead in live.ahead:
-            needs = self._terms.needs(live, ahead)
+        for ahead in job.ahead:
+            needs = self._forecaster.needs(job, ahead)
             upper_s = needs.upper_s(self.settings.depth_sigmas)
-            if steps and not (now + upper_s < outlook.due_s and live.allows(ahead, outlook.limits)):
+            in_time = now + upper_s < forecast.due_s
+            if steps and not (in_time and job.allows(ahead, forecast.limits)):
                 break
             steps.append(Step(ahead.exit, upper_s, needs.mean_s, ahead.gain))
         return Candidate(
-            job_id=live.job.id,
-            stage=live.made + 1,
-            arrival_s=live.job.arrival_s,
-            due_s=outlook.order_s,
-            overdue=outlook.overdue(now),
-            urgency=live.job.urgency,
+            job_id=job.id,
+            stage=job.exit + 1,
+            arrival_s=job.arrival_s,
+            due_s=forecast.order_s,
+            overdue=forecast.is_overdue(now),
+            urgency=job.urgency,
             steps=tuple(steps),
         )
 
-    def _start(self, chosen: Candidate, now: float) -> Run:
-        live = self._jobs[chosen.job_id]
-        predicted = self._terms.outlook(live, now).needs
-        limits, stop_at_s = self._stop_terms(live, predicted, now, now)
+    def _start(self, chosen: Candidate, now: float) -> RunJob:
+        job = self._jobs[chosen.job_id]
+        predicted = self._forecaster.forecast(job, now).needs
+        self._running = _Running(
+            job, chosen.stage, job.ahead[0].base_s, predicted, now, last_stage=chosen.stage
+        )
         depth = chosen.steps[-1].exit
+        return RunJob(job.id, chosen.stage, depth, predicted.mean_s, self.run_limits(now))
+
+    def _run_limits(self, running: _Running, now: float) -> RunLimits:
+        job = running.job
+        if job.cancelled or not self._is_active(job) or not job.ahead:
+            return STOP
+        limits = self._forecaster.running_limits(job, now)
+        if job.last is not None and (
+            job.is_satisfied(limits) or not job.allows(job.ahead[0], limits)
+        ):
+            return STOP
+        last = self._last_step(running, now)
+        predicted = running.predicted
+        if last > 0:
+            predicted = self._forecaster.needs(job, job.ahead[last])
+        ends_s = running.started_s + predicted.upper_s(self.settings.sigmas)
+        stop_at_s = self._forecaster.stop_at_s(job, limits, ends_s)
+        return RunLimits(job.ahead[last].exit, stop_at_s, self._is_in_doubt(running, last, now))
+
+    def _last_step(self, running: _Running, now: float) -> int:
+        """Index into `ahead` of the stage at which a run ends, as things stand.
+
+        Only a job that has the executor to itself is run further than its next stage, and only
+        where neither an exit's result nor a schedule can change how far it may go.
+        """
+        job = running.job
+        forecast = self._forecaster.forecast(job, now)
+        limits = forecast.limits
         alone = len(self._jobs) == 1 and not self._draining
-        goes_on = (
-            depth > chosen.stage
-            and alone
-            and limits.confidence == limits.confident_share == math.inf
-        )
-        # Exit 1 is stopped by another rule than the later ones, and tells how fast the machine is.
-        tells = limits.deadline_s < math.inf and live.made == 0
-        steady = goes_on and not tells and limits.until_s == math.inf
-        run = Run(
-            chosen.job_id,
-            chosen.stage,
-            predicted.mean_s,
-            stop_at_s,
-            depth=depth,
-            through=depth if steady else chosen.stage,
-            goes_on=goes_on,
-        )
-        self._running = _Running(live, run, live.ahead[0].base_s, now, predicted)
-        return run
+        if not alone or limits.end_by_result or limits.until_s < math.inf:
+            return 0
+        last = 0
+        for index, step in enumerate(job.ahead[1:], start=1):
+            upper_s = self._forecaster.needs(job, step).upper_s(self.settings.depth_sigmas)
+            if running.started_s + upper_s >= forecast.due_s or not job.allows(step, limits):
+                break
+            last = index
+        return last
 
-    def _stop_terms(
-        self, live: LiveJob, predicted: Prediction, started_s: float, now: float
-    ) -> tuple[EffectiveLimits, float]:
-        """`Terms.stop_terms` of a stage that was started, or is about to be."""
-        ends_s = started_s + predicted.upper_s(self.settings.sigmas)
-        return self._terms.stop_terms(live, ends_s, now)
+    def _is_in_doubt(self, running: _Running, last: int, now: float) -> bool:
+        """Whether the next exit may show that the run cannot go as far as is planned.
 
-    def _learn(self, running: _Running, elapsed_s: float, result: StageResult) -> None:
-        """What a stage has cost that ended by itself."""
-        live = running.live
-        model, stage = live.job.model, running.run.stage
-        self.costs.observe_bias(model, stage, self.costs.observe_stage(running.base_s, elapsed_s))
-        self.costs.observe_share(model, stage, live.active_share)
-        live.used_s += elapsed_s
-        live.gmacs += result.gmacs
-        live.decoded = True
+        Args:
+            running: the run.
+            last: index into `ahead` of the stage at which it is to end.
+            now: the moment.
+        """
+        job = running.job
+        due_s = self._forecaster.forecast(job, now).due_s
+        if due_s == math.inf:
+            return False
+        if job.last is None:  # it is stopped by another rule, and tells how fast the machine is
+            return True
+        longest = self._forecaster.longest(job, last)
+        return last > 0 and running.started_s + longest.upper_s(self.settings.sigmas) >= due_s
 
-    def _reach(self, live: LiveJob, stage: int, result: StageResult, now: float) -> None:
-        """A job has a new exit."""
-        live.made, live.result, live.progress_s = stage, result, now
-        self._terms.look_ahead(live)
+    def _learn(self, running: _Running, report: ExitReport) -> None:
+        """Trains the cost model with a stage that ended by itself."""
+        job, stage = running.job, report.exit
+        if stage == job.exit + 1:  # else it is not known what it began with
+            error = self.costs.observe_stage(running.base_s, report.elapsed_s)
+            self.costs.observe_bias(job.model, stage, error)
+            self.costs.observe_share(job.model, stage, job.active_share)
+        job.used_s += report.elapsed_s
+        job.gmacs += report.gmacs
+        job.decoded = True
 
-    def _stopped(self, job_id: str, stage: int) -> _Running:
-        """The executor is free again."""
-        running, self._running = self._reported(job_id, stage), None
-        return running
-
-    def _reported(self, job_id: str, stage: int) -> _Running:
-        """What runs, if it is what the executor tells about."""
-        running = self._running
-        if running is None or (running.run.job_id, running.run.stage) != (job_id, stage):
-            found = "nothing is"
-            if running is not None:
-                found = f"stage {running.run.stage} of {running.run.job_id!r} is"
-            raise StageNotRunningError(job_id, stage, found)
-        return running
-
-    def _end(self, live: LiveJob, ending: Ending) -> Ending:
-        """The only way out of the house."""
-        del self._jobs[live.job.id]
+    def _end(self, job: JobState, ending: Ending) -> Ending:
+        """The only place where a job is removed."""
+        del self._jobs[job.id]
         return ending
 
     # Time and load.
@@ -551,7 +464,7 @@ class Scheduler:
         """Time until the running stage has ended, margin included."""
         running = self._running
         if running is None:
-            return _NOW
+            return Prediction(0.0, 0.0)
         spent_s = now - running.started_s
         return Prediction(max(running.predicted.upper_s(self.settings.sigmas) - spent_s, 0.0), 0.0)
 
@@ -565,26 +478,37 @@ class Scheduler:
     def _next_change_s(self, now: float) -> float | None:
         """When time alone will change a decision."""
         moments: list[float] = []
-        for live in self._waiting():
-            outlook = self._terms.outlook(live, now)
-            moments += [outlook.limits.until_s, outlook.latest_start_s]
+        for job in self._waiting():
+            forecast = self._forecaster.forecast(job, now)
+            moments += [forecast.limits.until_s, forecast.latest_start_s]
+        if self._running is not None:
+            moments.append(self._forecaster.running_limits(self._running.job, now).until_s)
         return min((moment for moment in moments if now < moment < math.inf), default=None)
 
-    def _waiting(self) -> list[LiveJob]:
-        running = None if self._running is None else self._running.live
-        return [live for live in self._jobs.values() if live is not running]
+    def _waiting(self) -> list[JobState]:
+        running = None if self._running is None else self._running.job
+        return [job for job in self._jobs.values() if job is not running]
 
-    def _is_running(self, live: LiveJob) -> bool:
-        return self._running is not None and self._running.live is live
+    def _is_active(self, job: JobState) -> bool:
+        return self._jobs.get(job.id) is job
 
-    def _weigh_load(self) -> None:
-        if self._terms.budget.load_caps:
-            self._terms.weigh_load(self.load_s)
+    def _is_running(self, job: JobState) -> bool:
+        return self._running is not None and self._running.job is job
+
+    def _observe_load(self) -> None:
+        if self.server_limits.budget.load_caps:
+            self.server_limits.observe_load(self.load_s)
 
 
-def _final(live: LiveJob, reason: Reason) -> Final:
-    return Final(live.job.id, reason, live.made, live.result, live.gmacs, live.wasted_s)
+def _finished(job: JobState, reason: Reason) -> JobFinished:
+    return JobFinished(job.id, reason, job.exit, job.wasted_s)
 
 
-def _too_late(live: LiveJob, detail: str) -> Failed:
-    return Failed(live.job.id, ErrorCode.DEADLINE_EXCEEDED, detail, live.used_s)
+def _too_late(job: JobState, detail: str) -> JobFailed:
+    return JobFailed(job.id, ErrorCode.DEADLINE_EXCEEDED, detail, job.used_s)
+
+
+def _describe(running: _Running | None) -> str:
+    if running is None:
+        return "nothing is"
+    return f"stage {running.stage} of {running.job.id!r} is"

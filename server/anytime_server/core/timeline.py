@@ -1,7 +1,4 @@
-"""The time line of what is owed: whether all of it can be kept, and how much time is to spare.
-
-Decides, for stages that must be run one after another in the order of their due times, when each
-would end at the latest and which would be late. Refuses to know what the stages are and who asks.
+"""The timeline of mandatory stages: whether all end in time, and how much slack there is.
 
 On one machine, work that is all at hand and done earliest due time first is in time whenever any
 order would be (Jackson's rule, 1955); so what this order cannot keep, none can.
@@ -16,7 +13,7 @@ from typing import NamedTuple
 from anytime_server.core.costs import Prediction
 
 
-class Owed(NamedTuple):
+class MandatoryStage(NamedTuple):
     """A stage that must be run.
 
     Attributes:
@@ -30,11 +27,11 @@ class Owed(NamedTuple):
     needs: Prediction
 
 
-def spare_s(owed: Iterable[Owed], now: float, sigmas: float) -> float:
-    """By how many seconds all of it could be put off, if begun now, without being late.
+def slack_s(stages: Iterable[MandatoryStage], now: float, sigmas: float) -> float:
+    """By how many seconds all of them could be put off, if begun now, without being late.
 
     Args:
-        owed: in any order.
+        stages: in any order.
         now: the moment.
         sigmas: safety margin on the sum of all that comes before each due time.
 
@@ -42,20 +39,24 @@ def spare_s(owed: Iterable[Owed], now: float, sigmas: float) -> float:
         Infinity if nothing has a deadline; negative if something will be late already.
     """
     least_s, end = math.inf, Prediction(0.0, 0.0)
-    for stage in sorted(owed, key=_order):
+    for stage in sorted(stages, key=_order):
         end = end.then(stage.needs)
         least_s = min(least_s, stage.due_s - now - end.upper_s(sigmas))
     return least_s
 
 
 def lateness_s(
-    new: Owed, owed: Iterable[Owed], free: Prediction, now: float, sigmas: float
+    new: MandatoryStage,
+    others: Iterable[MandatoryStage],
+    free: Prediction,
+    now: float,
+    sigmas: float,
 ) -> float:
     """By how many seconds a new stage would be late, or make late what is in time without it.
 
     Args:
         new: the new one.
-        owed: the others, in any order. One that is late anyway has no say.
+        others: in any order. One that is late anyway has no say.
         free: time until the machine is free.
         now: the moment.
         sigmas: safety margin.
@@ -65,7 +66,7 @@ def lateness_s(
     """
     worst_s = -math.inf
     without = with_new = free
-    for stage in sorted([*owed, new], key=_order):
+    for stage in sorted([*others, new], key=_order):
         with_new = with_new.then(stage.needs)
         if stage is not new:
             without = without.then(stage.needs)
@@ -74,5 +75,5 @@ def lateness_s(
     return worst_s
 
 
-def _order(stage: Owed) -> float:
+def _order(stage: MandatoryStage) -> float:
     return stage.order_s

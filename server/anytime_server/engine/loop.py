@@ -1,22 +1,16 @@
-"""The one loop that carries out what the scheduler decides.
+"""A loop over one executor: carries out what the scheduler decides.
 
-Decide, execute, hear what happened meanwhile, complete: this module turns the scheduler's answers
-into calls of the executor, and the executor's replies into reports to the scheduler. It owns both,
-and the tickets of all requests in the house, each of which gets exactly one `Ended`, whatever
-happens. It decides nothing about order, depth or time, knows neither torch nor sockets, and takes
-its clock as an argument.
+It turns the scheduler's decisions into calls of the executor and the executor's reports into calls
+of the scheduler, and owns both, and the active requests, each of which gets exactly one
+`RequestEnded`, whatever happens. Order, depth and time are the scheduler's to decide.
 
-* While a stage runs, the scheduler is asked whether it is still worth finishing: at once when a
-  client or operator says something, when its time is up, and every `_LOOK_S` besides where limits
-  have been changed or change with time.
-* Stages that follow each other anyway are one call of the executor. Its exits are noted when
-  somebody says something, and at the end: waking up for each takes time from the core that computes
-  (1 ms a stage at 480x360, of 20).
-* A map is made into a picture when its client wants each exit, when the request ends, and before
-  another request gets the executor; so a request that ends while another one computes has its
-  picture already.
-* A crash of the executor ends all requests in the house with an error; until it has started again,
-  new ones are refused.
+* While a run is under way, whatever changes what it may do (a request, a cancel, a budget, a
+  schedule's next entry) is written into the control block at once (`_update_run`).
+* An exit is rendered by the executor as part of the run when its client wants each exit or the run
+  ends; what was missed is rendered before another request gets the executor, so that a request that
+  ends while another one computes has its best map ready.
+* A crash of the executor ends all active requests with an error; until it has started again, new
+  ones are refused.
 """
 
 from __future__ import annotations
@@ -26,237 +20,166 @@ import logging
 import math
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable
-from enum import Enum
-from typing import Any, Final
+from collections.abc import Callable
+from functools import partial
+from typing import Final
 
-from anytime_protocol.budget import Budget, tightest
-from anytime_protocol.client_messages import DEFAULT_URGENCY
+from anytime_protocol.budget import Budget
 from anytime_protocol.enums import ErrorCode
-from anytime_server.core.jobs import (
+from anytime_protocol.messages import DEFAULT_URGENCY
+from anytime_protocol.resources import ServerBudget, ServerBudgetStatus
+from anytime_server import images
+from anytime_server.core.costs import CostModel, SideCost
+from anytime_server.core.decisions import (
     Admitted,
-    BudgetAnswer,
+    BudgetChange,
     Ending,
-    ExitMade,
-    Failed,
-    Finish,
-    Idle,
-    Outcome,
+    EndJob,
+    JobFailed,
     Rejected,
-    Run,
+    RunJob,
+    RunLimits,
     Wait,
 )
-from anytime_server.core.jobs import (
-    Final as JobFinal,
-)
-from anytime_server.core.limits import Clock as ScheduleClock
-from anytime_server.core.limits import ServerBudget
 from anytime_server.core.scheduler import Scheduler
-from anytime_server.engine.active import House
-from anytime_server.engine.requests import Ticket
-from anytime_server.executor.base import (
-    Executor,
+from anytime_server.core.settings import SchedulerSettings
+from anytime_server.engine.base import ActiveRequest, EngineState, ExitRendered, RequestEnded
+from anytime_server.errors import (
     ExecutorCallError,
     ExecutorCrashedError,
     ExecutorStartError,
-    ServedModel,
-    StageDone,
-    StageStopped,
-    View,
+    ImageRejectedError,
 )
-from anytime_server.images import Decoded, ImageError
+from anytime_server.executor.base import (
+    Executor,
+    RenderedExit,
+    RunCommand,
+    RunEnd,
+    ServedModel,
+)
+from anytime_server.images import Image
 from anytime_server.metrics import Metrics
 
 logger = logging.getLogger(__name__)
 
-Clock = Callable[[], float]
-Load = Callable[[], Awaitable[Decoded]]
-
-_LOOK_S: Final = 0.005
-"""Between two looks at a stage whose limits move; 200 looks a second cost some 5 % of a core."""
-
 _OVERRUN: Final = 20.0
 _OVERRUN_S: Final = 60.0
-"""A stage is given up after this multiple of its predicted time and this many seconds more."""
+"""A run is given up after this multiple of its predicted time and this many seconds more."""
 
 _RESTART_S: Final = (0.0, 0.5, 2.0, 10.0)
 """Waits before the executor is started again; the last repeats."""
 
 
-class State(Enum):
-    """What the house can do now."""
-
-    STARTING = "starting"
-    READY = "ready"
-    RECOVERING = "recovering"
-    DRAINING = "draining"
-    CLOSED = "closed"
-
-
-class EngineLoop:
+class ExecutorLoop:
     """See the module.
 
     Args:
         executor: computes.
         metrics: counts.
-        make_scheduler: makes the scheduler once the executor has measured its models.
-        clock: monotonic seconds.
+        settings: of the scheduler.
+        clock: monotonic seconds, the same in the executor.
+        on_ended: called with each request that has ended, before its client is told.
+
+    Attributes:
+        state: what it can do now.
+        models: what it serves by name; empty until the models are loaded.
+        requests: the active requests by id.
     """
 
     def __init__(
         self,
         executor: Executor,
         metrics: Metrics,
-        make_scheduler: Callable[[tuple[ServedModel, ...]], Scheduler],
-        clock: Clock = time.monotonic,
+        settings: SchedulerSettings,
+        clock: Callable[[], float],
+        on_ended: Callable[[ActiveRequest], None],
     ) -> None:
-        self.clock = clock
-        self.state = State.STARTING
+        self.state = EngineState.STARTING
         self.models: dict[str, ServedModel] = {}
+        self.requests: dict[str, ActiveRequest] = {}
         self._executor = executor
         self._metrics = metrics
-        self._make_scheduler = make_scheduler
-        self._scheduler: Scheduler | None = None
-        self._house = House(executor, metrics, clock)
-        self._endings: deque[Ending] = deque()
-        self._wake = asyncio.Event()
-        self._running: Run | None = None
-        self._stage_began_s = clock()
-        self._budget_set_s = clock()
-        self._limits_move = False
+        self._settings = settings
+        self._clock = clock
+        self._on_ended = on_ended
+        self._scheduler = Scheduler(CostModel(()), settings=settings)
+        self._unreported: deque[Ending] = deque()
+        self._running: ActiveRequest | None = None
+        self._give_up_s = math.inf
+        self._changed = asyncio.Event()
+        self._empty = asyncio.Event()
+        self._empty.set()
 
-    # What adapters say.
+    # Requests.
 
-    @property
-    def scheduler(self) -> Scheduler:
-        """The scheduler; there is one as soon as the state has been `READY` once."""
-        if self._scheduler is None:
-            raise RuntimeError("the engine loop has not been started")
-        return self._scheduler
-
-    @property
-    def tickets(self) -> dict[str, Ticket]:
-        """The requests in the house by id; not to be changed."""
-        return self._house.tickets
-
-    @property
-    def running(self) -> str | None:
-        """Id of the request that computes now."""
-        return None if self._running is None else self._running.job_id
-
-    @property
-    def pixels(self) -> int:
-        """Px of all requests in the house."""
-        return sum(ticket.pixels for ticket in self.tickets.values())
-
-    def submit(self, ticket: Ticket, load: Load) -> Admitted | Rejected:
+    def submit(self, request: ActiveRequest) -> Admitted | Rejected:
         """Takes a request or refuses it.
 
-        Args:
-            ticket: the request.
-            load: decodes its image, or raises `images.ImageError`; called at once if it is taken.
-
         Raises:
-            DuplicateJobError: one with this id is in the house.
+            DuplicateJobError: one with this id is active.
         """
-        job = ticket.job
-        self.catch_up()
-        if self.state in {State.STARTING, State.RECOVERING, State.CLOSED}:
-            text = f"the server is {self.state.value}; ask again shortly"
-            answer: Admitted | Rejected = Rejected(job.id, ErrorCode.NOT_READY, text, 1.0)
-        else:
-            answer = self.scheduler.submit(job, self.clock())
-        if isinstance(answer, Rejected):
-            self._metrics.rejected(job.model, answer.code)
-            return answer
-        self._executor.hold()  # the running request is not alone any more
-        ticket.image = asyncio.ensure_future(load())
-        ticket.image.add_done_callback(_retrieve)
-        ticket.ready_s = self.clock()
-        self._house.enter(ticket)
-        self._wake.set()
+        self.take_exits()
+        answer = self._scheduler.submit(request.job, self._clock())
+        if isinstance(answer, Admitted):
+            request.ready_s = self._clock()
+            self.requests[request.id] = request
+            self._metrics.active_requests(len(self.requests))
+            self._empty.clear()
+            self._update_run()
         return answer
 
-    def cancel(self, job_id: str, *, discard: bool) -> None:
-        """Ends a request; unknown ids are ignored.
+    def cancel(self, request: ActiveRequest, *, discard: bool) -> None:
+        """Ends an active request; see `Engine.cancel`."""
+        self.take_exits()
+        request.discarded = request.discarded or discard
+        if request.cancelled_s is None:
+            request.cancelled_s = self._clock()
+        ending = self._scheduler.cancel(request.id)
+        if ending is not None:
+            self._unreported.append(ending)
+        self._update_run()
 
-        Args:
-            job_id: the request.
-            discard: nobody wants to see its map any more.
-        """
-        self.catch_up()
-        ticket = self.tickets.get(job_id)
-        if ticket is None:
-            return
-        ticket.discarded = ticket.discarded or discard
-        if ticket.cancelled_s is None:
-            ticket.cancelled_s = self.clock()
-        self._take(self.scheduler.cancel(job_id, self.clock()))
-        self._look()
-
-    def update_budget(self, job_id: str, budget: Budget, rev: int) -> BudgetAnswer:
+    def update_budget(self, request: ActiveRequest, budget: Budget, rev: int) -> BudgetChange:
         """Replaces a request's budget; see `Scheduler.update_budget`."""
-        self.catch_up()
-        answer = self.scheduler.update_budget(job_id, budget, rev, self.clock())
-        ticket = self.tickets.get(job_id)
-        if ticket is not None:
-            ticket.limits_move = True
-        self._look()
-        return answer
+        self.take_exits()
+        change = self._scheduler.update_budget(request.id, budget, rev)
+        self._update_run()
+        return change
+
+    def note_encoding(self, request: ActiveRequest, elapsed_s: float) -> None:
+        """See `Engine.note_encoding`; `elapsed_s` has rendering in it."""
+        job = request.job
+        self._scheduler.costs.observe_encode(job.encoding, job.pixels, elapsed_s)
+
+    # The operator.
+
+    def server_budget(self) -> ServerBudgetStatus:
+        """See `Engine.server_budget`."""
+        self.take_exits()
+        limits = self._scheduler.server_limits
+        return ServerBudgetStatus(
+            budget=limits.budget,
+            effective=limits.in_force(self._clock(), DEFAULT_URGENCY),
+            in_flight=len(self.requests),
+            queued=sum(request.first_s is None for request in self.requests.values()),
+            load_s=self._scheduler.load_s,
+            slowdown=self._scheduler.costs.slow_down.mean,
+        )
 
     def set_server_budget(self, budget: ServerBudget) -> None:
         """Replaces the operator's budget."""
-        self.catch_up()
-        self._budget_set_s = self.clock()
-        self.scheduler.set_server_budget(budget, self._budget_set_s, _time_of_day_s())
-        self._limits_move = True
-        self._look()
-
-    def server_limits(self) -> Budget:
-        """What the operator's budget allows every request now, load caps included."""
-        budget = self.scheduler.server_budget
-        daily = budget.clock is ScheduleClock.DAILY
-        limits = budget.at(_time_of_day_s() if daily else self.clock() - self._budget_set_s)
-        engaged = budget.engage((), self.scheduler.load_s)
-        cap = budget.load_cap(engaged, DEFAULT_URGENCY)
-        return limits if cap == math.inf else tightest(limits, Budget(max_exit=int(cap)))
-
-    def encoded(self, ticket: Ticket, elapsed_s: float) -> None:
-        """An adapter spent `elapsed_s` on encoding an exit that it had been shown."""
-        ticket.encode_s += elapsed_s
-        shown = ticket.shown
-        whole_s = elapsed_s + (shown.picture.elapsed_s if shown else 0.0)
-        self._metrics.encoded(ticket.job.encoding, whole_s)
-        self.scheduler.costs.observe_encode(ticket.job.encoding, ticket.pixels, whole_s)
-
-    def catch_up(self) -> None:
-        """Notes the exits that the executor has made without waking anybody up.
-
-        To be called before tickets or the scheduler are asked how far a request has come.
-        """
-        if self._running is None:
-            return
-        ticket = self.tickets[self._running.job_id]
-        for done in self._executor.made():
-            run = self._running
-            self._stage_began_s += done.elapsed_s
-            self._running = self.scheduler.go_on(
-                run.job_id, run.stage, done.elapsed_s, done.result, self._stage_began_s
-            )
-            self._done(ticket, run, done)
-            self._house.made(
-                ticket, ExitMade(run.job_id, run.stage, done.result), self._stage_began_s
-            )
+        self.take_exits()
+        self._scheduler.set_server_budget(budget, self._clock(), _time_of_day_s())
+        self._update_run()
 
     async def drain(self) -> None:
         """Admits no more, and returns when the last request has ended."""
-        if self.state is not State.CLOSED:
-            self.state = State.DRAINING
-        self.catch_up()
-        if self._scheduler is not None:
-            self._take(self._scheduler.drain(self.clock()))
-        self._look()
-        await self._house.empty.wait()
+        if self.state is not EngineState.CLOSED:
+            self.state = EngineState.DRAINING
+        self.take_exits()
+        self._unreported.extend(self._scheduler.drain())
+        self._update_run()
+        await self._empty.wait()
 
     # The loop.
 
@@ -268,9 +191,11 @@ class EngineLoop:
         """
         served = await self._executor.start()
         self.models = {model.info.name: model for model in served}
-        self._scheduler = self._make_scheduler(served)
-        if self.state is State.STARTING:
-            self.state = State.READY
+        self._scheduler = Scheduler(_cost_model(served), settings=self._settings)
+        for model in served:
+            self._metrics.serves(model.info.name, model.engine)
+        if self.state is EngineState.STARTING:
+            self.state = EngineState.READY
 
     async def run(self) -> None:
         """Runs until cancelled; whatever ends it, no request is left without its end."""
@@ -282,195 +207,266 @@ class EngineLoop:
                     logger.error("%s", error)
                     await self._recover(str(error))
                 except Exception:
-                    # A mistake of ours: nobody knows what the executor is at, so begin afresh.
+                    # A fault of ours: the executor's state is unknown, so begin afresh.
                     logger.exception("the engine loop failed")
-                    await self._recover("the server made a mistake")
+                    await self._recover("the server failed internally")
         finally:
-            self.state = State.CLOSED
-            for job_id in list(self.tickets):
-                text = "the server was stopped"
-                self._house.leave(Failed(job_id, ErrorCode.INTERNAL, text, 0.0))
+            self.state = EngineState.CLOSED
+            self._fail_all("the server was stopped")
 
     async def _step(self) -> None:
-        self._wake.clear()
-        while self._endings:
-            await self._house.finish(self._endings.popleft())
-        match self.scheduler.decide(self.clock()):
-            case Finish(ending=ending):
-                await self._house.finish(ending)
-            case Run() as run:
-                self._running = run
-                try:
-                    await self._stage(run)
-                finally:
-                    self._running = None
+        self._changed.clear()
+        while self._unreported:
+            await self._render_and_end(self._unreported.popleft())
+        match self._scheduler.decide(self._clock()):
+            case EndJob(ending=ending):
+                await self._render_and_end(ending)
+            case RunJob() as run:
+                await self._run(run, self.requests[run.job_id])
             case Wait(until_s=until_s):
-                await self._sleep(math.inf if until_s is None else until_s - self.clock())
-            case Idle():
-                await self._sleep(math.inf)
+                await self._sleep_until(math.inf if until_s is None else until_s)
 
-    async def _stage(self, run: Run) -> None:
-        """Carries out one `Run`, and reports each stage to the scheduler exactly once."""
-        ticket = self.tickets[run.job_id]
-        began_s, before_s = self.clock(), ticket.compute_s
+    async def _run(self, run: RunJob, request: ActiveRequest) -> None:
+        """Carries out one run, and reports it to the scheduler exactly once."""
+        began_s, before_s = self._clock(), request.compute_s
+        self._running = request
         try:
-            await self._show_others(ticket)
-            if not ticket.begun and not await self._hand_over(ticket):
-                outcomes = self.scheduler.abandon(run.job_id, run.stage, 0.0, self.clock())
+            await self._render_others(request)
+            image = None if request.has_begun else await self._decoded_image(request)
+            if image is None and not request.has_begun:
+                ending = self._scheduler.run_ended(run.job_id, 0.0, self._clock())
             else:
-                began_s = self.clock()
-                ticket.queue_s += max(began_s - ticket.ready_s, 0.0)
-                ticket.first_s = ticket.first_s or began_s
-                self._stage_began_s = began_s
-                reply = await self._watch(run)
-                outcomes = self._report(ticket, self._running or run, reply)
-        except ImageError as error:
-            outcomes = self.scheduler.fail(run.job_id, error.code, str(error))
+                ending = await self._compute(run, request, image)
+        except ImageRejectedError as error:
+            ending = self._scheduler.fail(run.job_id, error.code, str(error))
         except ExecutorCallError as error:
             logger.error("request %s: %s", run.job_id, error)
-            outcomes = self.scheduler.fail(run.job_id, ErrorCode.INTERNAL, str(error))
-        ticket.ready_s = self.clock()
-        stages_s = ticket.compute_s - before_s
-        self._metrics.overhead(max(ticket.ready_s - began_s - stages_s, 0.0))
-        for outcome in outcomes:
-            match outcome:
-                case ExitMade():
-                    if ticket.want.progress:
-                        await self._house.show(ticket)
-                case JobFinal() | Failed():
-                    await self._house.finish(outcome)
-        ticket.ready_s = self.clock()
+            ending = self._scheduler.fail(run.job_id, ErrorCode.INTERNAL, str(error))
+        finally:
+            self._running = None
+        request.ready_s = self._clock()
+        self._metrics.overhead(max(request.ready_s - began_s - request.compute_s + before_s, 0.0))
+        if ending is not None:
+            await self._render_and_end(ending)
+        elif request.must_render():
+            await self._render(request)
+            request.ready_s = self._clock()
 
-    async def _hand_over(self, ticket: Ticket) -> bool:
-        """Waits for the image and gives it to the executor; False if it is not wanted any more.
+    async def _compute(
+        self, run: RunJob, request: ActiveRequest, image: Image | None
+    ) -> Ending | None:
+        """Has the executor compute a run, and follows what changes meanwhile."""
+        now = self._clock()
+        request.queue_s += max(now - request.ready_s, 0.0)
+        request.first_s = request.first_s or now
+        self._give_up_s = now + _OVERRUN_S + _OVERRUN * run.predicted_s
+        progress = request.want.progress
+        limits = self._run_limits()
+        render = None
+        if not request.discarded and (progress or limits.last_stage >= run.depth):
+            render = request.render_options
+        command = RunCommand(
+            run.job_id, request.job.model, run.stage, limits, image, render, each_exit=progress
+        )
+        request.has_begun = True
+        call = asyncio.ensure_future(self._executor.run(command, partial(self._exit_made, request)))
+        call.add_done_callback(lambda _: self._changed.set())
+        try:
+            await asyncio.sleep(0)  # the executor begins before anything else is looked at
+            while not call.done():
+                until_s = self._end_others()
+                self._apply_run_limits()  # later than what `until_s` counts from
+                await self._sleep_until(until_s)
+            end = call.result()
+        finally:
+            self.take_exits()
+            if not call.done():  # the server is being stopped
+                call.cancel()
+        return self._run_ended(request, end)
+
+    def _run_ended(self, request: ActiveRequest, end: RunEnd) -> Ending | None:
+        now = self._clock()
+        if end.rendered is not None:
+            self._keep(request, end.rendered)
+        if end.wasted_s:
+            request.compute_s += end.wasted_s
+            self._metrics.stage_stopped(request, now)
+        self._metrics.engine_memory(self._executor.engine_bytes)
+        ending = self._scheduler.run_ended(request.id, end.wasted_s, now)
+        if ending is None and end.rendered is not None and request.want.progress:
+            self._emit(request)
+        return ending
+
+    def _exit_made(self, request: ActiveRequest, rendered: RenderedExit | None) -> None:
+        """The executor has made an exit in the middle of a run, and tells so."""
+        self.take_exits()  # so that there is a report for the rendering
+        if rendered is not None:
+            self._keep(request, rendered)
+            if request.id in self.requests and request.want.progress:
+                self._emit(request)
+        self._update_run()
+
+    def take_exits(self) -> None:
+        """Brings the running request and the scheduler up to date with the control block."""
+        request = self._running
+        if request is None:
+            return
+        costs = self._scheduler.costs
+        for report in self._executor.take_exits():
+            failed = self._scheduler.exit_made(request.id, report)
+            request.compute_s += report.elapsed_s
+            request.gmacs += report.gmacs
+            self._metrics.stage_done(request, report, costs.slow_down.mean, costs.last_error)
+            if failed is not None:
+                self._unreported.append(failed)
+            elif request.cancelled_s is None:
+                request.reports.append(report)
+                self._metrics.exit_made(request)
+
+    def _update_run(self) -> None:
+        """Something has changed: tell the executor how far it may go, and wake the loop."""
+        self._apply_run_limits()
+        self._changed.set()
+
+    def _apply_run_limits(self) -> None:
+        self.take_exits()
+        if self._running is not None:
+            self._executor.set_limits(self._run_limits())
+
+    def _run_limits(self) -> RunLimits:
+        limits = self._scheduler.run_limits(self._clock())
+        return limits._replace(stop_at_s=min(limits.stop_at_s, self._give_up_s))
+
+    async def _decoded_image(self, request: ActiveRequest) -> Image | None:
+        """Waits for a request's image; None if it is not wanted any more.
 
         Raises:
-            ImageError: it cannot be decoded.
+            ImageRejectedError: it cannot be decoded.
+            ExecutorCallError: our decoder failed.
         """
-        if ticket.image is None:
-            raise RuntimeError(f"request {ticket.id} was not submitted")
-        ticket.image.add_done_callback(self._wake_up)
-        while not ticket.image.done():
-            if self.scheduler.should_stop(ticket.id, self.clock()) is not None:
-                return False
-            await self._sleep(_LOOK_S)
+        if request.image is None:
+            raise RuntimeError(f"request {request.id} was not submitted")
+        request.image.add_done_callback(lambda _: self._changed.set())
+        while not request.image.done():
+            limits = self._scheduler.run_limits(self._clock())
+            if limits.last_stage == 0 or self._clock() > limits.stop_at_s:
+                return None
+            await self._sleep_until(limits.stop_at_s)
         try:
-            decoded = ticket.image.result()
-        except ImageError:
+            decoded = request.image.result()
+        except ImageRejectedError:
             raise
         except Exception as error:
-            logger.exception("decoding for request %s failed", ticket.id)
+            logger.exception("decoding for request %s failed", request.id)
             raise ExecutorCallError(f"{type(error).__name__} while decoding") from error
-        ticket.decode_s = decoded.elapsed_s
-        ticket.queue_s -= min(decoded.elapsed_s, self.clock() - ticket.ready_s)
+        request.image = None
+        request.decode_s = decoded.elapsed_s
+        request.queue_s -= min(decoded.elapsed_s, self._clock() - request.ready_s)
         self._metrics.decoded(decoded.elapsed_s)
         # Images are decoded while others compute; elapsed time would mostly tell of those.
-        self.scheduler.decoded(ticket.id, decoded.cpu_s)
-        self._executor.begin(ticket.id, ticket.job.model, decoded.image)
-        ticket.begun, ticket.image = True, None
-        return True
+        self._scheduler.image_decoded(request.id, decoded.cpu_s)
+        return decoded.image
 
-    async def _watch(self, run: Run) -> StageDone | StageStopped:
-        """Runs stages, stops them when not worth finishing, and ends others meanwhile.
+    # Rendering and endings.
 
-        Returns:
-            How the last one ended, which is that of `_running`; those before it are noted.
+    async def _render(self, request: ActiveRequest) -> None:
+        """Has the executor render a request's last exit, and shows it if that is wanted.
+
+        Raises:
+            ExecutorCrashedError, ExecutorCallError: see there.
         """
-        ticket = self.tickets[run.job_id]
-        through = run.stage if ticket.want.progress else run.through
-        ahead = run.goes_on and through == run.stage
-        view = self._view_of(ticket, run.depth, through)
-        stage = asyncio.ensure_future(
-            self._executor.run(run.job_id, run.stage, view, through=through, go_ahead=ahead)
-        )
-        stage.add_done_callback(self._wake_up)
-        patience_s = self.clock() + _OVERRUN_S + _OVERRUN * run.predicted_s
-        try:
-            while not stage.done():
-                self.catch_up()
-                now = self.clock()
-                stop = self.scheduler.should_stop(run.job_id, now)
-                if stop is not None or now > patience_s:
-                    self._executor.stop()
-                others_s = self._end_others()
-                moving = stop is not None or ticket.limits_move or self._limits_move
-                stop_at_s = (self._running or run).stop_at_s
-                look_s = now + _LOOK_S if moving or stop_at_s <= now else stop_at_s
-                await self._sleep(min(patience_s, others_s, look_s) - now)
-            return stage.result()
-        finally:
-            self.catch_up()
-            if not stage.done():  # the server is being stopped
-                self._executor.stop()
-                stage.cancel()
+        self._keep(request, await self._executor.render(request.id, request.render_options))
+        if request.want.progress and request.id in self.requests and not request.discarded:
+            self._emit(request)
 
-    def _view_of(self, ticket: Ticket, depth: int, stage: int) -> View | None:
-        """How to show an exit at once, if it is likely that somebody will look at it."""
-        likely = ticket.want.progress or stage >= depth
-        return ticket.view if likely and not ticket.discarded else None
+    async def _render_others(self, chosen: ActiveRequest) -> None:
+        """Renders exits of requests that may end while `chosen` computes."""
+        for request in list(self.requests.values()):
+            if request is not chosen and request.has_unrendered_exit and not request.discarded:
+                try:
+                    await self._render(request)
+                except ExecutorCallError as error:
+                    failed = self._scheduler.fail(request.id, ErrorCode.INTERNAL, str(error))
+                    if failed is not None:
+                        self._unreported.append(failed)
+
+    async def _render_and_end(self, ending: Ending) -> None:
+        """Ends a request with its best map rendered.
+
+        Raises:
+            ExecutorCrashedError: the request is still active.
+        """
+        request = self.requests.get(ending.job_id)
+        if request is not None and request.must_render(ending):
+            try:
+                await self._render(request)
+            except ExecutorCallError as error:
+                logger.error("request %s: %s", request.id, error)
+                ending = JobFailed(request.id, ErrorCode.INTERNAL, str(error), request.compute_s)
+        self._end(ending)
 
     def _end_others(self) -> float:
         """Ends requests whose time has come while another one computes.
 
-        One that still needs a picture has to wait for the executor.
+        One that still has to be rendered waits for the executor.
 
         Returns:
             When to look again.
         """
-        decision = self.scheduler.decide(self.clock())
-        while isinstance(decision, Finish):
-            self._endings.append(decision.ending)
-            decision = self.scheduler.decide(self.clock())
-        for _ in range(len(self._endings)):
-            ending = self._endings.popleft()
-            if not self._house.finish_now(ending):
-                self._endings.append(ending)
+        self.take_exits()
+        while isinstance(decision := self._scheduler.decide(self._clock()), EndJob):
+            self._unreported.append(decision.ending)
+        for _ in range(len(self._unreported)):
+            ending = self._unreported.popleft()
+            request = self.requests.get(ending.job_id)
+            if request is not None and request.must_render(ending):
+                self._unreported.append(ending)
+            else:
+                self._end(ending)
         until_s = decision.until_s if isinstance(decision, Wait) else None
         return math.inf if until_s is None else until_s
 
-    def _report(self, ticket: Ticket, run: Run, reply: StageDone | StageStopped) -> list[Outcome]:
-        """Tells the scheduler how a stage ended."""
-        now = self.clock()
-        match reply:
-            case StageDone(result=result, elapsed_s=elapsed_s, picture=picture):
-                outcomes = self.scheduler.complete(run.job_id, run.stage, elapsed_s, result, now)
-                self._done(ticket, run, reply)
-                if any(isinstance(outcome, ExitMade) for outcome in outcomes):
-                    made = ExitMade(run.job_id, run.stage, result)
-                    self._house.made(ticket, made, now, picture)
-            case StageStopped(elapsed_s=elapsed_s):
-                ticket.compute_s += elapsed_s
-                outcomes = self.scheduler.abandon(run.job_id, run.stage, elapsed_s, now)
-                self._metrics.stage_stopped(ticket, now)
-        return outcomes
+    def _end(self, ending: Ending) -> None:
+        """The only place where a request ends; one that has ended is ignored."""
+        request = self.requests.pop(ending.job_id, None)
+        if request is None:
+            return
+        if request.image is not None:
+            request.image.cancel()
+            request.image = None
+        if request.has_begun:
+            self._executor.forget(request.id)
+        now = request.ended_s = self._clock()
+        self._metrics.ended(request, ending, now)
+        self._metrics.active_requests(len(self.requests))
+        if not self.requests:
+            self._empty.set()
+        unwanted = request.discarded or isinstance(ending, JobFailed)
+        best, request.best = request.best, None
+        self._on_ended(request)
+        try:
+            request.on_event(RequestEnded(ending, None if unwanted else best))
+        except Exception:
+            # A fault of an adapter must not end the loop that all others depend on.
+            logger.exception("the callback of request %s failed", request.id)
 
-    def _done(self, ticket: Ticket, run: Run, done: StageDone) -> None:
-        """Counts what a stage has cost that ended by itself."""
-        ticket.compute_s += done.elapsed_s
-        ticket.gmacs += done.result.gmacs
-        self._metrics.stage_done(ticket, run, done.elapsed_s, self.scheduler)
+    def _keep(self, request: ActiveRequest, rendered: RenderedExit) -> None:
+        request.render_s += rendered.elapsed_s
+        if rendered.exit > request.exit:
+            return  # made after the request was cancelled
+        report = request.reports[rendered.exit - 1]
+        request.best = ExitRendered(report, rendered, request.compute_s, request.gmacs)
 
-    # Ends.
-
-    async def _show_others(self, chosen: Ticket) -> None:
-        """Makes pictures for requests that may end while `chosen` computes."""
-        for ticket in self._house.unseen():
-            if ticket is not chosen:
-                try:
-                    await self._house.picture(ticket)
-                except ExecutorCallError as error:
-                    self._take(self.scheduler.fail(ticket.id, ErrorCode.INTERNAL, str(error)))
-                    ticket.discarded = True
+    def _emit(self, request: ActiveRequest) -> None:
+        if request.best is not None:
+            request.on_event(request.best)
 
     async def _recover(self, reason: str) -> None:
         """Ends what was lost and starts the executor again, as often as it takes."""
         self._metrics.crashed()
-        if self.state is State.READY:
-            self.state = State.RECOVERING
-        for job_id in list(self.tickets):
-            self.scheduler.fail(job_id, ErrorCode.INTERNAL, reason)
-            self._house.leave(Failed(job_id, ErrorCode.INTERNAL, reason, 0.0))
-        self._endings.clear()
+        if self.state is EngineState.READY:
+            self.state = EngineState.RECOVERING
+        self._fail_all(reason)
         attempt = 0
         while True:
             await asyncio.sleep(_RESTART_S[min(attempt, len(_RESTART_S) - 1)])
@@ -481,47 +477,38 @@ class EngineLoop:
                 attempt += 1
             else:
                 break
-        if self.state is State.RECOVERING:
-            self.state = State.READY
+        if self.state is EngineState.RECOVERING:
+            self.state = EngineState.READY
 
-    # Waiting.
+    def _fail_all(self, reason: str) -> None:
+        self._unreported.clear()
+        for request_id in list(self.requests):
+            self._scheduler.fail(request_id, ErrorCode.INTERNAL, reason)
+            self._end(JobFailed(request_id, ErrorCode.INTERNAL, reason, 0.0))
 
-    def _take(self, outcomes: Iterable[Outcome]) -> None:
-        """Notes ends that came about outside the loop."""
-        self._endings.extend(o for o in outcomes if isinstance(o, JobFinal | Failed))
-
-    def _look(self) -> None:
-        """Something has changed: stop the running stage if need be, and have the loop look."""
-        self._executor.hold()
-        run = self._running
-        if run is not None and self.scheduler.should_stop(run.job_id, self.clock()) is not None:
-            self._executor.stop()
-        self._wake.set()
-
-    async def _sleep(self, wait_s: float) -> None:
-        """Returns when something has changed, or after `wait_s`."""
+    async def _sleep_until(self, until_s: float) -> None:
+        """Returns when something has changed, or at a moment."""
         timer = None
-        if wait_s < math.inf:
-            timer = asyncio.get_running_loop().call_later(max(wait_s, 0.0), self._wake.set)
+        if until_s < math.inf:
+            wait_s = max(until_s - self._clock(), 0.0)
+            timer = asyncio.get_running_loop().call_later(wait_s, self._changed.set)
         try:
-            await self._wake.wait()
+            await self._changed.wait()
         finally:
             if timer is not None:
                 timer.cancel()
-        self._wake.clear()
+        self._changed.clear()
 
-    def _wake_up(self, _: asyncio.Future[Any]) -> None:
-        """Something that was under way is done."""
-        self._wake.set()
+
+def _cost_model(served: tuple[ServedModel, ...]) -> CostModel:
+    """What was measured at the start, rendering included."""
+    slowest_s = 1e6 * max(model.render_s_per_px for model in served)
+    encode = {name: SideCost(0.001, slowest_s + 0.005) for name in ("png", "raw", "rle", "delta")}
+    decode = dict.fromkeys(images.MEDIA_TYPES.values(), SideCost())
+    return CostModel((model.profile for model in served), decode, encode)
 
 
 def _time_of_day_s() -> float:
     """Since local midnight."""
     local = time.localtime()
     return local.tm_hour * 3600.0 + local.tm_min * 60.0 + local.tm_sec
-
-
-def _retrieve(image: asyncio.Future[Decoded]) -> None:
-    """Takes note of an exception that nobody may ask for, as its request has ended before."""
-    if not image.cancelled():
-        image.exception()

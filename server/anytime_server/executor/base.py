@@ -1,49 +1,25 @@
-"""What the server asks of whatever computes: load an image, make an exit, show a map.
+"""What the engine asks of an executor: run stages of a job, render an exit.
 
-Decides the words between the engine loop and an executor. Knows neither torch nor processes: the
-real one is `executor_process.ProcessExecutor`, tests use a fake. An executor does one thing at a
-time, in the order in which it was asked; only `stop` overtakes.
+The real one is `process.ProcessExecutor`; tests use a fake. An executor does one thing at a time,
+in the order in which it was asked; only `set_limits` takes effect at once.
 
-What goes from process to process with every answer is a NamedTuple, as those pickle in C: with
-caches cold, sending and receiving a dataclass took 0.3 ms, and takes 0.2 ms.
+What goes from process to process with every answer is a NamedTuple, as those pickle in C.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from anytime_protocol.client_messages import OutputOptions
-from anytime_protocol.resources import ModelInfo
+from anytime_protocol.messages import OutputOptions
+from anytime_protocol.model_info import ModelInfo
 from anytime_server.core.costs import ModelProfile
-from anytime_server.core.jobs import StageResult
-from anytime_server.errors import ServerError
-
-Image = NDArray[np.uint8]
-"""(H, W, 3) RGB."""
-
-
-class ExecutorCrashedError(ServerError):
-    """The executor is gone, and with it the state of every request that it had begun."""
-
-
-class ExecutorCallError(ServerError):
-    """The executor could not do one thing that it was asked; it goes on with the next.
-
-    Attributes:
-        detail: the error's type and text, without a traceback.
-    """
-
-    def __init__(self, detail: str) -> None:
-        super().__init__(f"the executor failed: {detail}")
-        self.detail = detail
-
-
-class ExecutorStartError(ServerError):
-    """The executor cannot start: no weights, or weights that cannot be used."""
+from anytime_server.core.decisions import ExitReport, RunLimits
+from anytime_server.images import Image
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,13 +30,13 @@ class ServedModel:
         info: what clients are told.
         profile: what the scheduler is told.
         engine: what computes it.
-        show_s_per_px: seconds that a picture takes, for each pixel of the image.
+        render_s_per_px: seconds that rendering an exit takes, for each pixel of the image.
     """
 
     info: ModelInfo
     profile: ModelProfile
     engine: str
-    show_s_per_px: float
+    render_s_per_px: float
 
     @property
     def palette(self) -> bytes:
@@ -71,8 +47,8 @@ class ServedModel:
 
 
 @dataclass(frozen=True, slots=True)
-class View:
-    """What is to be shown of an exit.
+class RenderOptions:
+    """Which maps of an exit are rendered, and how large.
 
     Attributes:
         scale: of the maps relative to the image: 1, 0.5 or 0.25.
@@ -87,13 +63,13 @@ class View:
     heatmaps: bool = False
 
     @classmethod
-    def of(cls, want: OutputOptions) -> View:
-        """What a client wants to see."""
-        return cls(want.scale, want.confidence, want.active, want.heatmaps)
+    def of(cls, output: OutputOptions) -> RenderOptions:
+        """What a client's output options need."""
+        return cls(output.scale, output.confidence, output.active, output.heatmaps)
 
 
-class Picture(NamedTuple):
-    """One exit, at the size that was asked for: all that encoding an answer needs.
+class RenderedExit(NamedTuple):
+    """One exit at the size that was asked for: all that encoding an answer needs.
 
     Attributes:
         exit: number of the exit.
@@ -104,7 +80,7 @@ class Picture(NamedTuple):
         confidence: (h, w), 0 to 255; None if not asked for.
         active: (h, w), 0 or 1; None if not asked for.
         heatmaps: (J, H/4, W/4); None if not asked for.
-        elapsed_s: seconds that it took to make.
+        elapsed_s: seconds that rendering took.
     """
 
     exit: int
@@ -118,22 +94,51 @@ class Picture(NamedTuple):
     elapsed_s: float
 
 
-class StageDone(NamedTuple):
-    """A stage has ended by itself after `elapsed_s`; with its picture, if one was asked for."""
+class RunCommand(NamedTuple):
+    """Compute stages of a job, one after the other, as far as the limits allow.
 
-    result: StageResult
-    elapsed_s: float
-    picture: Picture | None = None
+    Attributes:
+        job_id: the job.
+        model: its model.
+        stage: the first stage, from 1: the one after the last exit made.
+        limits: how far to go; `Executor.set_limits` changes them.
+        image: with the first command for a job, its image; None later.
+        render: how to render an exit that is going to be shown; None to render nothing.
+        each_exit: report and render every exit, not only the last of the run.
+    """
+
+    job_id: str
+    model: str
+    stage: int
+    limits: RunLimits
+    image: Image | None = None
+    render: RenderOptions | None = None
+    each_exit: bool = False
 
 
-class StageStopped(NamedTuple):
-    """A stage was stopped after `elapsed_s`: its work is lost, the exits before it are not."""
+class RunEnd(NamedTuple):
+    """How a run ended.
 
-    elapsed_s: float
+    Attributes:
+        wasted_s: seconds spent on a stage that was stopped half-way; 0 if none was.
+        rendered: the last exit, if it was to be rendered; None also if there was no time for it.
+    """
+
+    wasted_s: float
+    rendered: RenderedExit | None
+
+
+OnExit: TypeAlias = Callable[[RenderedExit | None], None]
+"""Called on the event loop after an exit in the middle of a run, with it if it was rendered."""
 
 
 class Executor(Protocol):
     """Computes stages, one at a time. All methods are called on the event loop."""
+
+    @property
+    def engine_bytes(self) -> int:
+        """Memory that the engines hold for images under way."""
+        ...
 
     async def start(self) -> tuple[ServedModel, ...]:
         """Loads, warms up and measures the models; also starts again after a crash.
@@ -143,61 +148,30 @@ class Executor(Protocol):
         """
         ...
 
-    def begin(self, job_id: str, model: str, image: Image) -> None:
-        """Hands over the image of a job; returns at once."""
-        ...
-
-    async def run(
-        self,
-        job_id: str,
-        stage: int,
-        view: View | None = None,
-        *,
-        through: int | None = None,
-        go_ahead: bool = False,
-    ) -> StageDone | StageStopped:
-        """Makes an exit, or several.
-
-        Args:
-            job_id: of a job that has begun.
-            stage: the one after the last that was made, from 1.
-            view: how to show the last one at once; None if nobody is going to look.
-            through: the stage to end with; `stage` by default. It may end with an earlier one.
-            go_ahead: the next call will probably be for the stage after it, so that the executor
-                may begin that while it is being decided. A guess that was wrong costs the time of
-                a look at the stop word, and if another job is run instead, the job's stages so far.
-
-        Returns:
-            How the last stage ended; `made` tells of those before it.
+    async def run(self, command: RunCommand, on_exit: OnExit) -> RunEnd:
+        """Computes a run; `take_exits` tells what it has made.
 
         Raises:
             ExecutorCrashedError: see there.
-            ExecutorCallError: see there.
+            ExecutorCallError: see there; exits before the fault may have been made.
         """
         ...
 
-    def made(self) -> tuple[StageDone, ...]:
-        """Exits of the running call, or of the last one, that nobody has been told of yet.
-
-        They come without pictures. The one that the call returns is not among them.
-        """
+    def set_limits(self, limits: RunLimits) -> None:
+        """Changes how far the run under way may go; without one, nothing happens."""
         ...
 
-    async def show(self, job_id: str, view: View) -> Picture:
+    def take_exits(self) -> list[ExitReport]:
+        """Exits of the run under way, or of the last one, that have not been taken yet."""
+        ...
+
+    async def render(self, job_id: str, options: RenderOptions) -> RenderedExit:
         """The last exit that was made of a job.
 
         Raises:
             ExecutorCrashedError: see there.
             ExecutorCallError: see there.
         """
-        ...
-
-    def stop(self) -> None:
-        """Stops the running stage as soon as possible; without one, nothing happens."""
-        ...
-
-    def hold(self) -> None:
-        """Takes back `through` and `go_ahead` of the running call: it ends with this stage."""
         ...
 
     def forget(self, job_id: str) -> None:

@@ -1,12 +1,15 @@
-"""The memory that the server and its executor's process share: words, exits, images, pictures.
+"""The memory that the server and its executor's process share: control block, images, renderings.
 
-Decides where arrays lie, so that what goes through the pipe stays small: a pipe takes 200 kB at a
-time, and each further piece costs two switches between the processes. There is one place for an
-image and one for a picture, since only one command is under way at a time; whoever reads copies at
-once. What does not fit goes through the pipe as it is.
+A run is a control block, a few words of shared memory (see `ControlBlock`). The executor checks
+them between kernels, so that the server changes a run by writing a word and need never be in time
+to stop something; and the server reads from the block how far a run has come, without a message,
+which would wake one process by another on the cores that compute.
 
-Exits that nobody waits for are noted here and not in the pipe, as a word in the pipe wakes the
-server, which has to take the time for it from a core that computes.
+Arrays lie in shared memory as well, so that what goes through the pipe stays small: a pipe takes
+200 kB at a time, and each further piece costs two switches between the processes. There is one
+place for an image, as only one command is under way at a time, and there are several places for
+renderings, used in turn, as a run goes on while the server reads one. Whoever reads copies at once.
+What does not fit goes through the pipe as it is.
 
 The memory is an unlinked file, which ends with the two processes, however they end.
 """
@@ -21,23 +24,23 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from anytime_server.core.jobs import StageResult
-from anytime_server.executor.base import Image, Picture, StageDone
+from anytime_server.core.decisions import ExitReport, RunLimits
+from anytime_server.executor.base import RenderedExit
+from anytime_server.images import Image
+
+MAX_EXITS: Final = 64
+"""Exits that a model may have, as in the protocol."""
 
 _ARRAYS: Final = ("labels", "confidence", "active", "heatmaps")
 
-_SHOWN_BYTES: Final = 4
-"""Of a picture, for each px of the largest image: three maps and the heat-maps of 8 joints."""
+_RENDERED_BYTES: Final = 4
+"""Of a rendering, for each px of the largest image: three maps and the heat-maps of 8 joints."""
+
+_PLACES: Final = 4
+"""Places for renderings; pages of those that are never written take no memory."""
 
 
-MOST_EXITS: Final = 16
-"""That are noted of one run."""
-
-_NUMBERS: Final = 5
-"""Of an exit."""
-
-
-class Place(NamedTuple):
+class SharedArray(NamedTuple):
     """An array that lies in shared memory.
 
     Attributes:
@@ -52,62 +55,105 @@ class Place(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Shared:
-    """See the module; made by `allocate`, and handed to the process when it is started.
+class ControlBlock:
+    """The words by which a run is controlled; each is written by one side only.
 
     Attributes:
-        stop_word: its one element is the number of the run that is to stop.
-        hold_word: its one element is the number of the run after which the process shall wait.
-        exits: how many exits the run has noted, and the numbers of each.
-        image: bytes of an image.
-        picture: bytes of a picture's arrays.
+        run: number of the run that the other words are about; written by the server.
+        last_stage: the deepest stage that may be started: lowering it to the one that is being
+            computed ends the run there, to a lower one stops it now; written by the server.
+        stop_at_s: moment (`time.monotonic`) after which the stage that is being computed is worth
+            nothing: the executor stops by itself; written by the server.
+        notify: whether to tell the server of each exit, or only of the end; written by the server.
+        exits: how many exits the run has made, and a report of each; written by the executor,
+            reports before their number.
+        taken: how many renderings the server has read since the executor started; written by it.
+        engine_bytes: memory that the engines hold for images under way; written by the executor.
+
+    Every word is an element of its own shared array: its reads and writes are single machine
+    instructions.
     """
 
-    stop_word: Any  # the shared arrays of multiprocessing have no public type
-    hold_word: Any
+    run: Any  # the shared arrays of multiprocessing have no public type
+    last_stage: Any
+    stop_at_s: Any
+    notify: Any
     exits: Any
-    image: Any
-    picture: Any
+    taken: Any
+    engine_bytes: Any
 
     @classmethod
-    def allocate(cls, max_pixels: int) -> Shared:
-        """Memory for images of up to `max_pixels`."""
-        context = multiprocessing.get_context("spawn")
+    def allocate(cls) -> ControlBlock:
+        """A block of zeros."""
+        array = multiprocessing.get_context("spawn").RawArray
         return cls(
-            context.RawArray("q", 1),
-            context.RawArray("q", 1),
-            context.RawArray("d", 1 + _NUMBERS * MOST_EXITS),
-            context.RawArray("B", 3 * max_pixels),
-            context.RawArray("B", _SHOWN_BYTES * max_pixels),
+            run=array("q", 1),
+            last_stage=array("q", 1),
+            stop_at_s=array("d", 1),
+            notify=array("q", 1),
+            exits=array("d", 1 + MAX_EXITS * len(ExitReport._fields)),
+            taken=array("q", 1),
+            engine_bytes=array("q", 1),
         )
 
-    def clear_exits(self) -> None:
-        """Forgets the exits of the last run."""
+    def begin(self, run: int, limits: RunLimits) -> None:
+        """Starts a run: the server's side, before it sends the command."""
         self.exits[0] = 0
+        self.set_limits(limits)
+        self.run[0] = run
 
-    def write_exit(self, done: StageDone) -> None:
-        """Notes an exit behind those of this run; its picture is not noted."""
-        count, result = int(self.exits[0]), done.result
-        start = 1 + _NUMBERS * count
-        self.exits[start : start + _NUMBERS] = (
-            result.confidence,
-            result.active_share,
-            result.confident_share,
-            result.gmacs,
-            done.elapsed_s,
-        )
-        # Last, as it says that the numbers are there. No barrier stands between: x86 keeps stores
+    def set_limits(self, limits: RunLimits) -> None:
+        """Writes how far the run may go: the server's side."""
+        self.stop_at_s[0] = limits.stop_at_s
+        self.notify[0] = limits.notify
+        self.last_stage[0] = limits.last_stage
+
+    def must_stop(self, run: int, stage: int, now: float) -> bool:
+        """Whether a stage that is being computed is not wanted any more: the executor's side."""
+        return bool(self.last_stage[0] < stage or now > self.stop_at_s[0] or self.run[0] != run)
+
+    def add_exit(self, report: ExitReport) -> None:
+        """Notes an exit behind those of this run: the executor's side."""
+        count = int(self.exits[0])
+        start = 1 + len(report) * count
+        self.exits[start : start + len(report)] = report
+        # Last, as it says that the report is there. No barrier stands between: x86 keeps stores
         # in order, and elsewhere a store waits for less than the interpreter takes to the next.
         self.exits[0] = count + 1
 
-    def read_exits(self, known: int) -> tuple[StageDone, ...]:
-        """The exits of this run after the first `known`."""
+    def exits_after(self, known: int) -> list[ExitReport]:
+        """The exits of this run after the first `known`: the server's side."""
+        size = len(ExitReport._fields)
         found = []
         for index in range(known, int(self.exits[0])):
-            start = 1 + _NUMBERS * index
-            *result, elapsed_s = self.exits[start : start + _NUMBERS]
-            found.append(StageDone(StageResult(*result), elapsed_s))
-        return tuple(found)
+            exit_, *numbers = self.exits[1 + size * index : 1 + size * (index + 1)]
+            found.append(ExitReport(int(exit_), *numbers))
+        return found
+
+
+@dataclass(frozen=True, slots=True)
+class SharedMemory:
+    """All memory that is shared; made by `allocate`, and handed to the process at its start.
+
+    Attributes:
+        control: the control block.
+        image: bytes of an image.
+        rendered: bytes of the arrays of some renderings.
+    """
+
+    control: ControlBlock
+    image: Any
+    rendered: Any
+
+    @classmethod
+    def allocate(cls, max_pixels: int) -> SharedMemory:
+        """Memory for images of up to `max_pixels`."""
+        array = multiprocessing.get_context("spawn").RawArray
+        return cls(
+            ControlBlock.allocate(),
+            array("B", 3 * max_pixels),
+            array("B", _PLACES * _RENDERED_BYTES * max_pixels),
+        )
 
     def write_image(self, image: Image) -> tuple[int, int, int]:
         """Puts an image in its place; returns its shape.
@@ -127,30 +173,45 @@ class Shared:
         size = shape[0] * shape[1] * shape[2]
         return np.frombuffer(self.image, np.uint8, size).reshape(shape).copy()
 
-    def write_picture(self, picture: Picture) -> Picture:
-        """Puts a picture's arrays in their place, as far as they fit; returns where they lie."""
+    def has_place(self, written: int) -> bool:
+        """Whether the place of the next rendering has been read.
+
+        Args:
+            written: renderings written since the executor started.
+        """
+        return written - int(self.control.taken[0]) < _PLACES
+
+    def write_rendered(self, rendered: RenderedExit, written: int) -> RenderedExit:
+        """Puts a rendering's arrays in their place, as far as they fit; returns where they lie.
+
+        Args:
+            rendered: with its arrays.
+            written: renderings written before.
+        """
+        place_bytes = len(self.rendered) // _PLACES
+        offset = start = written % _PLACES * place_bytes
         moved: dict[str, Any] = {}
-        offset = 0
         for name in _ARRAYS:
-            array: NDArray[Any] | None = getattr(picture, name)
-            if array is None or offset + array.nbytes > len(self.picture):
+            array: NDArray[Any] | None = getattr(rendered, name)
+            if array is None or offset - start + array.nbytes > place_bytes:
                 continue
-            place = Place(offset, array.shape, array.dtype.str)
-            np.copyto(self._at(place), array)
-            moved[name] = place
+            shared = SharedArray(offset, array.shape, array.dtype.str)
+            np.copyto(self._at(shared), array)
+            moved[name] = shared
             offset += -(-array.nbytes // 8) * 8
-        return picture._replace(**moved)  # undone by read_picture
+        return rendered._replace(**moved)  # undone by read_rendered
 
-    def read_picture(self, picture: Picture) -> Picture:
-        """A copy of the picture with its arrays."""
+    def read_rendered(self, rendered: RenderedExit) -> RenderedExit:
+        """A copy of the rendering with its arrays; its place may be written again."""
         moved: dict[str, Any] = {}
         for name in _ARRAYS:
-            place = getattr(picture, name)
-            if isinstance(place, Place):
-                moved[name] = self._at(place).copy()
-        return picture._replace(**moved)
+            shared = getattr(rendered, name)
+            if isinstance(shared, SharedArray):
+                moved[name] = self._at(shared).copy()
+        self.control.taken[0] += 1
+        return rendered._replace(**moved)
 
-    def _at(self, place: Place) -> NDArray[Any]:
-        count = math.prod(place.shape)
-        flat = np.frombuffer(self.picture, np.dtype(place.dtype), count, place.offset)
-        return flat.reshape(place.shape)
+    def _at(self, shared: SharedArray) -> NDArray[Any]:
+        count = math.prod(shared.shape)
+        flat = np.frombuffer(self.rendered, np.dtype(shared.dtype), count, shared.offset)
+        return flat.reshape(shared.shape)

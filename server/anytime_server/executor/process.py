@@ -1,72 +1,68 @@
 """The real executor: a process of its own, watched and started again when it dies.
 
-Decides how the server talks to that process. Knows neither the network nor the queue.
-
 Why a process and not a thread. A fault in native code or the kernel's out-of-memory killer ends a
 process, not a thread; with the networks in a child it takes down the requests that are in it, and
 not the sockets. The event loop keeps an interpreter lock of its own, so that a ping is answered
 while the network computes. And a computation that hangs can be killed, which no thread can.
 
-What that costs. Arrays lie in shared memory, so that one copy each way is left (0.1 ms at 480x360).
-Commands and replies are small and are written and read by the event loop itself: a stage costs two
-wake-ups, the child's and the loop's, as it would with a thread. (With a thread of this process in
-between there were four, and on a machine with twice as many busy processes as cores a stage took
-6.7 ms longer than its computation.) While a request is alone, the child does not even wait for
-those two: it begins the next stage before it is asked for, or is asked for several at once, and
-notes the exits on the way. A stop does not go through the pipe: it is one shared word that the
-child reads between two modules of the network.
+What that costs is kept small by shared memory (`control`): arrays are copied once each way, and a
+run of several stages takes two wake-ups, one of each process, as its exits are noted in the control
+block. Messages through the pipe are small, and the event loop reads and writes them by itself,
+without a thread in between.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import multiprocessing
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from typing import Final
 
+from anytime_server.core.decisions import STOP, ExitReport, RunLimits
+from anytime_server.errors import ExecutorCallError, ExecutorCrashedError, ExecutorStartError
 from anytime_server.executor.base import (
-    ExecutorCallError,
-    ExecutorCrashedError,
-    ExecutorStartError,
-    Image,
-    Picture,
+    OnExit,
+    RenderedExit,
+    RenderOptions,
+    RunCommand,
+    RunEnd,
     ServedModel,
-    StageDone,
-    StageStopped,
-    View,
 )
-from anytime_server.executor.commands import (
-    Begin,
+from anytime_server.executor.control import SharedMemory
+from anytime_server.executor.messages import (
     Command,
+    ExitMade,
     Fault,
     Forget,
+    Render,
     Reply,
-    RunStage,
-    Show,
+    Started,
+    StartRun,
     WorkerSettings,
 )
-from anytime_server.executor.control import MOST_EXITS, Shared
 
 logger = logging.getLogger(__name__)
 
-_GONE_S: Final = 2.0
+_CLOSE_S: Final = 2.0
 """How long a child has to end by itself when its pipe is closed."""
 
 _FORGET_S: Final = 0.002
-"""From a job's end until the child hears of it: hearing takes 0.2 ms, and the answer goes first."""
+"""From a job's end until the child hears of it, so that the answer goes first."""
 
-Target = Callable[[Connection, Shared, WorkerSettings], None]
+Target = Callable[[Connection, SharedMemory, WorkerSettings], None]
 
 
-def work(pipe: Connection, shared: Shared, settings: WorkerSettings) -> None:
+def work(pipe: Connection, memory: SharedMemory, settings: WorkerSettings) -> None:
     """What the child runs; it alone imports the networks."""
     from anytime_server.executor import worker  # noqa: PLC0415
 
-    worker.main(pipe, shared, settings)
+    worker.main(pipe, memory, settings)
 
 
 @dataclass(slots=True)
@@ -79,7 +75,7 @@ class _Child:
     def end(self) -> int | None:
         """Closes the pipe, and kills what does not end by itself; returns the exit code. Blocks."""
         self.pipe.close()
-        self.process.join(_GONE_S)
+        self.process.join(_CLOSE_S)
         if self.process.is_alive():
             self.process.kill()
             self.process.join()
@@ -93,8 +89,8 @@ class ProcessExecutor:
 
     Args:
         settings: for the child.
-        max_pixels: the largest image that `begin` may be given, px.
-        hang_s: a stage that ignores a stop for so long is killed with the process.
+        max_pixels: the largest image of a run, px.
+        hang_s: a run that ignores a stop for so long is killed with the process.
         target: what the child runs; tests put something that crashes.
     """
 
@@ -109,11 +105,11 @@ class ProcessExecutor:
         self._max_pixels = max_pixels
         self._hang_s = hang_s
         self._target = target
-        self._shared: Shared | None = None
+        self._memory: SharedMemory | None = None
         self._child: _Child | None = None
         self._runs = 0
-        self._running = 0
-        self._told = 0
+        self._is_running = False
+        self._exits_taken = 0
         self._forgotten: list[str] = []
         self._hang: asyncio.TimerHandle | None = None
         self._closed = False
@@ -123,6 +119,11 @@ class ProcessExecutor:
         """Of the child, or None while there is none."""
         return None if self._child is None else self._child.process.pid
 
+    @property
+    def engine_bytes(self) -> int:
+        """See `Executor.engine_bytes`."""
+        return 0 if self._memory is None else int(self._memory.control.engine_bytes[0])
+
     async def start(self) -> tuple[ServedModel, ...]:
         """See `Executor.start`."""
         await self._end()
@@ -130,85 +131,76 @@ class ProcessExecutor:
             raise ExecutorStartError("the server is closed")
         self._child = await asyncio.to_thread(self._spawn)
         try:
-            reply: object = await self._receive(self._child)
+            reply = await self._receive(self._child)
         except ExecutorCrashedError as error:
             raise ExecutorStartError(f"while it loaded the models: {error}") from error
         match reply:
-            case tuple():
-                served: tuple[ServedModel, ...] = reply
+            case Started(models=models):
+                names = ", ".join(f"{model.info.name} ({model.engine})" for model in models)
+                logger.info("executor %s is ready: %s", self.pid, names)
+                return models
             case Fault(detail=detail):
                 raise ExecutorStartError(detail)
             case _:
                 raise _unexpected(reply)
-        names = ", ".join(f"{model.info.name} ({model.engine})" for model in served)
-        logger.info("executor %s is ready: %s", self.pid, names)
-        return served
 
-    def begin(self, job_id: str, model: str, image: Image) -> None:
-        """See `Executor.begin`. A child that is gone is noticed by the call that follows."""
-        self._tell_forgotten()  # it may be the next of the same id
-        if self._shared is not None:
-            self._tell(Begin(job_id, model, self._shared.write_image(image)))
-
-    async def run(
-        self,
-        job_id: str,
-        stage: int,
-        view: View | None = None,
-        *,
-        through: int | None = None,
-        go_ahead: bool = False,
-    ) -> StageDone | StageStopped:
+    async def run(self, command: RunCommand, on_exit: OnExit) -> RunEnd:
         """See `Executor.run`."""
+        child, memory = self._alive()
+        self._tell_forgotten()  # this may be the next job of the same id
         self._runs += 1
-        self._running = self._runs
-        self._told = 0
-        if self._shared is not None:
-            self._shared.clear_exits()
-        last = stage if through is None else min(through, stage + MOST_EXITS)
+        shape = None if command.image is None else memory.write_image(command.image)
+        memory.control.begin(self._runs, command.limits)
+        self._exits_taken, self._is_running = 0, True
+        start = StartRun(
+            self._runs,
+            command.job_id,
+            command.model,
+            command.stage,
+            shape,
+            command.render,
+            command.limits.last_stage,
+            command.each_exit,
+        )
         try:
-            reply = await self._ask(RunStage(job_id, stage, last, self._runs, view, go_ahead))
+            self._watch(command.limits)
+            await self._send(child, start)
+            while True:
+                match await self._receive(child):
+                    case ExitMade(rendered=rendered):
+                        on_exit(None if rendered is None else memory.read_rendered(rendered))
+                    case RunEnd(rendered=None) as end:
+                        return end
+                    case RunEnd(wasted_s, RenderedExit() as rendered):
+                        return RunEnd(wasted_s, memory.read_rendered(rendered))
+                    case reply:
+                        raise _unexpected(reply)
         finally:
-            self._running = 0
-            if self._hang is not None:
-                self._hang.cancel()
-                self._hang = None
-        match reply:
-            case StageDone(picture=Picture() as picture):
-                return reply._replace(picture=self._read(picture))
-            case StageDone() | StageStopped():
-                return reply
-            case _:
-                raise _unexpected(reply)
+            self._is_running = False
+            self._watch(STOP)
 
-    def made(self) -> tuple[StageDone, ...]:
-        """See `Executor.made`."""
-        if self._shared is None:
-            return ()
-        found = self._shared.read_exits(self._told)
-        self._told += len(found)
+    def set_limits(self, limits: RunLimits) -> None:
+        """See `Executor.set_limits`."""
+        if self._memory is not None and self._is_running:
+            self._memory.control.set_limits(limits)
+            self._watch(limits)
+
+    def take_exits(self) -> list[ExitReport]:
+        """See `Executor.take_exits`."""
+        if self._memory is None:
+            return []
+        found = self._memory.control.exits_after(self._exits_taken)
+        self._exits_taken += len(found)
         return found
 
-    async def show(self, job_id: str, view: View) -> Picture:
-        """See `Executor.show`."""
-        reply = await self._ask(Show(job_id, view))
-        if isinstance(reply, Picture):
-            return self._read(reply)
+    async def render(self, job_id: str, options: RenderOptions) -> RenderedExit:
+        """See `Executor.render`."""
+        child, memory = self._alive()
+        await self._send(child, Render(job_id, options))
+        reply = await self._receive(child)
+        if isinstance(reply, RenderedExit):
+            return memory.read_rendered(reply)
         raise _unexpected(reply)
-
-    def stop(self) -> None:
-        """See `Executor.stop`."""
-        if self._shared is None or not self._running:
-            return
-        self._shared.stop_word[0] = self._running
-        if self._hang is None:
-            loop = asyncio.get_running_loop()
-            self._hang = loop.call_later(self._hang_s, self._kill, self._running)
-
-    def hold(self) -> None:
-        """See `Executor.hold`."""
-        if self._shared is not None and self._running:
-            self._shared.hold_word[0] = self._running
 
     def forget(self, job_id: str) -> None:
         """See `Executor.forget`."""
@@ -219,18 +211,18 @@ class ProcessExecutor:
     async def close(self) -> None:
         """See `Executor.close`."""
         self._closed = True
-        self.stop()
+        self.set_limits(STOP)
         await self._end()
 
     def _spawn(self) -> _Child:
         """Starts the process. Blocks."""
-        if self._shared is None:
-            self._shared = Shared.allocate(self._max_pixels)
+        self._memory = self._memory or SharedMemory.allocate(self._max_pixels)
+        self._memory.control.taken[0] = 0
         context = multiprocessing.get_context("spawn")
         ours, theirs = context.Pipe()
         process = context.Process(
             target=self._target,
-            args=(theirs, self._shared, self._settings),
+            args=(theirs, self._memory, self._settings),
             name="anytime-executor",
             daemon=True,
         )
@@ -238,48 +230,49 @@ class ProcessExecutor:
         theirs.close()  # so that the child's end is the only one, and its death an end of file
         return _Child(process, ours)
 
-    def _kill(self, run: int) -> None:
-        """A stage has ignored a stop; the process goes, and `run` hears of a crash."""
-        if self._child is not None and self._running == run:
+    def _alive(self) -> tuple[_Child, SharedMemory]:
+        if self._child is None or self._memory is None:
+            raise ExecutorCrashedError("the executor is not running")
+        return self._child, self._memory
+
+    def _watch(self, limits: RunLimits) -> None:
+        """Sets when the process is killed if the run has not ended by then."""
+        if self._hang is not None:
+            self._hang.cancel()
+            self._hang = None
+        stop_at_s = limits.stop_at_s if limits.last_stage else time.monotonic()
+        if self._is_running and stop_at_s < math.inf:
+            wait_s = stop_at_s - time.monotonic() + self._hang_s
+            self._hang = asyncio.get_running_loop().call_later(wait_s, self._kill)
+
+    def _kill(self) -> None:
+        """A run has ignored a stop: the process goes, and its run ends with a crash."""
+        if self._child is not None:
             logger.error("the executor ignored a stop for %g s and is killed", self._hang_s)
             self._child.process.kill()
 
     def _tell_forgotten(self) -> None:
-        for job_id in self._forgotten:
-            self._tell(Forget(job_id))
-        self._forgotten.clear()
-
-    def _read(self, picture: Picture) -> Picture:
-        if self._shared is None:
-            raise ExecutorCrashedError("the executor is not running")
-        return self._shared.read_picture(picture)
-
-    def _tell(self, command: Command) -> None:
-        """Sends a command without a reply."""
+        forgotten, self._forgotten = self._forgotten, []
         try:
             if self._child is not None:
-                self._child.pipe.send(command)
+                for job_id in forgotten:
+                    self._child.pipe.send(Forget(job_id))
         except OSError as error:
             logger.warning("the executor does not listen: %s", error)
 
-    async def _ask(self, command: Command) -> Reply:
-        """Sends a command and waits for its reply."""
-        child = self._child
-        if child is None:
-            raise ExecutorCrashedError("the executor is not running")
+    async def _send(self, child: _Child, command: Command) -> None:
         try:
             child.pipe.send(command)
         except OSError:
             raise await self._crashed() from None
-        return await self._receive(child)
 
     async def _receive(self, child: _Child) -> Reply:
         loop = asyncio.get_running_loop()
-        readable = asyncio.Event()
+        readable = loop.create_future()
         descriptor = child.pipe.fileno()
-        loop.add_reader(descriptor, readable.set)
+        loop.add_reader(descriptor, _set_result, readable)
         try:
-            await readable.wait()
+            await readable
         finally:
             loop.remove_reader(descriptor)
         try:
@@ -297,7 +290,12 @@ class ProcessExecutor:
         return None if child is None else await asyncio.to_thread(child.end)
 
 
-def _unexpected(reply: object) -> ExecutorCallError:
+def _set_result(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)
+
+
+def _unexpected(reply: Reply) -> ExecutorCallError:
     """The child's own words, or that it said something else than was asked."""
     return ExecutorCallError(
         reply.detail if isinstance(reply, Fault) else f"it answered with a {type(reply).__name__}"

@@ -1,12 +1,8 @@
-"""The executor's process: holds the networks and does what the server asks, one thing at a time.
+"""The executor's process: holds the networks and runs what the server asks, one thing at a time.
 
-Decides how a stage is run and how an exit becomes a picture. Knows no budget, no deadline and no
-queue: between two modules of the network it looks at one shared word, and stops when that names the
-run that it is in. With `executor_loading` the only module that knows `anytime_model`.
-
-It does not stand idle while the server makes up its mind. After an image, and after a stage where
-the server has said so, it begins the stage that will most likely be asked for, and looks for the
-server's word in between: the stage is taken over as it is when it was the right one, else dropped.
+With `loading` the only module of the server that imports `anytime_model`. Between two kernels it
+checks the control block, and stops when the block says so or its time is up. Budgets, deadlines and
+queues are the server's.
 
 The process ignores Ctrl-C (the server, which gets it too, decides when to end) and ends when the
 pipe to the server is closed, whoever closed it.
@@ -18,7 +14,7 @@ import logging
 import os
 import signal
 import time
-from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 
@@ -27,318 +23,253 @@ import torch
 from numpy.typing import NDArray
 
 from anytime_model.engines.base import ExitResult, Keypoints, Run, SegmentationMap
+from anytime_model.engines.native.memory import MemoryBudget
 from anytime_model.errors import AnytimeModelError
-from anytime_model.manifest import Card
-from anytime_server.core.jobs import StageResult
-from anytime_server.executor.base import Image, Picture, StageDone, StageStopped, View
-from anytime_server.executor.commands import (
-    Begin,
+from anytime_server import logs
+from anytime_server.core.decisions import ExitReport
+from anytime_server.executor.base import RenderedExit, RenderOptions, RunEnd
+from anytime_server.executor.control import ControlBlock, SharedMemory
+from anytime_server.executor.loading import LoadedModel, load, profile
+from anytime_server.executor.messages import (
     Command,
+    ExitMade,
     Fault,
     Forget,
+    Render,
     Reply,
-    RunStage,
-    Show,
+    Started,
+    StartRun,
     WorkerSettings,
 )
-from anytime_server.executor.control import Shared
-from anytime_server.executor.loading import Loaded, load, profile
-from anytime_server.heap import keep_what_is_freed, spare_what_stays
+from anytime_server.images import Image
+from anytime_server.process_memory import exclude_from_collection, keep_freed_memory
 
 logger = logging.getLogger(__name__)
 
-_STRIDE = 4
-"""Maps are made at 1/4 of the image."""
-
 
 class _StoppedError(Exception):
-    """Raised out of `pause`; no fault, but the only way out of the middle of a stage."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Made:
-    """An exit and the seconds that it took."""
-
-    result: ExitResult
-    elapsed_s: float
+    """Raised out of `pause`: the only way out of the middle of a stage."""
 
 
 @dataclass(slots=True)
-class _Work:
-    """A job's state.
+class _Job:
+    """A job's state in this process.
 
     Attributes:
-        loaded: its model.
+        model: its model.
         image: its image.
         run: under way, or None where it has to begin anew.
-        last: the last exit that was asked for.
-        early: outcome of the stage after that, begun before it was asked for.
+        last: the last exit made.
+        rendered: number of the last exit that was rendered.
     """
 
-    loaded: Loaded
+    model: LoadedModel
     image: Image
-    run: Run | None = None
+    run: Run | None
     last: ExitResult | None = None
-    early: _Made | StageStopped | None = None
+    rendered: int = 0
 
 
-def main(pipe: Connection, shared: Shared, settings: WorkerSettings) -> None:
+def main(pipe: Connection, memory: SharedMemory, settings: WorkerSettings) -> None:
     """Runs the process to its end.
 
     Args:
-        pipe: to the server; the first message is a tuple of `ServedModel`, or a `Fault`.
-        shared: memory that the server sees, too.
+        pipe: to the server; the first message is `Started` or a `Fault`.
+        memory: shared with the server.
         settings: see there.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    logging.captureWarnings(capture=True)  # among them why a slower engine had to be taken
-    keep_what_is_freed()
+    logs.configure(settings.log_level, as_json=settings.log_json)
+    keep_freed_memory()
     _limit_threads(settings.threads)
+    memory_budget = MemoryBudget(settings.engine_memory_bytes)
     try:
-        loaded = load(settings)
-        served = tuple(profile(item, settings.profile_size) for item in loaded.values())
+        models = load(settings, memory_budget)
+        served = tuple(profile(model, settings.profile_size) for model in models.values())
     except (AnytimeModelError, OSError) as error:
         pipe.send(Fault(str(error)))
         return
-    spare_what_stays()
-    pipe.send(served)
-    Worker(loaded, shared).serve(pipe)
+    exclude_from_collection()
+    with suppress(BrokenPipeError):  # the server was stopped meanwhile
+        pipe.send(Started(served))
+        Worker(models, memory, pipe, memory_budget).serve()
 
 
 class Worker:
     """Answers commands.
 
     Args:
-        loaded: the models by name.
-        shared: see `main`.
+        models: by name.
+        memory: shared with the server.
+        pipe: to the server.
+        memory_budget: of the models' engines.
     """
 
-    def __init__(self, loaded: dict[str, Loaded], shared: Shared) -> None:
-        self._loaded = loaded
-        self._shared = shared
-        self._work: dict[str, _Work] = {}
+    def __init__(
+        self,
+        models: dict[str, LoadedModel],
+        memory: SharedMemory,
+        pipe: Connection,
+        memory_budget: MemoryBudget,
+    ) -> None:
+        self._models = models
+        self._memory_budget = memory_budget
+        self._memory = memory
+        self._control: ControlBlock = memory.control
+        self._pipe = pipe
+        self._jobs: dict[str, _Job] = {}
+        self._renderings = 0
 
-    def serve(self, pipe: Connection) -> None:
+    def serve(self) -> None:
         """Answers until the other side has closed the pipe."""
-        line = _Line(pipe)
         try:
             while True:
-                command: Command | None = line.take()
-                while command is not None:
-                    reply = self.answer(command)
-                    if reply is not None:
-                        pipe.send(reply)
-                    command = self._go_ahead(command, line)
+                reply = self._answer(self._pipe.recv())
+                self._control.engine_bytes[0] = self._memory_budget.used_bytes
+                if reply is not None:
+                    self._pipe.send(reply)
         except (EOFError, ConnectionError):
             return
 
-    def answer(self, command: Command) -> Reply | None:
-        """Does what is asked; a fault of one job is told, not raised."""
+    def _answer(self, command: Command) -> Reply | None:
+        """Does what is asked; a fault of one job is reported, not raised."""
         try:
             match command:
-                case Begin():
-                    self._begin(command)
-                    return None
-                case Forget():
-                    self._work.pop(command.job_id, None)
-                    return None
-                case Show():
-                    return self._show(self._work[command.job_id], command.view)
-                case RunStage():
+                case StartRun():
                     return self._run(command)
+                case Render(job_id=job_id, options=options):
+                    return self._render(self._jobs[job_id], options)
+                case Forget(job_id=job_id):
+                    self._jobs.pop(job_id, None)
+                    return None
+        except ConnectionError:
+            raise
         except Exception as error:
             # Whatever one job meets (out of memory, say), the others go on.
             logger.exception("command %s failed", type(command).__name__)
             return Fault(f"{type(error).__name__}: {error}")
 
-    def _begin(self, command: Begin) -> None:
-        """Takes an image in; an engine that prepares for its size does so here, unmeasured."""
-        loaded = self._loaded[command.model]
-        work = _Work(loaded, self._shared.read_image(command.shape))
-        self._work[command.job_id] = work
-        try:
-            work.run = loaded.engine.begin(work.image)
-        except Exception:
-            # Nobody waits for an answer here; the first stage tries again, and tells.
-            logger.exception("no run for an image of shape %s", command.shape)
-
-    def _run(self, command: RunStage) -> StageDone | StageStopped:
-        work, stage = self._work[command.job_id], command.stage
-        made, work.early = work.early, None
+    def _run(self, command: StartRun) -> RunEnd:
+        """Computes stages until the control block, or the network, has no more for this run."""
+        if command.shape is not None:
+            self._begin(command, command.shape)
+        job, control, stage = self._jobs[command.job_id], self._control, command.stage
         while True:
-            made = made or _compute(work, stage, lambda: self._obey(command))
-            if isinstance(made, StageStopped):
-                return made
-            work.last = made.result
-            done = StageDone(judge(made.result, work.loaded.card), made.elapsed_s)
-            if stage >= command.through and command.view is not None:
-                return done._replace(picture=self._show(work, command.view))
-            if stage >= command.through or self._shared.hold_word[0] == command.number:
-                return done
-            self._shared.write_exit(done)
-            made, stage = None, stage + 1
+            began_s = time.monotonic()
+            try:
+                result = self._compute(job, stage, command.run)
+            except _StoppedError:
+                return self._stopped(job, command, time.monotonic() - began_s)
+            ended_s = time.monotonic()
+            job.last = result
+            control.add_exit(_report(job.model, result, ended_s - began_s, ended_s))
+            if stage >= min(control.last_stage[0], job.model.num_exits):
+                wanted = command.each_exit or stage >= command.render_from
+                return RunEnd(0.0, self._render_for(job, command) if wanted else None)
+            if command.each_exit:
+                self._pipe.send(ExitMade(self._render_for(job, command)))
+            elif control.notify[0]:
+                self._pipe.send(ExitMade(None))
+            stage += 1
 
-    def _obey(self, command: RunStage) -> None:
-        if self._shared.stop_word[0] == command.number:
-            raise _StoppedError
+    def _begin(self, command: StartRun, shape: tuple[int, int, int]) -> None:
+        """Takes an image in; an engine that prepares for its size does so here, unmeasured."""
+        model = self._models[command.model]
+        image = self._memory.read_image(shape)
+        self._jobs[command.job_id] = _Job(model, image, model.engine.begin(image))
 
-    def _show(self, work: _Work, view: View) -> Picture:
-        return self._shared.write_picture(show(work, view))
-
-    # Going ahead.
-
-    def _go_ahead(self, answered: Command, line: _Line) -> RunStage | None:
-        """Begins the stage that will most likely be asked for.
-
-        Returns:
-            The command that has asked for it, whose outcome is there by now, or None if something
-            else was said: then what was begun is lost.
-        """
-        guess = self._guess(answered)
-        if guess is None:
-            return None
-        job_id, stage = guess
-        work = self._work[job_id]
-        asked: RunStage | None = None
-
-        def settle(command: Command) -> RunStage:
-            if isinstance(command, RunStage) and (command.job_id, command.stage) == guess:
-                line.take()
-                return command
-            raise _StoppedError
+    def _compute(self, job: _Job, stage: int, run: int) -> ExitResult:
+        """One stage; after a stopped one, whose run is dead, the stages before it once more."""
 
         def pause() -> None:
-            nonlocal asked
-            if asked is None:
-                command = line.look()
-                asked = None if command is None else settle(command)
-            if asked is not None:
-                self._obey(asked)
+            if self._control.must_stop(run, stage, time.monotonic()):
+                raise _StoppedError
 
         try:
-            early = _compute(work, stage, pause)
-            if asked is None and isinstance(early, _Made):
-                asked = settle(line.wait())
-        except (EOFError, ConnectionError):
+            pause()
+            if job.run is None:
+                job.run = job.model.engine.begin(job.image)
+            while True:
+                result = job.run.advance(job.model.criterion(job.run.exit + 1), pause)
+                if job.run.exit == stage:
+                    return result
+        except BaseException:
+            job.run = None
             raise
-        except _StoppedError:
-            work.run = None
-        except Exception:
-            # The stage is computed once more if it is asked for, and tells then.
-            logger.exception("stage %d failed before it was answered", stage)
-            work.run = None
-        else:
-            work.early = early if asked else None
-        return asked
 
-    def _guess(self, answered: Command) -> tuple[str, int] | None:
-        """Job and stage that will most likely be asked for after a command."""
-        match answered:
-            case Begin(job_id=job_id):
-                stage = 1
-            case RunStage(job_id=job_id, stage=made, go_ahead=True, number=number):
-                if self._shared.hold_word[0] == number:
-                    return None
-                stage = made + 1
-            case _:
-                return None
-        work = self._work.get(job_id)
-        if work is None or work.run is None or stage > work.loaded.exits:
-            return None
-        return (job_id, stage) if work.run.exit == stage - 1 else None
+    def _stopped(self, job: _Job, command: StartRun, wasted_s: float) -> RunEnd:
+        """The end of a run in the middle of a stage.
 
-
-class _Line:
-    """The server's commands, of which the next can be looked at before it is taken."""
-
-    def __init__(self, pipe: Connection) -> None:
-        self._pipe = pipe
-        self._next: Command | None = None
-
-    def look(self) -> Command | None:
-        """The next command if it has come."""
-        return self.wait() if self._next is not None or self._pipe.poll() else None
-
-    def wait(self) -> Command:
-        """The next command, as soon as it has come; it stays in the line.
-
-        Raises:
-            EOFError: the server has closed the pipe.
+        If its time was up, the map before is rendered at once, as it will be sent.
         """
-        if self._next is None:
-            self._next = self._pipe.recv()
-        return self._next
+        in_force = self._control.last_stage[0] > 0
+        unseen = job.last is not None and job.rendered < job.last.exit
+        rendered = self._render_for(job, command) if in_force and unseen else None
+        return RunEnd(wasted_s, rendered)
 
-    def take(self) -> Command:
-        """The next command, as soon as it has come."""
-        command, self._next = self.wait(), None
-        return command
+    def _render_for(self, job: _Job, command: StartRun) -> RenderedExit | None:
+        """The last exit, if it is wanted and there is a place for it."""
+        if command.render is None or not self._memory.has_place(self._renderings):
+            return None
+        return self._render(job, command.render)
 
-
-def _compute(work: _Work, stage: int, pause: Callable[[], None]) -> _Made | StageStopped:
-    """One stage; after a stopped one, whose run is dead, the stages before it once more."""
-    began = time.perf_counter()
-    try:
-        pause()
-        if work.run is None:
-            work.run = work.loaded.engine.begin(work.image)
-        while work.run.exit < stage:
-            result = work.run.advance(work.loaded.criterion(work.run.exit + 1), pause)
-    except _StoppedError:
-        work.run = None
-        return StageStopped(time.perf_counter() - began)
-    return _Made(result, time.perf_counter() - began)
+    def _render(self, job: _Job, options: RenderOptions) -> RenderedExit:
+        if job.last is None:
+            raise ValueError("no exit has been made yet")
+        rendered = self._memory.write_rendered(
+            render(job.model, job.last, options), self._renderings
+        )
+        self._renderings += 1
+        job.rendered = job.last.exit
+        return rendered
 
 
-def judge(result: ExitResult, card: Card) -> StageResult:
-    """What the scheduler and the client are told about an exit.
-
-    A pose's confidence is the mean over its joints of the heat-maps' peaks: that of the map would
-    mostly measure background.
-    """
-    rows, columns = result.inside
-    inside = result.active[rows, columns]
-    if card.config.task == "pose":
-        peaks = result.logits[:, rows, columns].max(axis=(1, 2))
-        confidence = float(peaks.clip(0.0, 1.0).mean())
-    else:
-        confidence = min(max(result.mean_confidence, 0.0), 1.0)
-    return StageResult(
-        confidence=confidence,
+def _report(model: LoadedModel, result: ExitResult, elapsed_s: float, ended_s: float) -> ExitReport:
+    """What the scheduler and the client are told about an exit."""
+    inside = result.active[result.inside]
+    return ExitReport(
+        exit=result.exit,
+        confidence=model.card.task.mean_confidence(result),
         active_share=np.count_nonzero(result.active) / result.active.size,
         confident_share=1.0 - np.count_nonzero(inside) / inside.size,
         gmacs=result.macs / 1e9,
+        elapsed_s=elapsed_s,
+        ended_s=ended_s,
     )
 
 
-def show(work: _Work, view: View) -> Picture:
-    """A job's last exit as a picture."""
+def render(model: LoadedModel, result: ExitResult, options: RenderOptions) -> RenderedExit:
+    """An exit's maps at the size that was asked for.
+
+    Args:
+        model: that made it.
+        result: the exit.
+        options: which maps, at which scale.
+    """
     began = time.perf_counter()
-    result = work.last
-    if result is None:
-        raise ValueError("no exit has been made yet")
     height, width = result.image_size
     rows, columns = result.inside
-    labels = keypoints = None
-    if work.loaded.card.config.task == "segmentation" and view.scale == 1 / _STRIDE:
-        labels = result.logits[:, rows, columns].argmax(axis=0).astype(np.uint8)
-    else:
-        match work.loaded.engine.decode(result):
-            case SegmentationMap(labels=full):
-                step = round(1 / view.scale)
-                labels = np.ascontiguousarray(full[::step, ::step])
+    stride = model.map_stride
+    step = round(1 / options.scale)
+    keypoints = None
+    labels = model.card.task.labels_on_map(result) if step == stride else None
+    if labels is None:
+        match model.engine.decode(result):
+            case SegmentationMap(labels=decoded):
+                labels = np.ascontiguousarray(decoded[::step, ::step])
             case Keypoints(points=points):
                 keypoints = points.copy()
                 keypoints[:, 2] = keypoints[:, 2].clip(0.0, 1.0)
     confidence = active = heatmaps = None
-    if view.confidence:
+    if options.confidence:
         scaled = (result.confidence[rows, columns].clip(0.0, 1.0) * 255.0).round()
-        confidence = enlarge(scaled.astype(np.uint8), height, width, view.scale)
-    if view.active:
-        active = enlarge(result.active[rows, columns].view(np.uint8), height, width, view.scale)
-    if view.heatmaps and keypoints is not None:
+        confidence = enlarge(scaled.astype(np.uint8), (height, width), stride, options.scale)
+    if options.active:
+        mask = result.active[rows, columns].view(np.uint8)
+        active = enlarge(mask, (height, width), stride, options.scale)
+    if options.heatmaps and keypoints is not None:
         heatmaps = result.logits[:, rows, columns].astype(np.float16)
-    return Picture(
+    return RenderedExit(
         exit=result.exit,
         height=height,
         width=width,
@@ -351,19 +282,22 @@ def show(work: _Work, view: View) -> Picture:
     )
 
 
-def enlarge(quarter: NDArray[np.uint8], height: int, width: int, scale: float) -> NDArray[np.uint8]:
-    """A map at 1/4 of the image at another scale: every value repeated, cropped to fit.
+def enlarge(
+    values: NDArray[np.uint8], size: tuple[int, int], stride: int, scale: float
+) -> NDArray[np.uint8]:
+    """A network's map at another scale: every value repeated, cropped to fit.
 
     Args:
-        quarter: (ceil(H / 4), ceil(W / 4)).
-        height: H of the image, px.
-        width: W of the image, px.
-        scale: 1, 0.5 or 0.25.
+        values: (ceil(H / stride), ceil(W / stride)).
+        size: (H, W) of the image, px.
+        stride: of the network's maps, px of the image.
+        scale: of the result: 1, 0.5 or 0.25 times the image's size.
     """
-    times, step = round(_STRIDE * scale), round(1 / scale)
+    times, step = round(stride * scale), round(1 / scale)
     if times == 1:
-        return np.ascontiguousarray(quarter)
-    large = quarter.repeat(times, axis=0).repeat(times, axis=1)
+        return np.ascontiguousarray(values)
+    height, width = size
+    large = values.repeat(times, axis=0).repeat(times, axis=1)
     return np.ascontiguousarray(large[: -(-height // step), : -(-width // step)])
 
 

@@ -1,8 +1,8 @@
-"""Made-up traffic on a made-up machine: everything that chance decides in a simulation.
+"""Simulated traffic and machines: everything that is drawn at random in a simulation.
 
-Decides when requests come, what their images are like, how long each of their stages would take and
-when their clients leave. Knows nothing of schedulers. All is drawn from one seed before the first
-event, so that every policy meets the same requests and two runs differ only by what policies did.
+When requests arrive, what their images are like, how long each of their stages takes and when their
+clients leave: all is drawn from one seed before the first event, so that every strategy is given
+the same requests, and two runs differ only in what the strategies did.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from anytime_server.core.costs import ModelProfile, SideCost
-from anytime_server.core.jobs import StageResult
+from anytime_server.core.decisions import ExitReport
 
 
 @dataclass(frozen=True, slots=True)
 class Poisson:
-    """Requests that know nothing of each other, `rate_hz` of them a second on average."""
+    """Independent requests, `rate_hz` of them a second on average."""
 
     rate_hz: float
 
@@ -57,12 +57,12 @@ class Traffic:
 
     Attributes:
         arrivals: when they come.
-        deadline_s: shortest and longest deadline; each request's is drawn evenly between.
+        deadline_s: shortest and longest deadline; each request's is drawn uniformly between.
         without_deadline: share of the requests that have none.
-        cancelled: share of the requests whose client leaves, at a moment drawn evenly between the
-            arrival and the longest deadline.
-        spread: how much images differ. The share of active pixels of an image is the typical one to
-            the power of `exp(gauss(0, spread))`, at all its exits alike.
+        cancelled: share of the requests whose client leaves, at a moment drawn uniformly
+            between the arrival and the longest deadline.
+        spread: how much images differ. The active share of an image is the typical one to the power
+            of `exp(gauss(0, spread))`, at all its exits alike.
     """
 
     arrivals: Arrivals
@@ -74,17 +74,17 @@ class Traffic:
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """What the executors are like, which the schedulers do not know.
+    """The true speed of the executors, which the schedulers do not know.
 
     Attributes:
-        jitter: deviation of the logarithm of each stage's time.
+        jitter: standard deviation of the logarithm of each stage's time.
         slow_down: how many times slower than profiled the machine is on average.
         swing: amplitude of a slow wave on top of it, as a share.
         swing_period_s: length of that wave.
-        check_s: time between two looks at `should_stop`.
+        check_s: time between two checks whether a stage is to stop.
         decode: true cost of decoding.
         encode: true cost of encoding.
-        network_s: from the server to the client.
+        network_s: time from the server to the client; schedulers know it only by `reserve_s`.
     """
 
     jitter: float = 0.05
@@ -103,19 +103,45 @@ class Machine:
 
 
 @dataclass(frozen=True, slots=True)
-class Drawn:
-    """One request, with all that nobody knows beforehand.
+class DrawnStage:
+    """One stage of one request.
+
+    Attributes:
+        base_s: time that it takes on a machine as fast as profiled.
+        active_share: share of the positions that are active after it, 0 to 1.
+        gmacs: 1e9 multiply-adds.
+    """
+
+    base_s: float
+    active_share: float
+    gmacs: float
+
+    def report(self, exit_: int, elapsed_s: float, ended_s: float) -> ExitReport:
+        """What an executor reports when it has computed it."""
+        return ExitReport(
+            exit=exit_,
+            confidence=1.0 - 0.5 * self.active_share,
+            active_share=self.active_share,
+            confident_share=1.0 - self.active_share,
+            gmacs=self.gmacs,
+            elapsed_s=elapsed_s,
+            ended_s=ended_s,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class DrawnRequest:
+    """One request, with all that is unknown before it is computed.
 
     Attributes:
         id: its number, as text.
         arrival_s: when it comes.
-        deadline_s: when its answer is due; infinity without a deadline.
-        leaves_s: when its client leaves; infinity for one that stays.
+        deadline_s: moment at which its answer is due; infinity without a deadline.
+        leaves_s: moment at which its client leaves; infinity for one that stays.
         choices: two numbers in [0, 1) with which a router picks replicas.
-        results: what each stage would find.
-        stage_s: what each stage would take on a machine as fast as profiled.
-        decode_s: what decoding takes.
-        encode_s: what encoding takes.
+        stages: what each stage takes and finds.
+        decode_s: time that decoding takes.
+        encode_s: time that encoding takes.
     """
 
     id: str
@@ -123,16 +149,15 @@ class Drawn:
     deadline_s: float
     leaves_s: float
     choices: tuple[float, float]
-    results: tuple[StageResult, ...]
-    stage_s: tuple[float, ...]
+    stages: tuple[DrawnStage, ...]
     decode_s: float
     encode_s: float
 
 
 def draw(
     profile: ModelProfile, traffic: Traffic, machine: Machine, duration_s: float, seed: int
-) -> Iterator[Drawn]:
-    """All requests that come within `duration_s`, in order; images have the first profiled size."""
+) -> Iterator[DrawnRequest]:
+    """All requests that arrive within `duration_s`, in order; images are of the first size."""
     rng = random.Random(seed)  # noqa: S311
     size, shares = profile.sizes[0], typical_shares(profile)
     pixels = size.height * size.width
@@ -146,27 +171,21 @@ def draw(
             leaves_s = arrival_s + rng.uniform(0.0, high_s)
         ease = math.exp(rng.gauss(0.0, traffic.spread))
         active = [share**ease for share in (*shares, shares[-1])]
-        results = tuple(
-            StageResult(
-                confidence=1.0 - 0.5 * after,
+        stages = tuple(
+            DrawnStage(
+                base_s=stage.seconds(before) * math.exp(rng.gauss(0.0, machine.jitter)),
                 active_share=after,
-                confident_share=1.0 - after,
                 gmacs=stage.gmacs(before),
             )
             for stage, before, after in zip(size.stages, active, active[1:], strict=False)
         )
-        stage_s = tuple(
-            stage.seconds(share) * math.exp(rng.gauss(0.0, machine.jitter))
-            for stage, share in zip(size.stages, active, strict=False)
-        )
-        yield Drawn(
+        yield DrawnRequest(
             id=str(number),
             arrival_s=arrival_s,
             deadline_s=deadline_s,
             leaves_s=leaves_s,
             choices=(rng.random(), rng.random()),
-            results=results,
-            stage_s=stage_s,
+            stages=stages,
             decode_s=machine.decode.seconds(pixels) * math.exp(rng.gauss(0.0, machine.jitter)),
             encode_s=machine.encode.seconds(pixels) * math.exp(rng.gauss(0.0, machine.jitter)),
         )
@@ -196,5 +215,5 @@ def _arrivals(kind: Arrivals, duration_s: float, rng: random.Random) -> Iterator
 
 
 def typical_shares(profile: ModelProfile) -> tuple[float, ...]:
-    """The active share, 0 to 1, that each stage of a model typically starts with."""
+    """The active share, 0 to 1, that each stage of a model typically begins with."""
     return profile.typical_share or (1.0,) * profile.exits

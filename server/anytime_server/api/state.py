@@ -1,0 +1,74 @@
+"""What the routes of one application share, and how they get at it."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from fastapi import Request
+
+from anytime_protocol.enums import ErrorCode
+from anytime_protocol.http.problems import Problem
+from anytime_server.errors import RefusedError
+
+if TYPE_CHECKING:  # it only holds them
+    from anytime_server.api.access import Access
+    from anytime_server.api.messages import MessageWriter
+    from anytime_server.engine.base import Engine
+    from anytime_server.metrics import Metrics
+    from anytime_server.settings import Settings
+
+
+@dataclass(slots=True)
+class ApiState:
+    """Everything that the routes share.
+
+    Attributes:
+        settings: the operator's choices.
+        engine: computes requests.
+        metrics: counts.
+        access: who may ask.
+        messages: makes the protocol's messages.
+        websockets: how many are open.
+        shutting_down: set when the server is about to close its websockets.
+    """
+
+    settings: Settings
+    engine: Engine
+    metrics: Metrics
+    access: Access
+    messages: MessageWriter
+    websockets: int = 0
+    shutting_down: asyncio.Event = field(default_factory=asyncio.Event)
+
+
+def state_of(request: Request) -> ApiState:
+    """The application's state."""
+    state: ApiState = request.app.state.api
+    return state
+
+
+def require_token(request: Request) -> None:
+    """Lets a request pass if it carries the token, where there is one.
+
+    Raises:
+        RefusedError: it does not.
+    """
+    _check(request, operator=False)
+
+
+def require_operator(request: Request) -> None:
+    """Lets a request pass if it may change the server's budget.
+
+    Raises:
+        RefusedError: it may not.
+    """
+    _check(request, operator=True)
+
+
+def _check(request: Request, *, operator: bool) -> None:
+    access = state_of(request).access
+    if not access.is_authorised(request.headers.items(), operator=operator):
+        text = "expected `Authorization: Bearer TOKEN` with this server's token"
+        raise RefusedError(Problem(ErrorCode.UNAUTHORIZED, text, "Authorization"))

@@ -1,0 +1,97 @@
+"""Whether a new job can be taken: what it would need, and whether another would be late for it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from anytime_protocol.enums import ErrorCode
+from anytime_server.core.costs import Prediction
+from anytime_server.core.decisions import Admitted, Rejected
+from anytime_server.core.forecasts import Forecaster
+from anytime_server.core.jobs import JobState
+from anytime_server.core.settings import SchedulerSettings
+from anytime_server.core.timeline import MandatoryStage, lateness_s
+
+
+class Workload(NamedTuple):
+    """What is to be done before a new job.
+
+    Attributes:
+        free: time until the executor is free.
+        mandatory: the mandatory stages of the jobs that wait.
+        is_idle: there is no other job at all.
+    """
+
+    free: Prediction
+    mandatory: Sequence[MandatoryStage]
+    is_idle: bool
+
+
+def admit(
+    job: JobState,
+    workload: Workload,
+    forecaster: Forecaster,
+    settings: SchedulerSettings,
+    now: float,
+) -> Admitted | Rejected:
+    """Takes a job or refuses it.
+
+    Args:
+        job: looked ahead for, not taken yet.
+        workload: of the others.
+        forecaster: works out what it needs.
+        settings: margins.
+        now: the moment.
+    """
+    forecast = forecaster.forecast(job, now)
+    gmacs, allowed = job.ahead[0].gmacs, forecast.limits.gmacs
+    if gmacs > allowed:
+        text = f"exit 1 costs {gmacs:.3g} GMACs, the budget allows {allowed:.3g}"
+        return Rejected(ErrorCode.BUDGET_TOO_SMALL, text, None)
+    hope = hope_s(forecast.needs, settings) if workload.is_idle else 0.0
+    late_s = now + forecast.needs.mean_s - hope - forecast.expected_due_s
+    if late_s > 0.0:
+        text = f"exit 1 would be {late_s * 1e3:.1f} ms too late even on an idle server"
+        return Rejected(ErrorCode.DEADLINE_EXCEEDED, text, None)
+    if not workload.is_idle:
+        new = mandatory_stage(job, forecaster, now)
+        late_s = lateness_s(new, workload.mandatory, workload.free, now, settings.sigmas)
+        if late_s > 0.0:
+            text = f"the requests before it leave no room: {late_s * 1e3:.1f} ms too late"
+            return Rejected(ErrorCode.OVERLOADED, text, late_s)
+    return _expected(job, workload, forecaster, settings, now)
+
+
+def hope_s(needs: Prediction, settings: SchedulerSettings) -> float:
+    """How much less than expected an exit 1 may take that keeps no other request waiting."""
+    return min(settings.hope_sigmas * needs.sigma_s, needs.mean_s) + settings.reserve_s
+
+
+def mandatory_stage(job: JobState, forecaster: Forecaster, now: float) -> MandatoryStage:
+    """A job's next stage, if that is mandatory."""
+    forecast = forecaster.forecast(job, now)
+    return MandatoryStage(forecast.order_s, forecast.due_s, forecast.needs)
+
+
+def _expected(
+    job: JobState,
+    workload: Workload,
+    forecaster: Forecaster,
+    settings: SchedulerSettings,
+    now: float,
+) -> Admitted:
+    """How deep a job will get if no other comes, after the mandatory stages before it."""
+    forecast = forecaster.forecast(job, now)
+    start = workload.free
+    for stage in workload.mandatory:
+        start = start.then(stage.needs)
+    exit_, end = 0, start
+    for step in job.ahead:
+        then = start.then(forecaster.needs(job, step))
+        in_time = now + then.upper_s(settings.depth_sigmas) < forecast.due_s
+        if step.exit > 1 and not (in_time and job.allows(step, forecast.limits)):
+            break
+        exit_, end = step.exit, then
+    after_s = now - job.arrival_s + end.then(forecaster.answer(job)).mean_s
+    return Admitted(exit_, after_s)

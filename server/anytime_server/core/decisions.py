@@ -1,0 +1,174 @@
+"""What the scheduler tells and is told: exit reports, answers to requests, decisions and endings.
+
+All times are seconds on one monotonic clock. The life of a request, as the scheduler tells it:
+
+    submit -> Rejected
+           -> Admitted -> (RunJob -> exit reports)* -> exactly one of JobFinished, JobFailed
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Final, NamedTuple
+
+from anytime_protocol.enums import Effect, ErrorCode, Reason
+
+
+class ExitReport(NamedTuple):
+    """The numbers of an exit that the executor has made.
+
+    Attributes:
+        exit: its number, from 1.
+        confidence: mean confidence of its map, 0 to 1.
+        active_share: share of the positions that the next stage would compute, 0 to 1.
+        confident_share: share of the pixels whose confidence reaches the threshold, 0 to 1.
+        gmacs: 1e9 multiply-adds of its stage.
+        elapsed_s: seconds that its stage took in the network.
+        ended_s: moment at which it was made.
+    """
+
+    exit: int
+    confidence: float
+    active_share: float
+    confident_share: float
+    gmacs: float
+    elapsed_s: float
+    ended_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Admitted:
+    """The job is taken; from now on it will get exactly one `JobFinished` or `JobFailed`.
+
+    Attributes:
+        exit: the deepest exit that it will probably get, as things stand.
+        after_s: when that exit's answer will probably be out, counted from the job's arrival.
+    """
+
+    exit: int
+    after_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Rejected:
+    """The job is not taken, and nothing was spent on it.
+
+    Attributes:
+        code: `OVERLOADED`, `DRAINING`, `DEADLINE_EXCEEDED` (not even an idle server would make exit
+            1 in time) or `BUDGET_TOO_SMALL` (exit 1 costs more multiply-adds than allowed).
+        detail: the same in words, with the numbers that decided.
+        retry_after_s: when it may be worth another try; None where another try is pointless.
+    """
+
+    code: ErrorCode
+    detail: str
+    retry_after_s: float | None
+
+
+class BudgetChange(NamedTuple):
+    """What became of a client's new budget.
+
+    Attributes:
+        effect: `APPLIED`, `STALE` or `GONE`.
+        exit: exits that had been made when it took effect.
+    """
+
+    effect: Effect
+    exit: int
+
+
+@dataclass(frozen=True, slots=True)
+class JobFinished:
+    """The job has ended with what it has.
+
+    Attributes:
+        job_id: the job.
+        reason: why it did not go deeper.
+        exit: the best exit that was made; 0 only for a job cancelled before its first.
+        wasted_s: seconds spent on stages that were stopped or whose map was never sent.
+    """
+
+    job_id: str
+    reason: Reason
+    exit: int
+    wasted_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class JobFailed:
+    """The job has ended in an error.
+
+    Attributes:
+        job_id: the job.
+        code: `DEADLINE_EXCEEDED` where not even exit 1 was made in time, else what `fail` was told.
+        detail: the same in words.
+        wasted_s: seconds spent on it.
+    """
+
+    job_id: str
+    code: ErrorCode
+    detail: str
+    wasted_s: float
+
+
+Ending = JobFinished | JobFailed
+
+
+class RunLimits(NamedTuple):
+    """How far the executor may go with the job that it computes; may change while it does.
+
+    Attributes:
+        last_stage: the deepest stage that may be started. The run ends with that stage; a deeper
+            one that is being computed is stopped at once, so that 0 stops any.
+        stop_at_s: moment after which the stage that runs is worth nothing; infinity for none.
+        notify: the scheduler decides anew after the next exit, and not only after the last.
+    """
+
+    last_stage: int
+    stop_at_s: float = math.inf
+    notify: bool = False
+
+
+STOP: Final = RunLimits(last_stage=0)
+"""Nothing more is to be computed."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunJob:
+    """Compute stages of a job now (decode its image before, if that is still to be done).
+
+    Attributes:
+        job_id: the job.
+        stage: the first of them, from 1; its end is exit number `stage`.
+        depth: the deepest exit that its time and budget allow, as predicted now.
+        predicted_s: how long the first stage will probably take, decoding included.
+        limits: how far to go; `Scheduler.run_limits` gives them anew after each change.
+    """
+
+    job_id: str
+    stage: int
+    depth: int
+    predicted_s: float
+    limits: RunLimits
+
+
+@dataclass(frozen=True, slots=True)
+class EndJob:
+    """Report that a job has ended; then ask again."""
+
+    ending: Ending
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """Do nothing until something is reported or submitted, at the latest until `until_s`.
+
+    Attributes:
+        until_s: when to ask again; None if time alone changes nothing.
+    """
+
+    until_s: float | None
+
+
+Decision = RunJob | EndJob | Wait

@@ -1,0 +1,284 @@
+"""The engine as the API knows it: submit a request, cancel it, update its budget, ask its status.
+
+`local.LocalEngine` implements it over one executor. An active request is one record of everything
+that the engine and the API know about it. What happens to it is told through its callback, on the
+event loop: `ExitRendered` for exits that its client wants to see, and `RequestEnded` once. The
+callback must only take note; writing is the API's own work.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Protocol, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from anytime_protocol.budget import Budget
+from anytime_protocol.enums import ArrayName
+from anytime_protocol.messages import BudgetApplied, Failed, Finished, Infer, OutputOptions
+from anytime_protocol.resources import ServerBudget, ServerBudgetStatus
+from anytime_server.core.decisions import Admitted, Ending, ExitReport, JobFailed
+from anytime_server.core.jobs import JobState
+from anytime_server.executor.base import RenderedExit, RenderOptions, ServedModel
+from anytime_server.images import DecodedImage
+
+
+@dataclass(frozen=True, slots=True)
+class ExitRendered:
+    """An exit that may be sent.
+
+    Attributes:
+        report: its numbers.
+        rendered: its maps.
+        compute_s: seconds of network time until then.
+        gmacs: 1e9 multiply-adds until then.
+    """
+
+    report: ExitReport
+    rendered: RenderedExit
+    compute_s: float
+    gmacs: float
+
+
+@dataclass(frozen=True, slots=True)
+class RequestEnded:
+    """The request is over.
+
+    Attributes:
+        ending: how.
+        best: its best exit, if it has one and somebody may still look at it.
+    """
+
+    ending: Ending
+    best: ExitRendered | None
+
+
+RequestEvent: TypeAlias = ExitRendered | RequestEnded
+OnEvent: TypeAlias = Callable[[RequestEvent], None]
+
+
+@dataclass(slots=True, eq=False)
+class ActiveRequest:
+    """One admitted request. The engine changes it, but for what is marked as the API's.
+
+    Attributes:
+        wire_id: the id that its client knows.
+        want: what the client wants to receive.
+        job: what the scheduler knows of it.
+        served: the model that was asked for.
+        transport: "http" or "websocket", for metrics.
+        on_event: told what happens.
+        admitted: the scheduler's prediction, once it is admitted.
+        image: the decoding, under way from admission until the executor has the image.
+        has_begun: the executor has its image.
+        discarded: nobody listens any more, so nothing needs to be rendered.
+        reports: of the exits made, in order.
+        best: the last exit that was rendered.
+        ready_s: when it began to wait for its next stage.
+        first_s: when its first stage began; None before.
+        cancelled_s: when it was cancelled; None if it was not.
+        ended_s: when it ended; None before.
+        upload_s: seconds that receiving the image took.
+        decode_s: seconds spent on decoding.
+        queue_s: seconds spent waiting.
+        compute_s: seconds spent in the network.
+        render_s: seconds spent on rendering exits.
+        gmacs: 1e9 multiply-adds spent.
+        encode_s: the API's: seconds spent on encoding answers.
+        sent: the API's: the exit of the last update that was sent.
+        sent_arrays: the API's: the arrays of that update, where deltas are wanted.
+        terminal: the API's: its terminal message, once it has one.
+        render_options: what the client's options need.
+        deadline_ms: the hard deadline that it came with; None without one.
+    """
+
+    wire_id: str
+    want: OutputOptions
+    job: JobState
+    served: ServedModel
+    transport: str
+    on_event: OnEvent
+    admitted: Admitted | None = None
+    image: asyncio.Future[DecodedImage] | None = None
+    has_begun: bool = False
+    discarded: bool = False
+    reports: list[ExitReport] = field(default_factory=list)
+    best: ExitRendered | None = None
+    ready_s: float = 0.0
+    first_s: float | None = None
+    cancelled_s: float | None = None
+    ended_s: float | None = None
+    upload_s: float = 0.0
+    decode_s: float = 0.0
+    queue_s: float = 0.0
+    compute_s: float = 0.0
+    render_s: float = 0.0
+    gmacs: float = 0.0
+    encode_s: float = 0.0
+    sent: ExitReport | None = None
+    sent_arrays: Mapping[ArrayName, NDArray[np.uint8]] = field(default_factory=dict)
+    terminal: Finished | Failed | None = None
+    render_options: RenderOptions = field(init=False)
+    deadline_ms: float | None = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.render_options = RenderOptions.of(self.want)
+        self.deadline_ms = self.job.budget.at(0.0).deadline_ms
+
+    @property
+    def id(self) -> str:
+        """Unique among the active requests."""
+        return self.job.id
+
+    @property
+    def exit(self) -> int:
+        """Exits made."""
+        return len(self.reports)
+
+    @property
+    def num_exits(self) -> int:
+        """Exits that the model has."""
+        return len(self.served.info.exits)
+
+    @property
+    def has_unrendered_exit(self) -> bool:
+        """An exit has been made that has not been rendered yet."""
+        return self.exit > (self.best.report.exit if self.best else 0)
+
+    def must_render(self, ending: Ending | None = None) -> bool:
+        """Whether its last exit should be rendered now.
+
+        Args:
+            ending: its end; None while it goes on.
+        """
+        if self.discarded or not self.has_unrendered_exit or isinstance(ending, JobFailed):
+            return False
+        return ending is not None or self.want.progress
+
+
+class EngineState(Enum):
+    """What the engine can do now."""
+
+    STARTING = "starting"
+    READY = "ready"
+    RECOVERING = "recovering"
+    DRAINING = "draining"
+    CLOSED = "closed"
+
+
+class Engine(Protocol):
+    """Computes requests within their budgets. All methods are called on the event loop."""
+
+    @property
+    def state(self) -> EngineState:
+        """What it can do now."""
+        ...
+
+    @property
+    def models(self) -> Mapping[str, ServedModel]:
+        """What it serves by name; empty until the models are loaded."""
+        ...
+
+    def clock(self) -> float:
+        """The moment, in seconds; deadlines count on this clock."""
+        ...
+
+    def model(self, name: str) -> ServedModel:
+        """A model by its name.
+
+        Raises:
+            RefusedError: there is none, or the models are not loaded yet.
+        """
+        ...
+
+    def admissible_model(self, name: str) -> ServedModel:
+        """The model of a request that may be admitted now, asked before its image has come.
+
+        Raises:
+            RefusedError: there is no such model, or no request is admitted now.
+        """
+        ...
+
+    async def submit(
+        self, infer: Infer, request_id: str, arrival_s: float, transport: str, on_event: OnEvent
+    ) -> ActiveRequest:
+        """Admits a request, before its image is decoded.
+
+        Args:
+            infer: what the client asks for.
+            request_id: unique among the active requests; the client knows `infer.id`.
+            arrival_s: when its clock started.
+            transport: "http" or "websocket".
+            on_event: told what happens, on the event loop.
+
+        Raises:
+            RefusedError: it is not admitted.
+        """
+        ...
+
+    def cancel(self, request_id: str, *, discard: bool) -> None:
+        """Ends a request; unknown ids are ignored.
+
+        Args:
+            request_id: the request.
+            discard: its map is not needed any more.
+        """
+        ...
+
+    def update_budget(self, request_id: str, budget: Budget, rev: int | None) -> BudgetApplied:
+        """Replaces a request's budget.
+
+        Args:
+            request_id: the request.
+            budget: its new budget.
+            rev: number of this change; None for one more than the last.
+        """
+        ...
+
+    def status(self, request_id: str) -> ActiveRequest | None:
+        """A request and how far it has come; over HTTP also one that ended a short while ago."""
+        ...
+
+    def server_budget(self) -> ServerBudgetStatus:
+        """The operator's budget, what is in force of it, and the load.
+
+        Raises:
+            RefusedError: the models are not loaded yet.
+        """
+        ...
+
+    def set_server_budget(self, budget: ServerBudget) -> None:
+        """Replaces the operator's budget.
+
+        Raises:
+            RefusedError: the models are not loaded yet.
+        """
+        ...
+
+    def note_encoding(self, request: ActiveRequest, event: ExitRendered, elapsed_s: float) -> None:
+        """The API spent `elapsed_s` on encoding an exit of a request."""
+        ...
+
+    def open(self) -> None:
+        """Starts everything; returns before the models are loaded."""
+        ...
+
+    async def wait_ready(self) -> None:
+        """Returns when requests are admitted.
+
+        Raises:
+            ExecutorStartError: the models cannot be loaded.
+        """
+        ...
+
+    async def drain(self) -> None:
+        """Admits no more; returns when the last request has ended, or after a timeout."""
+        ...
+
+    async def close(self) -> None:
+        """Ends everything; requests that are still active end in an error."""
+        ...

@@ -1,0 +1,98 @@
+"""What the server and its executor's process send each other through their pipe.
+
+Both sides import this module and neither the other: PyTorch stays out of the server's own process.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple, TypeAlias
+
+from anytime_server.executor.base import RenderedExit, RenderOptions, RunEnd, ServedModel
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerSettings:
+    """What the process needs to know.
+
+    Attributes:
+        weights: folder or manifest.
+        models: names to serve; empty for all.
+        engine: "auto", "torch", "native" or "openvino".
+        device: of the torch engine.
+        threads: compute threads; 0 leaves the choice to the engine.
+        profile_size: (H, W) px at which costs are measured.
+        engine_memory_bytes: that all engines together may hold for images under way.
+        log_level: least severe message that is logged.
+        log_json: log one JSON object a line instead of text.
+    """
+
+    weights: Path
+    models: tuple[str, ...]
+    engine: str
+    device: str
+    threads: int
+    profile_size: tuple[int, int]
+    engine_memory_bytes: int = 2**31
+    log_level: str = "info"
+    log_json: bool = False
+
+
+class StartRun(NamedTuple):
+    """Compute stages of a job; answered by any number of `ExitMade`, then `RunEnd` or `Fault`.
+
+    Attributes:
+        run: its number; the control block's words are about it.
+        job_id: the job.
+        model: its model.
+        stage: the first stage, from 1.
+        shape: of the image in the shared memory, with the first command for a job; None later.
+        render: how to render an exit that is going to be shown; None to render nothing.
+        render_from: the exit from which on the last exit of the run is rendered.
+        each_exit: report and render every exit.
+    """
+
+    run: int
+    job_id: str
+    model: str
+    stage: int
+    shape: tuple[int, int, int] | None
+    render: RenderOptions | None
+    render_from: int
+    each_exit: bool
+
+
+class Render(NamedTuple):
+    """Render the last exit of a job; answered by `RenderedExit` or `Fault`."""
+
+    job_id: str
+    options: RenderOptions
+
+
+class Forget(NamedTuple):
+    """A job is over; no answer."""
+
+    job_id: str
+
+
+class ExitMade(NamedTuple):
+    """An exit in the middle of a run; its report is in the control block."""
+
+    rendered: RenderedExit | None
+
+
+class Fault(NamedTuple):
+    """Something that was asked could not be done."""
+
+    detail: str
+
+
+class Started(NamedTuple):
+    """The models are loaded and measured: the first message of the process."""
+
+    models: tuple[ServedModel, ...]
+
+
+Command: TypeAlias = StartRun | Render | Forget
+Reply: TypeAlias = Started | ExitMade | RunEnd | RenderedExit | Fault

@@ -1,0 +1,83 @@
+"""`anytime-server simulate`: strategies compared on traffic that is described by flags."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from anytime_server.core.costs import ModelProfile, SizeProfile, StageCost
+from anytime_server.errors import ServerError, SettingsError
+from anytime_server.simulation.policies import strategy
+from anytime_server.simulation.report import table
+from anytime_server.simulation.simulate import SimulationConfig, full_depth_hz, simulate
+from anytime_server.simulation.traffic import Arrivals, Bursty, Machine, Poisson, Replay, Traffic
+
+
+def simulate_traffic(
+    *,
+    load: Annotated[
+        float, typer.Option(help="Arrivals, as a multiple of what full depth could serve.", min=0.0)
+    ] = 1.5,
+    duration_s: Annotated[float, typer.Option(help="Simulated time, in seconds.", min=1.0)] = 600.0,
+    replicas: Annotated[int, typer.Option(help="Machines.", min=1)] = 1,
+    arrivals: Annotated[
+        str, typer.Option(help="poisson, bursty, or a file with one arrival time in s a line.")
+    ] = "poisson",
+    deadlines: Annotated[
+        str,
+        typer.Option(help="Shortest-longest deadline, as multiples of the full network's time."),
+    ] = "0.5-4",
+    stages_ms: Annotated[
+        str, typer.Option(help="Time of each stage with everything active, in ms.")
+    ] = "30,15,20,35",
+    quality: Annotated[
+        str, typer.Option(help="Quality of each exit, 0 to 1.")
+    ] = "0.47,0.56,0.6,0.62",
+    policies: Annotated[
+        str, typer.Option(help="ours, edf, slackfit, fifo, static-K; separated by commas.")
+    ] = "ours,edf,slackfit,fifo,static-1,static-4",
+    jitter: Annotated[float, typer.Option(help="Deviation of a stage's log time.", min=0.0)] = 0.05,
+    seed: Annotated[int, typer.Option(help="Of everything drawn.")] = 0,
+) -> None:
+    """Compare policies: the real scheduler on simulated traffic and machines, in seconds."""
+    try:
+        stages = tuple(StageCost(ms / 1e3, 0.0) for ms in _numbers("stages-ms", stages_ms))
+        profile = ModelProfile(
+            "simulated", (SizeProfile(360, 480, stages),), _numbers("quality", quality)
+        )
+        machine = Machine(jitter=jitter)
+        rate_hz = load * replicas * full_depth_hz(profile, machine)
+        full_s = sum(stage.seconds(1.0) for stage in stages)
+        low, high = (factor * full_s for factor in _numbers("deadlines", deadlines, "-"))
+        traffic = Traffic(_arrivals(arrivals, rate_hz), (low, high))
+        reports = [
+            simulate(
+                SimulationConfig(
+                    profile, traffic, strategy(name.strip()), duration_s, replicas, seed, machine
+                )
+            )
+            for name in policies.split(",")
+        ]
+    except (ServerError, ValueError, OSError) as error:
+        typer.echo(f"anytime-server: {error}", err=True)
+        raise typer.Exit(2) from error
+    typer.echo(table(reports))
+
+
+def _numbers(flag: str, text: str, separator: str = ",") -> tuple[float, ...]:
+    try:
+        return tuple(float(part) for part in text.split(separator))
+    except ValueError:
+        raise SettingsError(flag, repr(text), f"numbers separated by {separator!r}") from None
+
+
+def _arrivals(text: str, rate_hz: float) -> Arrivals:
+    match text:
+        case "poisson":
+            return Poisson(rate_hz)
+        case "bursty":
+            return Bursty(rate_hz / 2, rate_hz * 3)
+        case _:
+            return Replay(tuple(float(line) for line in Path(text).read_text().split()))

@@ -1,0 +1,150 @@
+"""Models, the operator's budget, health, metrics and descriptions over HTTP."""
+
+import asyncio
+
+import pytest
+
+from anytime_protocol.enums import ErrorCode
+from server.api.clients import URL, ask, assert_problem
+from server.fakes import FakeExecutor
+
+
+async def test_models_are_listed_as_in_ready(live):
+    models = (await live.http.get("/v1/models")).json()["models"]
+    assert [model["name"] for model in models] == ["street", "pose"]
+    assert (await live.http.get("/v1/models/pose")).json() == models[1]
+    assert_problem(await live.http.get("/v1/models/nobody"), ErrorCode.UNKNOWN_MODEL)
+
+
+async def test_the_operators_budget_is_put_got_and_obeyed(live):
+    budget = {"max_exit": 3, "schedule": [{"at_ms": 3_600_000, "max_exit": 4}]}
+    answer = await live.http.put("/v1/budget", json={"budget": budget})
+    assert answer.status_code == 200
+    status = (await live.http.get("/v1/budget")).json()
+    assert status["budget"]["schedule"] == budget["schedule"]
+    assert status["effective"] == {"max_exit": 3}
+    assert status["in_flight"] == status["queued"] == 0
+    assert status["slowdown"] > 0
+    response = await ask(live, "a")
+    assert "exit=3, exits=4, reason=budget" in response.headers["anytime-result"]
+
+
+@pytest.mark.parametrize(
+    "budget", [{"max_exit": 0}, {"nonsense": 1}, [], {"schedule": [{"max_exit": 1}]}]
+)
+async def test_a_malformed_budget_of_the_operator_is_refused(live, budget):
+    response = await live.http.put("/v1/budget", json={"budget": budget})
+    assert_problem(response, ErrorCode.BAD_BUDGET)
+
+
+async def test_tokens_guard_everything_but_health(serve):
+    async with serve(token="secret", operator_token="boss") as live:
+        assert (await live.http.get("/livez")).status_code == 200
+        assert (await live.http.get("/readyz")).status_code == 200
+        for method, url in [("GET", "/v1/models"), ("POST", URL), ("GET", "/v1/requests/a")]:
+            found = assert_problem(await live.http.request(method, url), ErrorCode.UNAUTHORIZED)
+            assert found.field == "Authorization"
+        user, operator = ({"Authorization": f"Bearer {t}"} for t in ("secret", "boss"))
+        assert (await live.http.get("/v1/models", headers=user)).status_code == 200
+        body = {"budget": {}}
+        response = await live.http.put("/v1/budget", json=body, headers=user)
+        assert_problem(response, ErrorCode.UNAUTHORIZED)
+        response = await live.http.put("/v1/budget", json=body, headers=operator)
+        assert response.status_code == 200
+
+
+async def test_health_tells_states_apart(live):
+    assert (await live.http.get("/livez")).text == "ok\n"
+    ready = await live.http.get("/readyz")
+    assert ready.json() == {"state": "ready", "engines": {"street": "fake", "pose": "fake"}}
+    await live.state.engine.drain()
+    response = await live.http.get("/readyz")
+    assert (response.status_code, response.json()["state"]) == (503, "draining")
+    assert_problem(await ask(live, "a"), ErrorCode.DRAINING)
+    assert (await live.http.get("/livez")).status_code == 200
+
+
+async def test_nothing_is_admitted_before_the_models_are_loaded(serve):
+    gate = asyncio.Event()
+
+    class Slow(FakeExecutor):
+        async def start(self):
+            await gate.wait()
+            return await super().start()
+
+    async with serve(Slow(), wait=False) as live:
+        assert (await live.http.get("/readyz")).status_code == 503
+        assert (await live.http.get("/livez")).status_code == 200
+        assert_problem(await ask(live, "a"), ErrorCode.NOT_READY)
+        assert_problem(await live.http.get("/v1/budget"), ErrorCode.NOT_READY)
+        gate.set()
+        await live.state.engine.wait_ready()
+        assert (await ask(live, "a")).status_code == 200
+
+
+async def test_the_metrics_of_the_protocol_are_there(live):
+    await ask(live, "a", f"{URL}?deadline_ms=5000")
+    await ask(live, "b", f"{URL}?deadline_ms=1")
+    response = await live.http.get("/metrics")
+    assert response.headers["content-type"].startswith("text/plain")
+    text = response.text
+    for line in (
+        'anytime_requests_total{model="street",outcome="complete",transport="http"} 1.0',
+        'anytime_exits_served_total{exit="4",model="street",reason="complete"} 1.0',
+        'anytime_rejections_total{code="deadline-exceeded",model="street"} 1.0',
+        'anytime_stage_seconds_count{model="street",stage="4"} 1.0',
+        'anytime_first_exit_seconds_count{model="street"} 1.0',
+        'anytime_inter_exit_seconds_count{model="street"} 3.0',
+        'anytime_deadline_slack_seconds_count{model="street"} 1.0',
+        'anytime_encode_seconds_count{encoding="png"} 1.0',
+        'anytime_engine_info{engine="fake",model="street"} 1.0',
+        "anytime_websocket_connections 0.0",
+        "anytime_engine_memory_bytes 4096.0",
+        "anytime_requests_in_house 0.0",
+    ):
+        assert line in text
+
+
+async def test_descriptions_are_json_and_name_every_route(live):
+    document = (await live.http.get("/openapi.json")).json()
+    assert set(document["paths"]) >= {
+        "/v1/models/{model}/predict",
+        "/v1/requests/{request_id}",
+        "/v1/budget",
+        "/v1/models",
+        "/livez",
+        "/readyz",
+        "/metrics",
+    }
+    predict = document["paths"]["/v1/models/{model}/predict"]["post"]
+    assert "image/webp" in predict["requestBody"]["content"]
+    assert {"deadline_ms", "max_exit", "scale", "progress"} <= {
+        parameter["name"] for parameter in predict["parameters"]
+    }
+    status = document["paths"]["/v1/budget"]["get"]["responses"]["200"]["content"]
+    reference = status["application/json"]["schema"]["$ref"].rpartition("/")[2]
+    assert "load_s" in document["components"]["schemas"][reference]["properties"]
+    channel = (await live.http.get("/asyncapi.json")).json()["channels"]["stream"]
+    assert channel["address"] == "/v1/stream"
+    assert {"infer", "update", "final"} <= set(channel["messages"])
+
+
+async def test_what_is_not_there_is_a_assert_problem(live):
+    assert_problem(await live.http.get("/nothing"), ErrorCode.NOT_FOUND)
+    assert_problem(await live.http.get(URL), ErrorCode.METHOD_NOT_ALLOWED)
+
+
+async def test_the_page_is_served_with_strict_headers(serve, tmp_path):
+    (tmp_path / "index.html").write_text("<title>x</title>")
+    async with serve(page=tmp_path) as live:
+        response = await live.http.get("/")
+        assert response.text == "<title>x</title>"
+        assert "default-src 'self'" in response.headers["content-security-policy"]
+        assert response.headers["x-content-type-options"] == "nosniff"
+        assert (await live.http.get("/../secret")).status_code == 404
+
+
+async def test_a_fault_of_the_server_is_a_problem_without_its_details(live):
+    live.state.engine = None
+    response = await live.http.get("/v1/models")
+    assert assert_problem(response, ErrorCode.INTERNAL).detail == "see the server's log"

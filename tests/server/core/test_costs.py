@@ -1,0 +1,230 @@
+"""Predictions from profiles, and what the cost model learns from measured times."""
+
+import math
+import random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from anytime_server.core.costs import (
+    CostModel,
+    ModelProfile,
+    Prediction,
+    SideCost,
+    SizeProfile,
+    SlowDown,
+    StageCost,
+)
+from anytime_server.errors import ProfileError, UnknownModelError
+
+STAGES = (StageCost(0.010, 0.0, 1.0, 0.0), StageCost(0.004, 0.016, 0.5, 2.0))
+PROFILE = ModelProfile(
+    "m", (SizeProfile(64, 64, STAGES), SizeProfile(256, 256, tuple(s.scaled(10) for s in STAGES)))
+)
+
+
+def test_a_stage_costs_its_fixed_part_and_its_share_of_the_active_part():
+    assert STAGES[1].seconds(0.0) == pytest.approx(0.004)
+    assert STAGES[1].seconds(0.5) == pytest.approx(0.012)
+    assert STAGES[1].gmacs(0.25) == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize("size", [(32, 64), (320, 640), (3200, 6400)])
+def test_a_model_that_fits_its_images_costs_the_same_whatever_their_size(size):
+    fitting = ModelProfile("m", (SizeProfile(64, 128, STAGES),), input_side=128)
+    assert CostModel([fitting]).stages("m", *size) == STAGES
+
+
+def test_a_profiled_size_is_taken_as_it_is_after_padding_to_32():
+    costs = CostModel([PROFILE])
+    assert costs.stages("m", 64, 64) == STAGES
+    assert costs.stages("m", 33, 64) == STAGES
+
+
+def test_the_stride_that_images_are_padded_to_is_the_models():
+    coarse = CostModel([ModelProfile("m", (SizeProfile(64, 64, STAGES),), stride=64)])
+    assert coarse.stages("m", 33, 64) == STAGES
+    assert coarse.stages("m", 64, 65)[0].fixed_s == pytest.approx(0.020)
+
+
+def test_an_unprofiled_size_scales_by_pixels_from_the_nearest():
+    costs = CostModel([PROFILE])
+    assert costs.stages("m", 64, 96)[0].fixed_s == pytest.approx(0.015)
+    assert costs.stages("m", 256, 512)[0].fixed_s == pytest.approx(0.200)
+
+
+def test_sizes_that_clients_choose_cannot_fill_the_memory():
+    costs = CostModel([PROFILE])
+    for side in range(32, 32 * 1500, 32):
+        costs.stages("m", side, 32)
+    assert len(costs._scaled) <= 1024
+
+
+def test_an_unknown_model_is_named_with_the_known_ones():
+    with pytest.raises(UnknownModelError, match="serves m"):
+        CostModel([PROFILE]).stages("x", 64, 64)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: ModelProfile("m", ()),
+        lambda: ModelProfile("m", PROFILE.sizes, quality=(1.0,)),
+        lambda: ModelProfile("m", PROFILE.sizes, reaction_s=math.nan),
+        lambda: ModelProfile("m", (SizeProfile(0, 64, STAGES),)),
+        lambda: ModelProfile("m", (SizeProfile(64, 64, STAGES), SizeProfile(1, 1, STAGES[:1]))),
+        lambda: ModelProfile("m", (SizeProfile(64, 64, (StageCost(-1.0, 2.0),)),)),
+        lambda: ModelProfile("m", (SizeProfile(64, 64, (StageCost(math.nan, 1.0),)),)),
+        lambda: ModelProfile("m", (SizeProfile(64, 64, (StageCost(0.0, 0.0),)),)),
+    ],
+)
+def test_a_profile_that_makes_no_sense_is_refused(make):
+    with pytest.raises(ProfileError, match="model 'm'"):
+        make()
+
+
+def test_the_time_of_one_stage_changes_predictions_of_all_stages():
+    costs = CostModel([PROFILE])
+    for _ in range(30):
+        costs.observe_stage(0.010, 0.020)
+    assert costs.slow_down.predict(0.5).mean_s == pytest.approx(1.0, rel=0.01)
+
+
+@given(st.lists(st.floats(-1.0, 1e6), max_size=60))
+def test_no_error_makes_a_bias_useless(errors):
+    costs = CostModel([PROFILE])
+    for error in errors:
+        costs.observe_bias("m", 1, error)
+    assert 0.5 <= costs.bias("m", 1) <= 2.0 + 1e-9
+    assert costs.bias("m", 2) == 1.0
+
+
+def test_a_bias_is_forgotten_where_the_factor_explains_everything():
+    costs = CostModel([PROFILE])
+    costs.observe_bias("m", 1, 1.0)
+    before = costs.bias("m", 1)
+    for _ in range(3000):
+        costs.observe_bias("m", 1, 0.0)
+    assert before > 1.05
+    assert costs.bias("m", 1) == pytest.approx(1.0, abs=0.01)
+
+
+def test_a_stop_takes_longer_on_larger_images_and_slower_machines_but_never_less():
+    costs = CostModel([ModelProfile("m", (SizeProfile(64, 64, STAGES),), reaction_s=0.002)])
+    assert costs.reaction_s("m", 128, 64) == pytest.approx(0.004)
+    assert costs.reaction_s("m", 32, 32) == pytest.approx(0.002)
+    for _ in range(50):
+        costs.observe_stage(0.01, 0.02)
+    assert costs.reaction_s("m", 64, 64) == pytest.approx(0.004, rel=0.02)
+    for _ in range(50):
+        costs.observe_stage(0.01, 0.005)
+    assert costs.reaction_s("m", 64, 64) == pytest.approx(0.002)
+
+
+def test_the_deviation_shrinks_on_a_steady_machine():
+    factor = SlowDown()
+    before = factor.sigma
+    for _ in range(100):
+        factor.observe(1.0)
+    assert factor.sigma < before / 5
+
+
+@pytest.mark.parametrize("jitter", [0.02, 0.05, 0.15])
+def test_two_deviations_hold_about_as_often_as_they_should(jitter):
+    rng = random.Random(3)
+    factor, within = SlowDown(), 0
+    for n in range(2000):
+        ratio = 1.5 * math.exp(rng.gauss(0.0, jitter))
+        if n >= 50:
+            within += ratio <= factor.predict(1.0).upper_s(2.0)
+        factor.observe(ratio)
+    assert 0.94 <= within / 1950 <= 0.999
+    assert factor.sigma < 3.0 * 1.5 * jitter + 0.01
+
+
+def test_a_machine_that_becomes_twice_as_slow_is_followed_within_ten_stages():
+    factor = SlowDown()
+    for _ in range(100):
+        factor.observe(1.0)
+    for _ in range(10):
+        factor.observe(2.0)
+    assert factor.mean == pytest.approx(2.0, rel=0.1)
+
+
+def test_one_outlier_does_not_spoil_the_margins():
+    factor = SlowDown()
+    for _ in range(100):
+        factor.observe(1.0)
+    factor.observe(20.0)
+    for _ in range(5):
+        factor.observe(1.0)
+    assert factor.mean == pytest.approx(1.0, rel=0.1)
+    assert factor.sigma < 0.1
+
+
+@given(st.lists(st.floats(0.0, 1e6), max_size=60))
+def test_no_measurement_makes_the_factor_useless(ratios):
+    factor = SlowDown()
+    for ratio in ratios:
+        factor.observe(ratio)
+    assert 0.0 < factor.mean < 1e7
+    assert 0.0 < factor.sigma < math.inf
+    assert math.isfinite(factor.predict(1.0).upper_s(3.0))
+
+
+def test_the_error_of_a_prediction_is_relative():
+    assert SlowDown().observe(1.1) == pytest.approx(0.1)
+
+
+def test_a_stopped_stage_counts_only_if_it_was_already_too_slow():
+    costs = CostModel([PROFILE])
+    costs.observe_at_least(0.010, 0.005)
+    assert costs.slow_down.mean == 1.0
+    costs.observe_at_least(0.010, 0.012)
+    assert costs.slow_down.mean > 1.0
+
+
+def test_a_stage_with_nothing_to_compute_changes_no_prediction():
+    costs = CostModel([PROFILE])
+    assert costs.observe_stage(0.0, 0.001) == 0.0
+    costs.observe_at_least(0.0, 0.001)
+    assert costs.slow_down.mean == 1.0
+
+
+def test_decode_and_encode_are_learnt_by_format():
+    costs = CostModel([PROFILE], encode={"png": SideCost(0.0, 0.010), "raw": SideCost(0.0, 0.001)})
+    for _ in range(50):
+        costs.observe_encode("png", 1_000_000, 0.030)
+    assert costs.encode("png", 2_000_000).mean_s == pytest.approx(0.060, rel=0.05)
+    assert costs.encode("raw", 1_000_000).mean_s == pytest.approx(0.001)
+    costs.observe_decode("image/png", 1_000_000, 0.050)
+    assert costs.decode("image/x", 1_000_000).mean_s > 0.0105
+
+
+def test_typical_shares_follow_what_is_seen():
+    costs = CostModel([PROFILE])
+    assert costs.typical_share("m", 2) == 1.0
+    for _ in range(200):
+        costs.observe_share("m", 2, 0.4)
+    assert costs.typical_share("m", 2) == pytest.approx(0.4, abs=0.01)
+
+
+def test_the_version_rises_with_each_observation():
+    costs = CostModel([PROFILE])
+    versions = [costs.version]
+    for observe in (
+        lambda: costs.observe_stage(0.01, 0.01),
+        lambda: costs.observe_at_least(0.01, 1.0),
+        lambda: costs.observe_decode("image/png", 10, 0.01),
+        lambda: costs.observe_encode("png", 10, 0.01),
+    ):
+        observe()
+        versions.append(costs.version)
+    assert versions == sorted(set(versions))
+
+
+def test_deviations_of_successive_work_add_up_in_full():
+    both = Prediction(1.0, 0.1).then(Prediction(2.0, 0.3))
+    assert both == Prediction(3.0, pytest.approx(0.4))
+    assert both.upper_s(2.0) == pytest.approx(3.8)

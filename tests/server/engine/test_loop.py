@@ -1,0 +1,502 @@
+"""The loop over a fake executor, on a clock that only stages move."""
+
+import asyncio
+from contextlib import asynccontextmanager
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from anytime_protocol.budget import Budget
+from anytime_protocol.enums import Effect, ErrorCode, Reason
+from anytime_protocol.messages import OutputOptions
+from anytime_protocol.resources import LoadCap, ServerBudget
+from anytime_server.core.decisions import Admitted, JobFailed, Rejected
+from anytime_server.core.settings import SchedulerSettings
+from anytime_server.engine.base import EngineState
+from anytime_server.engine.loop import ExecutorLoop
+from anytime_server.errors import DuplicateJobError, ImageRejectedError
+from anytime_server.metrics import Metrics
+from server.factories import active_request
+from server.fakes import EventRecorder, FakeClock, FakeExecutor
+
+ONE_MAP = OutputOptions(progress=False)
+
+
+@asynccontextmanager
+async def running_loop(executor=None, **changes):
+    clock = FakeClock()
+    executor = executor or FakeExecutor(**changes)
+    executor.clock = clock
+    loop = ExecutorLoop(executor, Metrics(), SchedulerSettings(), clock, lambda request: None)
+    await loop.start()
+    task = asyncio.create_task(loop.run())
+    try:
+        yield loop, executor
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+def submit(loop, request_id, budget=None, want=None, image=None):
+    """Submits a request; its recorder, and what the loop answered."""
+    recorder = EventRecorder()
+    request = active_request(request_id, recorder, loop._clock(), budget, want)
+    request.image = image or request.image
+    return recorder, loop.submit(request)
+
+
+def failing_image(error):
+    image = asyncio.get_running_loop().create_future()
+    image.set_exception(error)
+    image.exception()
+    return image
+
+
+async def ended(*recorders):
+    async with asyncio.timeout(10):
+        for recorder in recorders:
+            await recorder.ended.wait()
+
+
+async def until_stage(executor, request_id, stage):
+    """Returns when a stage is being computed."""
+    async with asyncio.timeout(10):
+        while ("run", request_id, stage) not in executor.log:
+            await asyncio.sleep(0)
+
+
+def close_gate_at(executor, stage):
+    """Has a stage wait for the gate, or to be stopped."""
+    executor.on_stage = lambda _, now: executor.gate.clear() if now == stage else None
+
+
+async def test_a_request_is_shown_each_exit_and_ends_once():
+    async with running_loop() as (loop, executor):
+        recorder, answer = submit(loop, "a")
+        await ended(recorder)
+        assert isinstance(answer, Admitted)
+        assert recorder.exits == [1, 2, 3]
+        assert recorder.end.best.rendered.exit == 4
+        assert recorder.end.ending.reason is Reason.COMPLETE
+        assert ("forget", "a", 0) in executor.log
+        assert loop.requests == {}
+
+
+async def test_without_progress_only_the_last_exit_is_rendered():
+    async with running_loop() as (loop, executor):
+        recorder, _ = submit(loop, "a", want=ONE_MAP)
+        await ended(recorder)
+        assert recorder.exits == []
+        assert recorder.end.best.rendered.exit == 4
+        assert [entry for entry in executor.log if entry[0] == "render"] == [("render", "a", 4)]
+
+
+async def test_times_add_up():
+    async with running_loop() as (loop, _):
+        recorder, _ = submit(loop, "a")
+        request = loop.requests["a"]
+        await ended(recorder)
+        assert request.compute_s == pytest.approx(0.09)
+        assert request.gmacs == 10.0
+        assert request.exit == 4
+        assert recorder.end.best.compute_s == pytest.approx(0.09)
+
+
+# How far a run goes.
+
+
+async def test_a_request_alone_is_one_run_up_to_its_depth():
+    async with running_loop() as (loop, executor):
+        recorder, _ = submit(loop, "a", Budget(max_exit=3), ONE_MAP)
+        await ended(recorder)
+        (command,) = executor.commands
+        assert (command.stage, command.limits.last_stage) == (1, 3)
+        assert executor.runs() == [1, 2, 3]
+        assert recorder.end.best.rendered.exit == 3
+        # rendered as part of the run, so that no second call is needed
+        assert executor.log.index(("render", "a", 3)) < executor.log.index(("forget", "a", 0))
+
+
+async def test_with_a_deadline_the_scheduler_decides_anew_after_exit_1():
+    async with running_loop() as (loop, executor):
+        recorder, _ = submit(loop, "a", Budget(deadline_ms=1e4), ONE_MAP)
+        await ended(recorder)
+        (command,) = executor.commands
+        assert command.limits.notify
+        assert not executor.limits.notify
+        assert recorder.end.ending.exit == 4
+
+
+@pytest.mark.parametrize("budget", [Budget(min_confidence=0.9), Budget(confident_share=0.9)])
+async def test_a_request_that_an_exit_may_satisfy_is_run_stage_by_stage(budget):
+    async with running_loop() as (loop, executor):
+        recorder, _ = submit(loop, "a", budget, ONE_MAP)
+        await ended(recorder)
+        assert [command.limits.last_stage for command in executor.commands] == [1, 2, 3, 4]
+
+
+async def test_a_second_request_ends_the_run_with_the_stage_that_is_computed():
+    async with running_loop() as (loop, executor):
+        close_gate_at(executor, 2)
+        first, _ = submit(loop, "a", want=ONE_MAP)
+        await until_stage(executor, "a", 2)
+        second, _ = submit(loop, "b", Budget(max_exit=1), ONE_MAP)
+        assert executor.limits.last_stage == 2
+        executor.gate.set()
+        await ended(first, second)
+        runs = [entry[1:] for entry in executor.log if entry[0] == "run"]
+        assert runs[:3] == [("a", 1), ("a", 2), ("b", 1)]
+
+
+async def test_how_far_it_has_come_is_known_to_whoever_asks():
+    async with running_loop() as (loop, executor):
+        close_gate_at(executor, 3)
+        recorder, _ = submit(loop, "a", want=ONE_MAP)
+        await until_stage(executor, "a", 3)
+        loop.take_exits()
+        loop.take_exits()
+        assert loop.requests["a"].exit == 2
+        assert loop.requests["a"].compute_s == pytest.approx(0.03)
+        executor.gate.set()
+        await ended(recorder)
+        assert len(executor.commands) == 1
+
+
+# Cancelling and stopping.
+
+
+async def test_cancelling_stops_the_running_stage_and_ends_the_request_once():
+    async with running_loop() as (loop, executor):
+        executor.gate.clear()
+        recorder, _ = submit(loop, "a")
+        request = loop.requests["a"]
+        await executor.running.wait()
+        loop.cancel(request, discard=True)
+        loop.cancel(request, discard=True)
+        assert executor.limits.last_stage == 0
+        await ended(recorder)
+        assert recorder.end.ending.reason is Reason.CANCELLED
+        assert recorder.end.ending.exit == 0
+        assert recorder.end.best is None
+
+
+async def test_a_cancelled_request_that_is_still_watched_gets_what_it_has():
+    async with running_loop() as (loop, executor):
+        close_gate_at(executor, 3)
+        recorder, _ = submit(loop, "a", want=ONE_MAP)
+        await until_stage(executor, "a", 3)
+        loop.cancel(loop.requests["a"], discard=False)
+        await ended(recorder)
+        assert recorder.end.ending.reason is Reason.CANCELLED
+        assert recorder.end.best.rendered.exit == 2
+
+
+async def test_a_cancel_that_comes_too_late_to_stop_the_last_stage_is_obeyed_all_the_same():
+    class Deaf(FakeExecutor):
+        def _must_stop(self, stage):
+            return False
+
+    async with running_loop(Deaf()) as (loop, executor):
+        close_gate_at(executor, 4)
+        recorder, _ = submit(loop, "a", want=ONE_MAP)
+        await until_stage(executor, "a", 4)
+        loop.cancel(loop.requests["a"], discard=True)
+        executor.on_stage = lambda request_id, stage: None
+        executor.gate.set()
+        await ended(recorder)
+        assert recorder.end.ending.reason is Reason.CANCELLED
+        assert recorder.end.best is None
+        second, _ = submit(loop, "b", want=ONE_MAP)
+        await ended(second)
+        assert executor.starts == 1
+
+
+async def test_a_budget_that_shrinks_stops_the_running_stage():
+    async with running_loop() as (loop, executor):
+        close_gate_at(executor, 3)
+        recorder, _ = submit(loop, "a")
+        await until_stage(executor, "a", 3)
+        change = loop.update_budget(loop.requests["a"], Budget(max_exit=2), 1)
+        assert (change.effect, change.exit) == (Effect.APPLIED, 2)
+        await ended(recorder)
+        assert recorder.end.ending.reason is Reason.BUDGET
+        assert recorder.end.best.rendered.exit == 2
+
+
+async def test_a_budget_that_grows_again_lets_the_request_go_on():
+    async with running_loop() as (loop, executor):
+        close_gate_at(executor, 3)
+        recorder, _ = submit(loop, "a")
+        await until_stage(executor, "a", 3)
+        request = loop.requests["a"]
+        loop.update_budget(request, Budget(max_exit=2), 1)
+        executor.on_stage = lambda request_id, stage: None
+        loop.update_budget(request, Budget(), 2)
+        executor.gate.set()
+        await ended(recorder)
+        assert recorder.end.ending.reason is Reason.COMPLETE
+
+
+async def test_a_stage_ends_by_itself_when_its_deadline_comes():
+    async with running_loop() as (loop, executor):
+
+        def delay(_, stage):
+            if stage == 4:
+                executor.gate.clear()
+                executor.clock.now += 0.2  # something has held the machine up
+
+        executor.on_stage = delay
+        recorder, _ = submit(loop, "a", Budget(deadline_ms=150))
+        await ended(recorder)
+        assert recorder.end.ending.reason is Reason.DEADLINE
+        assert recorder.end.ending.exit == 3
+
+
+async def test_a_limit_that_a_schedule_sets_stops_the_running_stage():
+    async with running_loop() as (loop, executor):
+
+        def delay(_, stage):
+            if stage == 3:
+                executor.gate.clear()
+                executor.clock.now += 0.2
+
+        executor.on_stage = delay
+        recorder, _ = submit(loop, "a", Budget(schedule=((100.0, Budget(max_exit=2)),)))
+        await ended(recorder)
+        assert recorder.end.ending.reason is Reason.BUDGET
+        assert recorder.end.ending.exit == 2
+
+
+async def test_the_operators_budget_reaches_running_requests():
+    async with running_loop() as (loop, executor):
+        close_gate_at(executor, 3)
+        recorder, _ = submit(loop, "a")
+        await until_stage(executor, "a", 3)
+        loop.set_server_budget(ServerBudget(max_exit=1))
+        assert loop.server_budget().effective == Budget(max_exit=1)
+        await ended(recorder)
+        assert recorder.end.ending.reason is Reason.BUDGET
+
+
+async def test_the_reported_effective_budget_is_the_one_enforced_hysteresis_included():
+    cap = LoadCap(above_s=0.15, below_s=0.05, max_exit=2)
+    async with running_loop() as (loop, executor):
+        loop.set_server_budget(ServerBudget(load_caps=(cap,)))
+        executor.gate.clear()
+        first, _ = submit(loop, "a", want=ONE_MAP)
+        second, _ = submit(loop, "b", want=ONE_MAP)
+        assert loop.server_budget().effective == Budget(max_exit=2)
+        await executor.running.wait()
+        loop.cancel(loop.requests["b"], discard=True)
+        await ended(second)
+        assert cap.below_s < loop.server_budget().load_s < cap.above_s
+        assert loop.server_budget().effective == Budget(max_exit=2)
+        executor.gate.set()
+        await ended(first)
+        assert first.end.ending.exit == 2
+
+
+# Requests beside one another.
+
+
+async def test_a_request_that_ends_while_another_computes_is_told_at_once():
+    async with running_loop() as (loop, executor):
+
+        def hold(request_id, stage):
+            if (request_id, stage) == ("b", 1):
+                executor.gate.clear()
+                executor.clock.now += 0.060
+
+        executor.on_stage = hold
+        first, _ = submit(loop, "a", Budget(deadline_ms=55), ONE_MAP)
+        await until_stage(executor, "a", 2)
+        second, _ = submit(loop, "b", Budget(deadline_ms=2000), ONE_MAP)
+        await ended(first)
+        assert not second.ended.is_set()
+        assert first.end.best.rendered.exit >= 1
+        executor.gate.set()
+        await ended(second)
+
+
+async def test_an_image_that_cannot_be_decoded_ends_its_request_only():
+    async with running_loop() as (loop, _):
+        error = ImageRejectedError(ErrorCode.BAD_IMAGE, "truncated")
+        bad, _ = submit(loop, "bad", image=failing_image(error))
+        good, _ = submit(loop, "good")
+        await ended(bad, good)
+        assert bad.end.ending.code is ErrorCode.BAD_IMAGE
+        assert good.end.ending.reason is Reason.COMPLETE
+
+
+async def test_a_fault_of_the_decoder_ends_its_request_only():
+    async with running_loop() as (loop, _):
+        bad, _ = submit(loop, "bad", image=failing_image(KeyError("a fault of ours")))
+        good, _ = submit(loop, "good")
+        await ended(bad, good)
+        assert bad.end.ending.code is ErrorCode.INTERNAL
+        assert good.end.ending.reason is Reason.COMPLETE
+
+
+async def test_cancelling_while_the_image_is_decoded_costs_no_stage():
+    async with running_loop() as (loop, executor):
+        image = asyncio.get_running_loop().create_future()
+        recorder, _ = submit(loop, "a", image=image)
+        await asyncio.sleep(0)
+        loop.cancel(loop.requests["a"], discard=True)
+        await ended(recorder)
+        assert recorder.end.ending.reason is Reason.CANCELLED
+        assert executor.log == []
+        assert image.cancelled()
+
+
+async def test_a_stage_that_fails_ends_its_request_only():
+    async with running_loop(fail_at={"bad"}) as (loop, _):
+        bad, _ = submit(loop, "bad")
+        good, _ = submit(loop, "good")
+        await ended(bad, good)
+        assert bad.end.ending.code is ErrorCode.INTERNAL
+        assert "no memory" in bad.end.ending.detail
+        assert good.end.ending.reason is Reason.COMPLETE
+
+
+async def test_a_fault_in_the_middle_of_a_run_ends_its_request_only():
+    async with running_loop() as (loop, executor):
+        executor.on_stage = lambda request_id, stage: (
+            executor.fail_at.add("a") if stage == 3 else None
+        )
+        recorder, _ = submit(loop, "a", want=ONE_MAP)
+        await ended(recorder)
+        assert isinstance(recorder.end.ending, JobFailed)
+        executor.on_stage = lambda request_id, stage: None
+        second, _ = submit(loop, "b", want=ONE_MAP)
+        await ended(second)
+        assert second.end.ending.exit == 4
+
+
+async def test_an_id_can_be_active_only_once():
+    async with running_loop() as (loop, executor):
+        executor.gate.clear()
+        submit(loop, "a")
+        with pytest.raises(DuplicateJobError):
+            submit(loop, "a")
+
+
+async def test_a_client_whose_callback_fails_does_not_stop_the_others():
+    class Faulty(EventRecorder):
+        def __call__(self, event):
+            super().__call__(event)
+            raise RuntimeError("a fault of an adapter")
+
+    async with running_loop() as (loop, _):
+        faulty = Faulty()
+        loop.submit(active_request("bad", faulty, loop._clock(), want=ONE_MAP))
+        good, _ = submit(loop, "good")
+        await ended(faulty, good)
+        assert good.end.ending.reason is Reason.COMPLETE
+
+
+# Crashes and the end.
+
+
+@pytest.mark.parametrize("stage", [1, 3])
+async def test_a_crash_ends_the_active_requests_and_the_executor_starts_again(stage):
+    async with running_loop() as (loop, executor):
+        executor.on_stage = lambda request_id, now: (
+            executor.crash_at.add("a") if now == stage else None
+        )
+        first, _ = submit(loop, "a", want=ONE_MAP)
+        second, _ = submit(loop, "b", want=ONE_MAP)
+        await ended(first, second)
+        assert first.end.ending.code is second.end.ending.code is ErrorCode.INTERNAL
+        executor.on_stage = lambda request_id, now: None
+        while loop.state is not EngineState.READY:
+            await asyncio.sleep(0)
+        assert executor.starts == 2
+        third, _ = submit(loop, "c", want=ONE_MAP)
+        await ended(third)
+        assert third.end.ending.exit == 4
+
+
+async def test_a_drain_answers_with_what_there_is_and_admits_no_more():
+    async with running_loop() as (loop, executor):
+        close_gate_at(executor, 3)
+        first, _ = submit(loop, "a", want=ONE_MAP)
+        second, _ = submit(loop, "b", want=ONE_MAP)
+        while 3 not in executor.runs():
+            await asyncio.sleep(0)
+        draining = asyncio.create_task(loop.drain())
+        await asyncio.sleep(0)
+        _, answer = submit(loop, "c")
+        assert isinstance(answer, Rejected)
+        assert answer.code is ErrorCode.DRAINING
+        executor.on_stage = lambda request_id, stage: None
+        executor.gate.set()
+        await ended(first, second)
+        await draining
+        assert {first.end.ending.reason, second.end.ending.reason} == {Reason.DRAINING}
+        assert first.end.best is not None
+        assert second.end.best is not None
+
+
+async def test_a_drain_without_requests_is_over_at_once():
+    async with running_loop() as (loop, _):
+        await loop.drain()
+        assert loop.state is EngineState.DRAINING
+
+
+async def test_stopping_the_loop_leaves_no_request_without_its_end():
+    async with running_loop() as (loop, executor):
+        executor.gate.clear()
+        recorders = [submit(loop, name)[0] for name in "abc"]
+        await executor.running.wait()
+    assert [recorder.end.ending.code for recorder in recorders] == [ErrorCode.INTERNAL] * 3
+
+
+ACTIONS = st.lists(
+    st.tuples(
+        st.sampled_from(["submit", "cancel", "discard", "budget", "crash", "fail", "bad", "wait"]),
+        st.sampled_from("abcde"),
+        st.integers(1, 6),
+    ),
+    max_size=40,
+)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@given(ACTIONS)
+def test_every_admitted_request_ends_exactly_once_whatever_happens(actions):
+    async def scenario():
+        admitted = []
+        async with running_loop() as (loop, executor):
+            for rev, (action, name, number) in enumerate(actions, start=1):
+                active = loop.requests.get(name)
+                match action:
+                    case "submit" | "bad" if active is None:
+                        error = ImageRejectedError(ErrorCode.BAD_IMAGE, "truncated")
+                        image = failing_image(error) if action == "bad" else None
+                        budget = Budget(deadline_ms=number * 60) if number < 6 else None
+                        want = OutputOptions(progress=rev % 2 == 0)
+                        recorder, answer = submit(loop, name, budget, want, image)
+                        if isinstance(answer, Admitted):
+                            admitted.append(recorder)
+                    case "cancel" | "discard" if active is not None:
+                        loop.cancel(active, discard=action == "discard")
+                    case "budget" if active is not None:
+                        loop.update_budget(active, Budget(max_exit=min(number, 4)), rev)
+                    case "crash":
+                        executor.crash_at.add(name)
+                    case "fail":
+                        executor.fail_at.symmetric_difference_update({name})
+                for _ in range(number):
+                    await asyncio.sleep(0)
+            executor.crash_at.clear()
+            await ended(*admitted)
+            for recorder in admitted:
+                ending = recorder.end.ending
+                assert recorder.exits == sorted(set(recorder.exits))
+                if not isinstance(ending, JobFailed) and recorder.exits:
+                    assert recorder.exits[-1] <= ending.exit
+            assert loop.requests == {}
+
+    asyncio.run(scenario())

@@ -1,0 +1,35 @@
+"""What the executor's process runs in tests in place of the real thing.
+
+A module of its own, as each new process imports it: it must not import the networks.
+"""
+
+import os
+import signal
+import time
+
+from anytime_server.executor.messages import Started
+from anytime_server.executor.process import work
+
+
+def misbehave(pipe, memory, settings):
+    """A child that is ready, and then does what its weights' name says."""
+    pipe.send(Started(()))
+    pipe.recv()
+    match settings.weights.name:
+        case "hang":
+            time.sleep(60)
+        case "lie":
+            pipe.send("nonsense")
+            pipe.recv()
+        case "crash":
+            os.kill(os.getpid(), signal.SIGSEGV)
+
+
+def die(pipe, memory, settings):
+    os._exit(3)
+
+
+def without_kernels(pipe, memory, settings):
+    """A child on a machine where no kernels were compiled."""
+    os.environ["ANYTIME_KERNEL_CACHE"] = str(settings.weights / "no-kernels")
+    work(pipe, memory, settings)

@@ -1,0 +1,253 @@
+"""The executor's process from inside: how the control block steers a run."""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import pytest
+
+from anytime_model.engines.base import ExitResult
+from anytime_server.core.decisions import RunLimits
+from anytime_server.executor.base import RenderedExit, RenderOptions, RunEnd
+from anytime_server.executor.control import SharedMemory
+from anytime_server.executor.messages import ExitMade, Fault, Forget, Render, StartRun
+from anytime_server.executor.worker import Worker
+
+IMAGE = np.zeros((8, 8, 3), np.uint8)
+OPTIONS = RenderOptions(0.25)
+
+
+@dataclass
+class FakeTask:
+    """Segmentation, as far as the worker needs it."""
+
+    def mean_confidence(self, result):
+        return 0.5
+
+    def labels_on_map(self, result):
+        return np.full((2, 2), result.exit, np.uint8)
+
+
+@dataclass
+class FakeModel:
+    """A model whose stages only note that they ran, and check twice whether to stop.
+
+    Attributes:
+        on_stage: called in the middle of each stage with its number.
+    """
+
+    computed: list[int] = field(default_factory=list)
+    begun: int = 0
+    is_broken: bool = False
+    on_stage: object = None
+    num_exits: int = 4
+    map_stride: int = 4
+    task: FakeTask = field(default_factory=FakeTask)
+    used_bytes: int = 123
+
+    @property
+    def engine(self):
+        return self
+
+    @property
+    def card(self):
+        return self
+
+    def criterion(self, stage):
+        return None
+
+    def begin(self, image):
+        self.begun += 1
+        return FakeRun(self)
+
+
+@dataclass
+class FakeRun:
+    model: FakeModel
+    exit: int = 0
+
+    def advance(self, criterion, pause):
+        pause()
+        if self.model.on_stage is not None:
+            self.model.on_stage(self.exit + 1)
+        pause()
+        if self.model.is_broken:
+            raise MemoryError("no memory")
+        self.exit += 1
+        self.model.computed.append(self.exit)
+        ones = np.ones((2, 2), np.float32)
+        return ExitResult(self.exit, (8, 8), ones[None], ones, ones > 0, 1000)
+
+
+class FakePipe:
+    """A pipe whose other end sends commands, and writes the control block before each run."""
+
+    def __init__(self, memory, commands):
+        self.memory = memory
+        self.commands = list(commands)
+        self.replies = []
+
+    def recv(self):
+        if not self.commands:
+            raise EOFError
+        command = self.commands.pop(0)
+        if isinstance(command, tuple) and isinstance(command[0], StartRun):
+            command, limits = command
+            self.memory.control.begin(command.run, limits)
+        return command
+
+    def send(self, reply):
+        self.replies.append(reply)
+
+
+def serve(*commands, model=None, memory=None):
+    """Has a worker answer commands; the model, the replies and the exits noted."""
+    model = model or FakeModel()
+    memory = memory or SharedMemory.allocate(1000)
+    memory.write_image(IMAGE)
+    pipe = FakePipe(memory, commands)
+    Worker({"street": model}, memory, pipe, model).serve()
+    return model, pipe.replies, [report.exit for report in memory.control.exits_after(0)]
+
+
+def run(number, stage, last, job="a", *, first=True, render=None, each=False, **limits):
+    shape = IMAGE.shape if first else None
+    start = StartRun(number, job, "street", stage, shape, render, last, each)
+    return start, RunLimits(last, **limits)
+
+
+def test_a_run_computes_up_to_its_last_stage_and_notes_every_exit():
+    memory = SharedMemory.allocate(1000)
+    model, replies, exits = serve(run(1, 1, 3), memory=memory)
+    assert model.computed == exits == [1, 2, 3]
+    assert replies == [RunEnd(0.0, None)]
+    first, *_ = memory.control.exits_after(0)
+    assert (first.confidence, first.active_share, first.gmacs) == (0.5, 1.0, 1e-6)
+    assert first.ended_s > 0.0
+    assert memory.control.engine_bytes[0] == 123
+
+
+def test_a_run_ends_with_the_networks_last_exit_whatever_the_limits_say():
+    assert serve(run(1, 1, 60))[2] == [1, 2, 3, 4]
+
+
+def test_only_the_last_exit_of_a_run_is_rendered():
+    _, replies, _ = serve(run(1, 1, 2, render=OPTIONS))
+    (end,) = replies
+    assert end.rendered.exit == 2
+
+
+def test_every_exit_is_reported_and_rendered_where_the_client_wants_each():
+    _, replies, _ = serve(run(1, 1, 3, render=OPTIONS, each=True))
+    assert [type(reply) for reply in replies] == [ExitMade, ExitMade, RunEnd]
+    assert [reply.rendered.exit for reply in replies] == [1, 2, 3]
+
+
+def test_a_run_goes_on_without_rendering_where_nobody_reads_the_renderings():
+    each = {"render": OPTIONS, "each": True}
+    _, replies, _ = serve(run(1, 1, 4, **each), run(2, 1, 2, job="b", **each))
+    assert [reply.rendered and reply.rendered.exit for reply in replies[4:]] == [None, None]
+
+
+def test_an_exit_is_reported_unrendered_where_the_scheduler_wants_to_know():
+    _, replies, _ = serve(run(1, 1, 2, render=OPTIONS, notify=True))
+    assert replies[0] == ExitMade(None)
+    assert replies[1].rendered.exit == 2
+
+
+def changing(memory, at_stage, limits):
+    """A model in the middle of one of whose stages the server changes the limits."""
+
+    def change(stage):
+        if stage == at_stage:
+            memory.control.set_limits(limits)
+
+    return FakeModel(on_stage=change)
+
+
+def test_lowering_the_last_stage_to_the_one_that_runs_ends_the_run_with_it():
+    memory = SharedMemory.allocate(1000)
+    model = changing(memory, 2, RunLimits(2))
+    _, (end,), exits = serve(run(1, 1, 4, render=OPTIONS), model=model, memory=memory)
+    assert exits == [1, 2]
+    assert end == RunEnd(0.0, None)  # it was to be rendered at exit 4
+
+
+def test_lowering_it_further_stops_the_stage_at_once():
+    memory = SharedMemory.allocate(1000)
+    model = changing(memory, 2, RunLimits(0))
+    _, (end,), exits = serve(run(1, 1, 4, render=OPTIONS), model=model, memory=memory)
+    assert (exits, model.computed) == ([1], [1])
+    assert end.wasted_s > 0.0
+    assert end.rendered is None
+
+
+def test_raising_it_lets_the_run_go_on():
+    memory = SharedMemory.allocate(1000)
+    model = changing(memory, 1, RunLimits(3))
+    assert serve(run(1, 1, 1), model=model, memory=memory)[2] == [1, 2, 3]
+
+
+def test_a_run_stops_by_itself_when_its_time_is_up_and_renders_the_map_before():
+    memory = SharedMemory.allocate(1000)
+    model = changing(memory, 3, RunLimits(4, stop_at_s=0.0))
+    _, (end,), exits = serve(run(1, 1, 4, render=OPTIONS), model=model, memory=memory)
+    assert exits == [1, 2]
+    assert end.rendered.exit == 2
+
+
+def test_a_stopped_stage_can_be_computed_again():
+    memory = SharedMemory.allocate(1000)
+    model = changing(memory, 2, RunLimits(0))
+    again = run(2, 2, 2, first=False)
+    model, replies, exits = serve(run(1, 1, 4), again, model=model, memory=memory)
+    # The server's words for the second run are the first thing that it sees of it.
+    assert [reply.wasted_s > 0.0 for reply in replies] == [True, True]
+    model.on_stage = None
+    memory.control.begin(1, RunLimits(4))
+    model, replies, exits = serve(run(1, 1, 1), run(2, 2, 2, first=False), model=model)
+    assert exits == [2]
+
+
+def test_words_about_another_run_stop_this_one():
+    memory = SharedMemory.allocate(1000)
+
+    def other(stage):
+        memory.control.run[0] = 99
+
+    _, (end,), exits = serve(run(1, 1, 2), model=FakeModel(on_stage=other), memory=memory)
+    assert exits == []
+    assert end.wasted_s > 0.0
+
+
+def test_a_fault_ends_one_command_and_names_it():
+    broken = FakeModel(is_broken=True)
+    _, replies, _ = serve(run(1, 1, 1), Render("nobody", OPTIONS), model=broken)
+    assert all(isinstance(reply, Fault) for reply in replies)
+    assert "no memory" in replies[0].detail
+    assert "KeyError" in replies[1].detail
+
+
+def test_a_job_is_rendered_on_demand_until_it_is_forgotten():
+    render = Render("a", OPTIONS)
+    _, replies, _ = serve(run(1, 1, 1), render, Forget("a"), render)
+    assert [type(reply) for reply in replies] == [RunEnd, RenderedExit, Fault]
+
+
+@pytest.mark.parametrize("pixels", [1000, 1])
+def test_a_rendering_is_read_as_it_was_written_whether_it_fits_or_not(pixels):
+    memory = SharedMemory.allocate(pixels)
+    labels = np.arange(12, dtype=np.uint8).reshape(3, 4)
+    rendered = RenderedExit(1, 3, 4, labels, None, labels + 1, None, None, 0.0)
+    for written in range(3):
+        assert memory.has_place(written)
+        read = memory.read_rendered(memory.write_rendered(rendered, written))
+        assert np.array_equal(read.labels, labels)
+        assert np.array_equal(read.confidence, labels + 1)
+
+
+def test_an_image_beyond_the_shared_memory_is_refused():
+    memory = SharedMemory.allocate(100)
+    with pytest.raises(ValueError, match="363 bytes, at most 300"):
+        memory.write_image(np.zeros((11, 11, 3), np.uint8))
+    image = np.arange(300, dtype=np.uint8).reshape(10, 10, 3)
+    assert np.array_equal(memory.read_image(memory.write_image(image)), image)

@@ -1,0 +1,218 @@
+"""An executor that computes nothing, a clock that tests move, and a client that records."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from anytime_server.core.decisions import STOP, ExitReport, RunLimits
+from anytime_server.engine.base import ExitRendered, RequestEnded, RequestEvent
+from anytime_server.errors import ExecutorCallError, ExecutorCrashedError
+from anytime_server.executor.base import (
+    Image,
+    OnExit,
+    RenderedExit,
+    RenderOptions,
+    RunCommand,
+    RunEnd,
+    ServedModel,
+)
+from server.factories import POSE, STAGE_S, STREET, exit_report, served_model
+
+
+class FakeClock:
+    """Stands still until it is moved."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@dataclass
+class FakeExecutor:
+    """Makes exits without computing; the map of exit k is k everywhere but for its first row.
+
+    Attributes:
+        clock: moved by each stage; with None a stage takes no time, and time is the machine's.
+        on_stage: called at the start of a stage with the job and the stage.
+        crash_at: jobs whose next stage kills the executor.
+        fail_at: jobs whose next stage is answered by an error.
+        gate: a stage waits for it, or for limits that stop it.
+        commands: the runs that were asked for.
+        log: what was done, in order: run, render or forget, the job, and the stage or exit.
+        limits: of the run under way, as last set.
+        engine_bytes: see `Executor`.
+    """
+
+    clock: FakeClock | None = None
+    on_stage: Callable[[str, int], None] = lambda job_id, stage: None
+    crash_at: set[str] = field(default_factory=set)
+    fail_at: set[str] = field(default_factory=set)
+    gate: asyncio.Event = field(default_factory=asyncio.Event)
+    models: tuple[ServedModel, ...] = (served_model(STREET), served_model(POSE))
+    commands: list[RunCommand] = field(default_factory=list)
+    log: list[tuple[str, str, int]] = field(default_factory=list)
+    limits: RunLimits = STOP
+    starts: int = 0
+    engine_bytes: int = 4096
+    is_closed: bool = False
+    running: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def __post_init__(self) -> None:
+        self.gate.set()
+        self._images: dict[str, Image] = {}
+        self._models: dict[str, str] = {}
+        self._exits: dict[str, int] = {}
+        self._reports: list[ExitReport] = []
+        self._limits_changed = asyncio.Event()
+
+    def runs(self, job_id: str | None = None) -> list[int]:
+        """Stages that were begun, of one job or of all."""
+        return [k for what, job, k in self.log if what == "run" and job_id in {None, job}]
+
+    async def start(self) -> tuple[ServedModel, ...]:
+        self.starts += 1
+        self._images.clear()
+        self._exits.clear()
+        self._reports.clear()
+        return self.models
+
+    async def run(self, command: RunCommand, on_exit: OnExit) -> RunEnd:
+        assert not self.running.is_set(), "two runs at a time"
+        assert not self._reports, "exits of the last run were never taken"
+        self.commands.append(command)
+        job_id, stage = command.job_id, command.stage
+        if command.image is not None:
+            self._images[job_id] = command.image
+            self._models[job_id] = command.model
+            self._exits[job_id] = 0
+        self.limits = command.limits
+        planned = command.limits.last_stage
+        self.running.set()
+        try:
+            while True:
+                wasted_s = await self._compute(job_id, stage)
+                if wasted_s is not None:
+                    return RunEnd(wasted_s, None)
+                rendering = command.each_exit or stage >= planned
+                rendered = None
+                if command.render is not None and rendering:
+                    rendered = await self.render(job_id, command.render)
+                if stage >= min(self.limits.last_stage, len(STAGE_S)):
+                    return RunEnd(0.0, rendered)
+                if command.each_exit or self.limits.notify:
+                    on_exit(rendered)
+                stage += 1
+        finally:
+            self.running.clear()
+
+    async def _compute(self, job_id: str, stage: int) -> float | None:
+        """Makes an exit; the seconds wasted, if it was stopped."""
+        self.log.append(("run", job_id, stage))
+        assert self._exits[job_id] == stage - 1, "a stage without the one before it"
+        self.on_stage(job_id, stage)
+        if job_id in self.crash_at:
+            self.crash_at.discard(job_id)
+            raise ExecutorCrashedError("the executor died (exit code -9)")
+        if job_id in self.fail_at:
+            raise ExecutorCallError("MemoryError: no memory")
+        elapsed_s = STAGE_S[stage - 1]
+        await asyncio.sleep(0)
+        while not (self.gate.is_set() or self._must_stop(stage)):
+            await self._gate_or_limits()
+        if self._must_stop(stage):
+            self._move(elapsed_s / 2)
+            return elapsed_s / 2
+        self._move(elapsed_s)
+        self._exits[job_id] = stage
+        self._reports.append(exit_report(stage, self._now()))
+        return None
+
+    def _must_stop(self, stage: int) -> bool:
+        return self._now() > self.limits.stop_at_s or self.limits.last_stage < stage
+
+    def _now(self) -> float:
+        return time.monotonic() if self.clock is None else self.clock.now
+
+    async def _gate_or_limits(self) -> None:
+        self._limits_changed.clear()
+        waits = [asyncio.ensure_future(e.wait()) for e in (self.gate, self._limits_changed)]
+        try:
+            left_s = self.limits.stop_at_s - self._now()
+            timeout = left_s if self.clock is None and left_s < math.inf else None
+            await asyncio.wait(waits, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for wait in waits:
+                wait.cancel()
+
+    def _move(self, elapsed_s: float) -> None:
+        if self.clock is not None:
+            self.clock.now += elapsed_s
+
+    def set_limits(self, limits: RunLimits) -> None:
+        if self.running.is_set():
+            self.limits = limits
+            self._limits_changed.set()
+
+    def take_exits(self) -> list[ExitReport]:
+        taken, self._reports = self._reports, []
+        return taken
+
+    async def render(self, job_id: str, options: RenderOptions) -> RenderedExit:
+        exit_ = self._exits[job_id]
+        self.log.append(("render", job_id, exit_))
+        height, width = self._images[job_id].shape[:2]
+        step = round(1 / options.scale)
+        labels = np.full((-(-height // step), -(-width // step)), exit_, np.uint8)
+        labels[0] = 0
+        pose = self._models[job_id] == "pose"
+        points = np.array([[1.5, 2.5, 0.25], [3, 4, 0.5], [5, 6, 1.0]], np.float32)
+        return RenderedExit(
+            exit=exit_,
+            height=height,
+            width=width,
+            labels=None if pose else labels,
+            keypoints=points if pose else None,
+            confidence=labels * 10 if options.confidence else None,
+            active=(labels > 2).astype(np.uint8) if options.active else None,
+            heatmaps=np.ones((3, 4, 5), np.float16) if options.heatmaps and pose else None,
+            elapsed_s=1e-4,
+        )
+
+    def forget(self, job_id: str) -> None:
+        self.log.append(("forget", job_id, 0))
+        self._images.pop(job_id, None)
+
+    async def close(self) -> None:
+        self.is_closed = True
+
+
+@dataclass
+class EventRecorder:
+    """A client's side of a request: keeps what it is told."""
+
+    events: list[RequestEvent] = field(default_factory=list)
+    ended: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def __call__(self, event: RequestEvent) -> None:
+        self.events.append(event)
+        if isinstance(event, RequestEnded):
+            self.ended.set()
+
+    @property
+    def exits(self) -> list[int]:
+        """Exits that were shown before the end."""
+        return [e.rendered.exit for e in self.events if isinstance(e, ExitRendered)]
+
+    @property
+    def end(self) -> RequestEnded:
+        """The one end."""
+        (end,) = (e for e in self.events if isinstance(e, RequestEnded))
+        return end
