@@ -32,13 +32,14 @@ import torch  # noqa: E402
 from torch import Tensor, nn  # noqa: E402
 from torch.nn.utils.fusion import fuse_conv_bn_eval  # noqa: E402
 
-from anytime_model.anytime import AnytimeNetwork  # noqa: E402
-from anytime_model.blocks import ConvNorm  # noqa: E402
-from anytime_model.checkpoint import Checkpoint, load_checkpoint  # noqa: E402
-from anytime_model.config import NetworkConfig  # noqa: E402
-from anytime_model.engines.base import ExitResult  # noqa: E402
-from anytime_model.engines.native import NativeEngine  # noqa: E402
-from anytime_model.manifest import Card, Label  # noqa: E402
+from anytime_model.checkpoint.card import Card  # noqa: E402
+from anytime_model.checkpoint.store import Checkpoint, load_checkpoint  # noqa: E402
+from anytime_model.engines.native.engine import NativeEngine  # noqa: E402
+from anytime_model.labels import Label  # noqa: E402
+from anytime_model.networks.hrnet.anytime import AnytimeNetwork  # noqa: E402
+from anytime_model.networks.hrnet.blocks import ConvNorm  # noqa: E402
+from anytime_model.networks.hrnet.config import NetworkConfig  # noqa: E402
+from anytime_model.results import ExitResult  # noqa: E402
 
 PAPER_MASKED = (0.193, 0.384, 0.630)
 """Share of positions that the paper's W48 had masked in stages 2, 3 and 4."""
@@ -222,7 +223,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--dtype", default="f32", choices=["f32", "bf16"])
     parser.add_argument("--masks", default="paper", choices=["paper", "real"])
     parser.add_argument("--weights", type=Path, help="for --masks real: a file with its manifest")
-    parser.add_argument("--image", type=Path, help="for --masks real: a picture")
+    parser.add_argument("--image", type=Path, help="for --masks real: an image file")
     parser.add_argument("--isa", help="instruction set of our engine; the fastest by default")
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--compile", action="store_true", help="also time torch.compile")
@@ -240,8 +241,8 @@ def subject(options: argparse.Namespace) -> tuple[Checkpoint, Any, tuple[Any, ..
         from PIL import Image  # noqa: PLC0415
 
         checkpoint = load_checkpoint(options.weights)
-        picture = Image.open(options.image).convert("RGB").resize((width, height))
-        return checkpoint, np.array(picture), checkpoint.card.criteria()
+        opened = Image.open(options.image).convert("RGB").resize((width, height))
+        return checkpoint, np.array(opened), checkpoint.card.criteria()
     torch.manual_seed(0)
     config = NetworkConfig(options.preset, CLASSES)
     labels = tuple(Label(f"class {i}", "#808080") for i in range(CLASSES))

@@ -6,15 +6,16 @@ Starts `anytime-server serve` on a free port and asks it over real sockets. Four
   interleaved so that both meet the same disturbances;
 * cancel: from sending a cancel to the final message, which is sent only when the executor is idle;
 * ping: round trip of a websocket ping while other connections keep the executor busy;
-* deadline: deadlines drawn between exit 1's time and twice exit 4's, both as they were just before;
-  how many requests get a map inside (a refusal counts as a miss, however early it comes; the clock
-  is the client's), and how often the exit is the deepest that fits: the next one, asked for
-  without a deadline right after, takes longer. A machine whose speed wanders is so compared with
-  itself at the same moment. (`unmeetable`: answers without a map after which even exit 1, asked
-  for without a deadline, took longer than there had been.)
+* deadline: deadlines drawn between exit 1's time and twice the last exit's, both as they were just
+  before; how many requests get a map inside (a refusal counts as a miss, however early it comes;
+  the clock is the client's), and how often the exit is the deepest that fits: the next one, asked
+  for without a deadline right after, takes longer. A machine whose speed wanders is so compared
+  with itself at the same moment. (`unmeetable`: answers without a map after which even exit 1,
+  asked for without a deadline, took longer than there had been.)
 
-With `--against ENGINE` a second server runs that engine, and the two are asked in turn for exit 1
-and for the last exit: what an engine brings to clients.
+With `--beside CHECKOUT` a server of another checkout runs as well, and everything is asked of the
+two in turn: old and new in one run. With `--against ENGINE` another server runs that engine, and
+the two are asked in turn for exit 1 and for the last exit: what an engine brings to clients.
 
 Where there are no weights a network of random ones is served, unmasked.
 """
@@ -24,6 +25,7 @@ import asyncio
 import http.client
 import io
 import json
+import math
 import os
 import platform
 import random
@@ -33,20 +35,22 @@ import subprocess
 import sys
 import tempfile
 import time
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 from websockets.asyncio.client import connect
 
-from anytime_model.anytime import AnytimeNetwork
-from anytime_model.checkpoint import load_model, save_checkpoint
-from anytime_model.config import NetworkConfig
+from anytime_model.checkpoint.card import Card
+from anytime_model.checkpoint.manifest import read_manifest
+from anytime_model.checkpoint.store import load_model, save_checkpoint
 from anytime_model.engines.select import make_engine
-from anytime_model.manifest import Card, Label, read_manifest
+from anytime_model.labels import Label
+from anytime_model.networks.hrnet.anytime import AnytimeNetwork
+from anytime_model.networks.hrnet.config import NetworkConfig
 from anytime_protocol.enums import PROTOCOL
-from anytime_protocol.http.headers import Result, parse_timing
+from anytime_protocol.http.headers import ResultHeader, parse_timing
 from anytime_protocol.messages import (
     Cancel,
     Failed,
@@ -63,6 +67,15 @@ ROOT = Path(__file__).parents[1]
 
 _RECENT = 7
 """Answers whose median says what an exit takes now."""
+
+_IDLE_S = 2.0
+"""After so long a connection is made anew, before the server closes it."""
+
+_BLOCKS = 4
+"""Turns of each server in the measurements that need a server to itself."""
+
+_PING_S = 16.0
+"""Seconds of pings through each server."""
 
 
 def percentile(values, share):
@@ -86,7 +99,7 @@ def random_weights(folder, preset):
 
 
 def jpeg(height, width):
-    """A smooth picture as a JPEG file."""
+    """A smooth image as a JPEG file."""
     rng = np.random.default_rng(0)
     small = rng.integers(0, 256, (height // 10, width // 10, 3), dtype=np.uint8)
     file = io.BytesIO()
@@ -95,12 +108,16 @@ def jpeg(height, width):
 
 
 @contextmanager
-def server(weights, model, size, arguments):
-    """A server process; gives its port."""
+def server(weights, model, size, arguments, checkout=ROOT):
+    """A server process of a checkout; gives its port."""
     command = [sys.executable, "-m", "anytime_server.cli", "serve", "--port", "0"]
     command += ["--weights", str(weights), "--models", model, "--profile-size", size]
+    paths = (str(checkout / name) for name in ("client", "model", "server"))
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(paths)}
     with tempfile.TemporaryFile("w+") as log:
-        process = subprocess.Popen([*command, *arguments], stderr=log, cwd=ROOT)
+        process = subprocess.Popen(
+            [*command, *arguments], stderr=log, cwd=checkout, env=environment
+        )
         try:
             yield wait_ready(process, log)
         finally:
@@ -134,6 +151,7 @@ class Asker:
         self.path = f"/v1/models/{model}/predict"
         self.image = image
         self.problems = []
+        self.used = time.perf_counter()
 
     def __call__(self, deadline_ms=None, max_exit=None):
         """Status, headers and milliseconds of one answer."""
@@ -141,11 +159,15 @@ class Asker:
         if deadline_ms is not None:
             headers["X-Deadline-Ms"] = f"{deadline_ms:.3f}"
         query = "" if max_exit is None else f"?max_exit={max_exit}"
+        if time.perf_counter() - self.used > _IDLE_S:
+            self.connection.close()  # opened again by the next request
+            self.connection.connect()
         began = time.perf_counter()
         self.connection.request("POST", self.path + query, self.image, headers)
         response = self.connection.getresponse()
         body = response.read()
-        elapsed_ms = (time.perf_counter() - began) * 1e3
+        self.used = time.perf_counter()
+        elapsed_ms = (self.used - began) * 1e3
         if response.status != 200:
             self.problems.append(json.loads(body)["detail"])
         return response.status, response.headers, elapsed_ms
@@ -160,31 +182,46 @@ def time_bare(engine, card, pixels):
     return (time.perf_counter() - began) * 1e3
 
 
-def measure_overhead(ask, engine, card, image, rounds):
-    """Medians of the parts of an answer, and of its ratio to the bare engine."""
+def measure_overhead(asks, engine, card, image, rounds):
+    """Medians of the parts of an answer, and of its ratio to the bare engine, by server."""
     pixels = np.asarray(Image.open(io.BytesIO(image)).convert("RGB"))
-    for _ in range(3):
-        time_bare(engine, card, pixels)
-        ask()
-    bares, totals, parts = [], [], []
-    for _ in range(rounds):
-        bares.append(time_bare(engine, card, pixels))
-        _, headers, total = ask()
-        totals.append(total)
-        parts.append(parse_timing(headers["Server-Timing"]))
-    names = ("queue", "decode", "compute", "encode")
-    other = [t - sum(p[n] for n in names) for t, p in zip(totals, parts, strict=True)]
-    return {
-        "bare_ms": spread(bares),
-        "total_ms": spread(totals),
-        "overhead": spread([total / bare - 1 for total, bare in zip(totals, bares, strict=True)]),
-        **{f"{name}_ms": spread([p[name] for p in parts]) for name in names},
-        "other_ms": spread(other),
-    }
+    bares = []
+    totals = {name: [] for name in asks}
+    parts = {name: [] for name in asks}
+    for number in range(rounds + 3):
+        bare_ms = time_bare(engine, card, pixels)
+        for name, ask in in_turn(asks, number):
+            _, headers, total_ms = ask()
+            if number >= 3:
+                totals[name].append(total_ms)
+                parts[name].append(parse_timing(headers["Server-Timing"]))
+        if number >= 3:
+            bares.append(bare_ms)
+    found = {}
+    for name in asks:
+        both = list(zip(totals[name], bares, strict=True))
+        shares = ("queue", "decode", "compute", "encode")
+        rest = zip(totals[name], parts[name], strict=True)
+        found[name] = {
+            "bare_ms": spread(bares),
+            "total_ms": spread(totals[name]),
+            "overhead": spread([total / bare - 1 for total, bare in both]),
+            "overhead_ms": spread([total - bare for total, bare in both]),
+            **{f"{share}_ms": spread([p[share] for p in parts[name]]) for share in shares},
+            "other_ms": spread([total - sum(p[s] for s in shares) for total, p in rest]),
+        }
+    return found
 
 
-async def hear(socket, session):
-    """What the server says next."""
+def in_turn(contenders, number):
+    """The contenders by name, in an order that changes with each round."""
+    items = list(contenders.items())
+    first = number % len(items)
+    return items[first:] + items[:first]
+
+
+async def receive(socket, session):
+    """The next events of a connection."""
     while True:
         events = session.events()
         if events:
@@ -192,8 +229,8 @@ async def hear(socket, session):
         session.receive(await socket.recv())
 
 
-async def say(socket, session, message):
-    """Say one message."""
+async def send(socket, session, message):
+    """Send one message."""
     session.send(message)
     for frame in session.outgoing():
         await socket.send(frame)
@@ -207,59 +244,56 @@ def open_stream(port):
 
 
 async def measure_cancel(port, model, image, longest_ms, rounds):
-    """Cancel at random moments; how long until the executor is idle."""
+    """Cancel at random moments; milliseconds until the executor is idle."""
     times = []
     async with open_stream(port) as socket:
         session = Session(Role.CLIENT)
-        await hear(socket, session)
+        await receive(socket, session)
         for number in range(rounds):
             name = str(number)
-            await say(
+            await send(
                 socket, session, Infer(name, model, image, want=OutputOptions(progress=False))
             )
-            heard = []
+            events_so_far = []
             wait_s = random.uniform(0.0, longest_ms) / 1e3
             try:
                 async with asyncio.timeout(wait_s):
                     while True:
-                        heard += await hear(socket, session)
+                        events_so_far += await receive(socket, session)
             except TimeoutError:
                 pass
-            if any(isinstance(event, Finished | Failed) for event in heard):
+            if any(isinstance(event, Finished | Failed) for event in events_so_far):
                 continue
             began = time.perf_counter()
-            await say(socket, session, Cancel(name))
+            await send(socket, session, Cancel(name))
             over = None
             while over is None:
-                ends = (e for e in await hear(socket, session) if isinstance(e, Finished | Failed))
+                ends = (
+                    e for e in await receive(socket, session) if isinstance(e, Finished | Failed)
+                )
                 over = next(ends, None)
             if isinstance(over, Finished) and over.reason == "cancelled":
                 times.append((time.perf_counter() - began) * 1e3)
-    return {
-        "cancels": len(times),
-        "p50_ms": statistics.median(times),
-        "p99_ms": percentile(times, 0.99),
-        "max_ms": max(times),
-    }
+    return times
 
 
 async def keep_busy(port, model, image, in_flight, served):
     """Keeps requests in flight on one connection, one update for each exit."""
     async with open_stream(port) as socket:
         session = Session(Role.CLIENT)
-        await hear(socket, session)
+        await receive(socket, session)
         number = 0
         while True:
             while len(session.in_flight) < in_flight:
                 number += 1
-                await say(socket, session, Infer(str(number), model, image))
+                await send(socket, session, Infer(str(number), model, image))
             served.extend(
-                e for e in await hear(socket, session) if isinstance(e, Finished | Update)
+                e for e in await receive(socket, session) if isinstance(e, Finished | Update)
             )
 
 
 async def measure_ping(port, model, image, connections, seconds):
-    """Round trips on a connection of their own while others keep the executor busy."""
+    """Milliseconds of round trips on a connection of their own while others keep it busy."""
     served = []
     load = [
         asyncio.create_task(keep_busy(port, model, image, 4, served)) for _ in range(connections)
@@ -268,7 +302,7 @@ async def measure_ping(port, model, image, connections, seconds):
     times = []
     async with open_stream(port) as socket:
         ready = Session(Role.CLIENT)
-        assert isinstance((await hear(socket, ready))[0], Ready)
+        assert isinstance((await receive(socket, ready))[0], Ready)
         end = time.monotonic() + seconds
         while time.monotonic() < end:
             began = time.perf_counter()
@@ -278,47 +312,65 @@ async def measure_ping(port, model, image, connections, seconds):
     for task in load:
         task.cancel()
     await asyncio.gather(*load, return_exceptions=True)
+    return times
+
+
+def summary(times):
+    """Percentiles of some milliseconds."""
     return {
-        "pings": len(times),
+        "count": len(times),
         "p50_ms": statistics.median(times),
         "p99_ms": percentile(times, 0.99),
         "max_ms": max(times),
-        "finals_meanwhile": sum(isinstance(event, Finished) for event in served),
     }
 
 
-def measure_deadlines(ask, rounds):
-    """Depth by deadline; what each exit takes is measured around each request."""
-    exits = 4
-    times = {k: [ask(max_exit=k)[2] for _ in range(15)] for k in range(1, exits + 1)}
-    answers = []
-    deepest = inside = late = unmeetable = 0
-    for number in range(rounds):
-        k = (1, exits)[number % 2]
+class DeadlineTrial:
+    """Depth by deadline through one server; what each exit takes is measured around each request.
+
+    Args:
+        ask: an `Asker`.
+        exits: of the model.
+    """
+
+    def __init__(self, ask, exits):
+        self.ask = ask
+        self.exits = exits
+        self.times = {k: [ask(max_exit=k)[2] for _ in range(15)] for k in range(1, exits + 1)}
+        self.answers = []
+        self.deepest = self.inside = self.late = self.unmeetable = self.none = 0
+
+    def draw(self):
+        """One request with a deadline drawn from what exits take now."""
+        ask, times = self.ask, self.times
+        k = (1, self.exits)[len(self.answers) % 2]
         times[k].append(ask(max_exit=k)[2])
-        first, last = (statistics.median(times[k][-_RECENT:]) for k in (1, exits))
+        first, last = (statistics.median(times[k][-_RECENT:]) for k in (1, self.exits))
         deadline_ms = random.uniform(first, 2 * last)
         status, headers, elapsed_ms = ask(deadline_ms)
-        exit_ = Result.parse(headers["Anytime-Result"]).exit if status == 200 else 0
-        answers.append((deadline_ms, status, elapsed_ms))
-        late += elapsed_ms > deadline_ms
-        inside += status == 200 and elapsed_ms <= deadline_ms
-        if exit_ < exits:
+        exit_ = ResultHeader.parse(headers["Anytime-Result"]).exit if status == 200 else 0
+        self.answers.append(elapsed_ms - deadline_ms)
+        self.none += status != 200
+        self.late += elapsed_ms > deadline_ms
+        self.inside += status == 200 and elapsed_ms <= deadline_ms
+        next_ms = math.inf
+        if exit_ < self.exits:
             next_ms = ask(max_exit=exit_ + 1)[2]
             times[exit_ + 1].append(next_ms)
-            unmeetable += exit_ == 0 and next_ms > deadline_ms
-        deepest += exit_ == exits or next_ms > deadline_ms
-    return {
-        "answers": rounds,
-        "inside": inside / rounds,
-        "deepest": deepest / rounds,
-        "late": late / rounds,
-        "latest_by_ms": max(elapsed_ms - deadline_ms for deadline_ms, _, elapsed_ms in answers),
-        "unmeetable": unmeetable / rounds,
-        "none": sum(status != 200 for _, status, _ in answers) / rounds,
-        "problems": ask.problems[:3],
-        "exit_ms": [round(statistics.median(times[k]), 1) for k in sorted(times)],
-    }
+            self.unmeetable += exit_ == 0 and next_ms > deadline_ms
+        self.deepest += next_ms > deadline_ms
+
+    def report(self):
+        """Shares of all draws."""
+        count = len(self.answers)
+        names = ("inside", "deepest", "late", "unmeetable", "none")
+        return {
+            "answers": count,
+            **{name: getattr(self, name) / count for name in names},
+            "latest_by_ms": max(self.answers),
+            "problems": self.ask.problems[:3],
+            "exit_ms": [round(statistics.median(self.times[k]), 1) for k in sorted(self.times)],
+        }
 
 
 def measure_engines(asks, rounds):
@@ -367,16 +419,18 @@ def written(value):
 def report(results, host):
     """Print the figures, and each target with its verdict."""
     print(f"# {host}")
-    for name, values in results.items():
-        print(f"{name}: {'; '.join(f'{k} {written(v)}' for k, v in values.items())}")
+    for part, by_server in results.items():
+        for name, values in by_server.items():
+            figures = "; ".join(f"{k} {written(v)}" for k, v in values.items())
+            print(f"{part}, {name}: {figures}")
     print()
-    for part, name, sign, target in TARGETS:
-        if part in results:
-            value = results[part][name]
+    for part, figure, sign, target in TARGETS:
+        for name, values in results.get(part, {}).items():
+            value = values[figure]
             value = value[0] if isinstance(value, list) else value
             good = value <= target if sign == "<=" else value >= target
             verdict = "yes" if good else "NO"
-            print(f"{part} {name}: {value:.3g} (to reach: {sign} {target:g}) {verdict}")
+            print(f"{part} {figure}, {name}: {value:.3g} (to reach: {sign} {target:g}) {verdict}")
 
 
 def arguments():
@@ -388,11 +442,42 @@ def arguments():
     parser.add_argument("--preset", default="w18", help="of the random weights")
     parser.add_argument("--size", default="360x480", help="HEIGHTxWIDTH, px")
     parser.add_argument("--engine", default="auto", help="auto, native, torch or openvino")
+    parser.add_argument("--beside", type=Path, help="another checkout, asked in turn with this one")
     parser.add_argument("--against", help="an engine to compare with, in a server of its own")
     parser.add_argument("--rounds", type=int, default=60, help="of each measurement")
     parser.add_argument("--only", default="overhead,cancel,ping,deadline", help="which to measure")
     parser.add_argument("--json", action="store_true", help="print JSON")
     return parser.parse_args()
+
+
+def measure(asks, ports, only, rounds, bare, model, image):
+    """Everything that was asked for, of all servers in turn."""
+    results = {}
+    exits = len(bare[1].criteria())
+    if "overhead" in only:
+        results["overhead"] = measure_overhead(asks, *bare, image, rounds)
+    if "cancel" in only:
+        longest = statistics.median(ask()[2] for ask in asks.values() for _ in range(5))
+        times = {name: [] for name in asks}
+        for block in range(_BLOCKS):
+            for name, port in in_turn(ports, block):
+                count = 3 * rounds // _BLOCKS
+                times[name] += asyncio.run(measure_cancel(port, model, image, longest, count))
+        results["cancel"] = {name: summary(values) for name, values in times.items()}
+    if "ping" in only:
+        times = {name: [] for name in asks}
+        for block in range(_BLOCKS):
+            for name, port in in_turn(ports, block):
+                times[name] += asyncio.run(measure_ping(port, model, image, 4, _PING_S / _BLOCKS))
+        results["ping"] = {name: summary(values) for name, values in times.items()}
+    if "deadline" in only:
+        fresh = {name: Asker(port, model, image) for name, port in ports.items()}
+        trials = {name: DeadlineTrial(ask, exits) for name, ask in fresh.items()}
+        for number in range(4 * rounds):
+            for _, trial in in_turn(trials, number):
+                trial.draw()
+        results["deadline"] = {name: trial.report() for name, trial in trials.items()}
+    return results
 
 
 def main():
@@ -401,8 +486,8 @@ def main():
     random.seed(0)
     height, width = (int(side) for side in given.size.split("x"))
     image = jpeg(height, width)
-    with tempfile.TemporaryDirectory() as folder:
-        weights = given.weights or ROOT / "weights"
+    with tempfile.TemporaryDirectory() as folder, ExitStack() as servers:
+        weights = (given.weights or ROOT / "weights").absolute()
         if given.random or not (weights / "manifest.toml").exists():
             weights = Path(folder)
             random_weights(weights, given.preset)
@@ -411,32 +496,26 @@ def main():
         engine = make_engine(load_model(cards[model], weights), given.engine)
         host = f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, load "
         host += f"{os.getloadavg()[0]:.1f}, {engine.name}, {model}, {given.size}"
-        with server(weights, model, given.size, ["--engine", given.engine]) as port:
-            ask = Asker(port, model, image)
-            results = {}
-            only = given.only.split(",")
-            if "overhead" in only:
-                results["overhead"] = measure_overhead(
-                    ask, engine, cards[model], image, given.rounds
-                )
-            if "cancel" in only:
-                longest = statistics.median(ask()[2] for _ in range(5))
-                results["cancel"] = asyncio.run(
-                    measure_cancel(port, model, image, longest, 3 * given.rounds)
-                )
-            if "ping" in only:
-                results["ping"] = asyncio.run(measure_ping(port, model, image, 4, 15.0))
-            if "deadline" in only:
-                ask = Asker(port, model, image)  # the first connection has timed out meanwhile
-                results["deadline"] = measure_deadlines(ask, 4 * given.rounds)
-            if given.against:
-                other = ["--engine", given.against]
-                with server(weights, model, given.size, other) as second:
-                    asks = {
-                        engine.name: Asker(port, model, image),
-                        given.against: Asker(second, model, image),
-                    }
-                    results["engines"] = measure_engines(asks, given.rounds)
+        start = ["--engine", given.engine]
+        checkouts = {"this": ROOT}
+        if given.beside:
+            checkouts["beside"] = given.beside.absolute()
+        ports = {
+            name: servers.enter_context(server(weights, model, given.size, start, checkout))
+            for name, checkout in checkouts.items()
+        }
+        asks = {name: Asker(port, model, image) for name, port in ports.items()}
+        bare = (engine, cards[model])
+        results = measure(asks, ports, given.only.split(","), given.rounds, bare, model, image)
+        if given.against:
+            other = ["--engine", given.against]
+            with server(weights, model, given.size, other) as second:
+                contenders = {
+                    engine.name: Asker(ports["this"], model, image),
+                    given.against: Asker(second, model, image),
+                }
+                found = measure_engines(contenders, given.rounds)
+                results["engines"] = {"this": found}
     if given.json:
         print(json.dumps({"host": host, **results}, indent=2))
     else:
