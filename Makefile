@@ -4,10 +4,10 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 TESTS ?=
-ENGINE_TESTS := $(wildcard tests/model/test_engines_*.py tests/model/test_native_*.py)
+ENGINE_TESTS := tests/model/engines tests/model/kernels
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo serve test check format sanitize picture bench bench-engine bench-server clean
+.PHONY: help setup demo serve test test-fast check format sanitize picture bench bench-engine bench-server clean
 
 help: ## Show this list.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -23,6 +23,9 @@ serve: ## Run the server in the foreground (http://127.0.0.1:8000).
 
 test: ## Run all tests (pass TESTS=tests/model for a part).
 	@$(PYTHON) start.py test $(TESTS)
+
+test-fast: ## Run the tests that take less than a minute together: no system and no learning tests.
+	@$(PYTHON) start.py test -m "not slow" --ignore=tests/system --ignore=tests/model/training --hypothesis-profile=fast
 
 check: setup ## Lint, format check, types, and who may import whom.
 	$(BIN)/ruff check .
@@ -49,8 +52,8 @@ bench-engine: setup ## Our engine beside torch, ONNX Runtime and OpenVINO, as ra
 	$(BIN)/python bench/engine.py --preset w18
 	$(BIN)/python bench/engine.py --preset w48
 
-bench-server: setup ## Overhead, cancellation, pings under load, and kept deadlines of the server.
-	$(BIN)/python bench/server.py
+bench-server: setup ## Overhead, cancellation, pings, kept deadlines (BESIDE=../old compares two checkouts).
+	$(BIN)/python bench/server.py $(if $(BESIDE),--beside $(BESIDE))
 
 clean: ## Remove the environment and all caches.
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis artifacts

@@ -1,9 +1,8 @@
 """Sets this checkout up and runs it: `python3 start.py demo`, `python3 start.py test`.
 
-Needs Python and its standard library alone. Decides what is missing or out of date (the virtual
-environment, its packages, the native kernels), makes only that, and turns the usual failures into a
-cure. Refuses to know versions (`pyproject.toml` and `constraints.txt` say), how kernels are made
-(`kernels/build.py` does) and what the demonstration and the tests do.
+Needs Python and its standard library alone. Only what is missing or out of date is made: the
+virtual environment, its packages (`pyproject.toml` and `constraints.txt` say which) and the native
+kernels (`kernels/build.py` compiles them). The usual failures are reported with their cure.
 
 Everything that it makes lies in `.venv`; deleting that folder undoes it. Kernels lie in the user's
 cache folder. Exit codes: that of the command; 2 if the set-up failed; 130 for Ctrl-C.
@@ -49,7 +48,7 @@ COMMANDS: dict[str, tuple[str, tuple[str, ...]]] = {
 }
 """Name: what it is for, and what Python runs for it in the virtual environment."""
 
-FAULTS: tuple[tuple[str, str], ...] = (
+PIP_FAILURES: tuple[tuple[str, str], ...] = (
     (
         r"No space left on device|Disk quota exceeded",
         "The disk is full. The packages take about 3 GB, with the CUDA build of PyTorch 8 GB.",
@@ -83,7 +82,7 @@ class SetupError(Exception):
 
 
 @dataclass(frozen=True)
-class Place:
+class Checkout:
     """Where a checkout's environment lies.
 
     Attributes:
@@ -127,7 +126,7 @@ class Place:
         return self.python.exists() and known == self.fingerprint()
 
 
-class Machine:
+class System:
     """The effects: processes and this interpreter's modules. Tests bring their own."""
 
     def has(self, module: str) -> bool:
@@ -141,12 +140,12 @@ class Machine:
         )
         return done.returncode, done.stdout.decode("utf-8", "replace")
 
-    def watch(self, command: Sequence[str | Path], hear: Callable[[str | None], None]) -> int:
+    def stream(self, command: Sequence[str | Path], on_line: Callable[[str | None], None]) -> int:
         """Runs a long command.
 
         Args:
             command: to run.
-            hear: called with each line that it prints, and with None after each silent second.
+            on_line: called with each line that it prints, and with None after each silent second.
 
         Returns:
             Its exit status.
@@ -171,16 +170,16 @@ class Machine:
                     try:
                         line = lines.get(timeout=1.0)
                     except queue.Empty:
-                        hear(None)
+                        on_line(None)
                         continue
                     if line is None:
                         return process.wait()
-                    hear(line)
+                    on_line(line)
             except BaseException:
                 process.terminate()
                 raise
 
-    def become(self, command: Sequence[str | Path]) -> int:
+    def replace_process(self, command: Sequence[str | Path]) -> int:
         """Runs the command that everything was for, which has the terminal and Ctrl-C to itself."""
         os.chdir(ROOT)
         if os.name == "posix":
@@ -189,7 +188,7 @@ class Machine:
         return subprocess.call(command)  # noqa: S603 - as above
 
 
-class Progress:
+class StatusLine:
     """What a person sees: lines that stay, and on a terminal one that passes.
 
     Args:
@@ -204,7 +203,7 @@ class Progress:
         self._began = self._shown = clock()
         self._passing = ""
 
-    def say(self, text: str) -> None:
+    def print(self, text: str) -> None:
         """A line that stays; the time of what comes counts from now."""
         self.clear()
         self._out.write(f"{text}\n")
@@ -236,7 +235,7 @@ class Progress:
             self._out.flush()
 
 
-def activity(line: str) -> str | None:
+def pip_activity(line: str) -> str | None:
     """What a line of pip's output says it does, in a few words; None for all other lines."""
     found = re.match(r"\s*(?:Downloading|Using cached|Processing) (\S+)(?: \((\d.*)\))?", line)
     if found:
@@ -252,100 +251,105 @@ def activity(line: str) -> str | None:
     return None
 
 
-def cure(output: str) -> str:
+def remedy(output: str) -> str:
     """What to do about pip's failure, by its output."""
-    for pattern, text in FAULTS:
+    for pattern, text in PIP_FAILURES:
         if re.search(pattern, output):
             return text
     return "Its last lines may say why:\n" + "\n".join(output.splitlines()[-8:])
 
 
-def set_up(place: Place, machine: Machine, progress: Progress) -> None:
+def set_up(checkout: Checkout, system: System, status_line: StatusLine) -> None:
     """Makes what is missing or out of date.
 
     Raises:
         SetupError: something cannot be made.
     """
-    if not place.is_installed():
-        make_environment(place, machine, progress)
-        install(place, machine, progress)
-    build_kernels(place, machine, progress)
+    if not checkout.is_installed():
+        make_environment(checkout, system, status_line)
+        install(checkout, system, status_line)
+    build_kernels(checkout, system, status_line)
 
 
-def make_environment(place: Place, machine: Machine, progress: Progress) -> None:
+def make_environment(checkout: Checkout, system: System, status_line: StatusLine) -> None:
     """Makes the virtual environment, or mends one that has no pip.
 
     Raises:
         SetupError: this Python cannot.
     """
-    if place.python.exists() and not machine.capture([place.python, "-m", "pip", "--version"])[0]:
+    if (
+        checkout.python.exists()
+        and not system.capture([checkout.python, "-m", "pip", "--version"])[0]
+    ):
         return
-    missing = [name for name in ("venv", "ensurepip") if not machine.has(name)]
+    missing = [name for name in ("venv", "ensurepip") if not system.has(name)]
     if missing:
         raise SetupError(
             f"This Python ({sys.executable}) cannot make virtual environments: it has no "
             f"{' and no '.join(missing)}.\nOn Debian and Ubuntu: apt install python3-venv. "
             "Then start again."
         )
-    progress.say("Making the virtual environment .venv ...")
-    status, output = machine.capture([sys.executable, "-m", "venv", place.venv])
+    status_line.print("Making the virtual environment .venv ...")
+    status, output = system.capture([sys.executable, "-m", "venv", checkout.venv])
     if status:
         raise SetupError(
-            f"The virtual environment {place.venv} cannot be made:\n{output.strip()}\n"
+            f"The virtual environment {checkout.venv} cannot be made:\n{output.strip()}\n"
             "Delete that folder if it is there. On Debian and Ubuntu: apt install python3-venv."
         )
 
 
-def install(place: Place, machine: Machine, progress: Progress) -> None:
+def install(checkout: Checkout, system: System, status_line: StatusLine) -> None:
     """Installs this checkout, editable, with all that it needs at the tested versions.
 
     Raises:
         SetupError: pip failed.
     """
-    progress.say("Installing packages; PyTorch is the large one, some minutes the first time ...")
-    place.stamp.unlink(missing_ok=True)
+    status_line.print(
+        "Installing packages; PyTorch is the large one, some minutes the first time ..."
+    )
+    checkout.stamp.unlink(missing_ok=True)
     lines: list[str] = []
 
-    def hear(line: str | None) -> None:
+    def on_line(line: str | None) -> None:
         if line is not None:
             lines.append(line)
-        progress.show(activity(line) if line is not None else None)
+        status_line.show(pip_activity(line) if line is not None else None)
 
-    progress.show("looking for packages")
-    pip = (place.python, "-m", "pip", "install", "--disable-pip-version-check", "--no-input")
-    packages = ("-c", place.root / "constraints.txt", "-e", f"{place.root}[dev]")
-    status = machine.watch([*pip, "--progress-bar", "off", *packages], hear)
+    status_line.show("looking for packages")
+    pip = (checkout.python, "-m", "pip", "install", "--disable-pip-version-check", "--no-input")
+    packages = ("-c", checkout.root / "constraints.txt", "-e", f"{checkout.root}[dev]")
+    status = system.stream([*pip, "--progress-bar", "off", *packages], on_line)
     output = "\n".join(lines)
-    place.log.write_text(output, "utf-8")
+    checkout.log.write_text(output, "utf-8")
     if status:
-        raise SetupError(f"pip failed; {place.log} has all that it said.\n{cure(output)}")
-    place.stamp.write_text(place.fingerprint(), "utf-8")
-    progress.say("Packages are installed.")
+        raise SetupError(f"pip failed; {checkout.log} has all that it said.\n{remedy(output)}")
+    checkout.stamp.write_text(checkout.fingerprint(), "utf-8")
+    status_line.print("Packages are installed.")
 
 
-def build_kernels(place: Place, machine: Machine, progress: Progress) -> None:
+def build_kernels(checkout: Checkout, system: System, status_line: StatusLine) -> None:
     """Compiles the native kernels unless these are there; without a compiler, a warning.
 
     The builder runs as a file: as a module it would import PyTorch first, which takes seconds.
     """
     lines: list[str] = []
 
-    def hear(line: str | None) -> None:
+    def on_line(line: str | None) -> None:
         if line is None:
-            progress.show("compiling the native kernels")
+            status_line.show("compiling the native kernels")
         else:
             lines.append(line)
 
-    status = machine.watch([place.python, place.root / KERNELS], hear)
-    progress.clear()
+    status = system.stream([checkout.python, checkout.root / KERNELS], on_line)
+    status_line.clear()
     if status:
         why = lines[0] if lines else "The builder said nothing."
-        progress.say(
+        status_line.print(
             f"Warning: no native kernels, so PyTorch computes: all works, but slower.\n  {why}"
         )
 
 
-def main(arguments: Sequence[str] | None = None, machine: Machine | None = None) -> int:
+def main(arguments: Sequence[str] | None = None, system: System | None = None) -> int:
     """Sets up, then runs the command; its exit status."""
     width = max(map(len, COMMANDS))
     parser = argparse.ArgumentParser(
@@ -359,9 +363,9 @@ def main(arguments: Sequence[str] | None = None, machine: Machine | None = None)
     parser.add_argument("command", choices=COMMANDS, metavar="COMMAND", help=argparse.SUPPRESS)
     parser.add_argument("rest", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
     chosen = parser.parse_args(arguments)
-    place, machine = Place(ROOT), machine or Machine()
+    checkout, system = Checkout(ROOT), system or System()
     try:
-        set_up(place, machine, Progress(sys.stdout))
+        set_up(checkout, system, StatusLine(sys.stdout))
     except (SetupError, OSError) as error:
         sys.stderr.write(f"start.py: {error}\n")
         return 2
@@ -369,7 +373,7 @@ def main(arguments: Sequence[str] | None = None, machine: Machine | None = None)
         sys.stderr.write("\nstart.py: stopped; the next start goes on from here\n")
         return 130
     command = COMMANDS[chosen.command][1]
-    return machine.become([place.python, *command, *chosen.rest]) if command else 0
+    return system.replace_process([checkout.python, *command, *chosen.rest]) if command else 0
 
 
 if __name__ == "__main__":

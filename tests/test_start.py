@@ -18,13 +18,13 @@ SPEC.loader.exec_module(start)
 VENV, INSTALL, KERNELS = "-m venv", "-m pip install", "build.py"
 
 
-class FakeMachine:
+class FakeSystem:
     """Keeps what was run; commands with a part that is named in `fails` fail and print that."""
 
-    def __init__(self, fails=None, lacks=(), says=()):
+    def __init__(self, fails=None, lacks=(), prints=()):
         self.fails = fails or {}
         self.lacks = lacks
-        self.says = says
+        self.prints = prints
         self.ran = []
 
     def has(self, module):
@@ -40,10 +40,10 @@ class FakeMachine:
         outputs = [output for part, output in self.fails.items() if part in words]
         return (1, outputs[0]) if outputs else (0, "")
 
-    def watch(self, command, hear):
+    def stream(self, command, on_line):
         status, output = self.capture(command)
-        for line in [*self.says, *output.splitlines(), None]:
-            hear(line)
+        for line in [*self.prints, *output.splitlines(), None]:
+            on_line(line)
         return status
 
     def made(self):
@@ -57,74 +57,76 @@ class Terminal(io.StringIO):
 
 
 @pytest.fixture
-def place(tmp_path):
+def checkout(tmp_path):
     (tmp_path / "pyproject.toml").write_text("[project]")
     (tmp_path / "constraints.txt").write_text("torch==1")
-    return start.Place(tmp_path, windows=False)
+    return start.Checkout(tmp_path, windows=False)
 
 
-def set_up(place, machine):
+def set_up(checkout, system):
     out = io.StringIO()
-    start.set_up(place, machine, start.Progress(out))
+    start.set_up(checkout, system, start.StatusLine(out))
     return out.getvalue()
 
 
-def test_the_first_start_makes_everything_in_order(place):
-    machine = FakeMachine()
-    set_up(place, machine)
-    assert machine.made() == [VENV, INSTALL, KERNELS]
-    [install] = [words for words in machine.ran if INSTALL in words]
-    assert install.endswith(f"-c {place.root / 'constraints.txt'} -e {place.root}[dev]")
+def test_the_first_start_makes_everything_in_order(checkout):
+    system = FakeSystem()
+    set_up(checkout, system)
+    assert system.made() == [VENV, INSTALL, KERNELS]
+    [install] = [words for words in system.ran if INSTALL in words]
+    assert install.endswith(f"-c {checkout.root / 'constraints.txt'} -e {checkout.root}[dev]")
 
 
-def test_the_second_start_only_looks_at_the_kernels(place):
-    set_up(place, FakeMachine())
-    machine = FakeMachine()
-    assert set_up(place, machine) == ""
-    assert machine.made() == [KERNELS]
+def test_the_second_start_only_looks_at_the_kernels(checkout):
+    set_up(checkout, FakeSystem())
+    system = FakeSystem()
+    assert set_up(checkout, system) == ""
+    assert system.made() == [KERNELS]
 
 
 @pytest.mark.parametrize("name", ["pyproject.toml", "constraints.txt"])
-def test_changed_requirements_are_installed_into_the_same_environment(place, name):
-    set_up(place, FakeMachine())
-    (place.root / name).write_text("other")
-    machine = FakeMachine()
-    set_up(place, machine)
-    assert machine.made() == [INSTALL, KERNELS]
+def test_changed_requirements_are_installed_into_the_same_environment(checkout, name):
+    set_up(checkout, FakeSystem())
+    (checkout.root / name).write_text("other")
+    system = FakeSystem()
+    set_up(checkout, system)
+    assert system.made() == [INSTALL, KERNELS]
 
 
-def test_a_folder_that_was_moved_is_installed_anew(place):
-    set_up(place, FakeMachine())
-    moved = start.Place(place.root.rename(place.root.with_name("elsewhere")), windows=False)
+def test_a_folder_that_was_moved_is_installed_anew(checkout):
+    set_up(checkout, FakeSystem())
+    moved = start.Checkout(
+        checkout.root.rename(checkout.root.with_name("elsewhere")), windows=False
+    )
     assert not moved.is_installed()
 
 
-def test_a_failed_installation_is_tried_again_next_time(place):
+def test_a_failed_installation_is_tried_again_next_time(checkout):
     with pytest.raises(start.SetupError):
-        set_up(place, FakeMachine({INSTALL: "ERROR: nonsense"}))
-    machine = FakeMachine()
-    set_up(place, machine)
-    assert machine.made() == [INSTALL, KERNELS]
-    assert place.log.read_text() == ""
+        set_up(checkout, FakeSystem({INSTALL: "ERROR: nonsense"}))
+    system = FakeSystem()
+    set_up(checkout, system)
+    assert system.made() == [INSTALL, KERNELS]
+    assert checkout.log.read_text() == ""
 
 
-def test_an_environment_without_pip_is_mended(place):
-    place.python.parent.mkdir(parents=True)
-    place.python.touch()
-    machine = FakeMachine({"pip --version": "No module named pip"})
-    set_up(place, machine)
-    assert machine.made() == [VENV, INSTALL, KERNELS]
+def test_an_environment_without_pip_is_mended(checkout):
+    checkout.python.parent.mkdir(parents=True)
+    checkout.python.touch()
+    system = FakeSystem({"pip --version": "No module named pip"})
+    set_up(checkout, system)
+    assert system.made() == [VENV, INSTALL, KERNELS]
 
 
 @pytest.mark.parametrize("module", ["venv", "ensurepip"])
-def test_a_python_without_environments_names_the_package_to_install(place, module):
+def test_a_python_without_environments_names_the_package_to_install(checkout, module):
     with pytest.raises(start.SetupError, match=rf"no {module}.\n.*apt install python3-venv"):
-        set_up(place, FakeMachine(lacks=(module,)))
+        set_up(checkout, FakeSystem(lacks=(module,)))
 
 
-def test_an_environment_that_cannot_be_made_says_what_python_said(place):
+def test_an_environment_that_cannot_be_made_says_what_python_said(checkout):
     with pytest.raises(start.SetupError, match="read-only"):
-        set_up(place, FakeMachine({VENV: "Error: read-only file system"}))
+        set_up(checkout, FakeSystem({VENV: "Error: read-only file system"}))
 
 
 @pytest.mark.parametrize(
@@ -139,17 +141,17 @@ def test_an_environment_that_cannot_be_made_says_what_python_said(place):
         ("\n".join(map(str, range(20))), "\n12\n13\n14\n15\n16\n17\n18\n19"),
     ],
 )
-def test_a_failure_of_pip_comes_with_its_cure(place, output, hint):
+def test_a_failure_of_pip_comes_with_its_cure(checkout, output, hint):
     with pytest.raises(start.SetupError) as caught:
-        set_up(place, FakeMachine({INSTALL: output}))
+        set_up(checkout, FakeSystem({INSTALL: output}))
     assert hint in str(caught.value)
-    assert str(place.log) in str(caught.value)
-    assert place.log.read_text() == output
+    assert str(checkout.log) in str(caught.value)
+    assert checkout.log.read_text() == output
 
 
-def test_without_a_compiler_there_is_one_warning_and_no_error(place):
+def test_without_a_compiler_there_is_one_warning_and_no_error(checkout):
     problem = "There is no C++ compiler (g++). Install g++ 11."
-    out = set_up(place, FakeMachine({KERNELS: f"{problem}\nmore"}))
+    out = set_up(checkout, FakeSystem({KERNELS: f"{problem}\nmore"}))
     assert out.count("Warning") == 1
     assert problem in out
     assert "more" not in out
@@ -170,16 +172,16 @@ def test_without_a_compiler_there_is_one_warning_and_no_error(place):
     ],
 )
 def test_pips_lines_are_told_in_a_few_words(line, told):
-    assert start.activity(line) == told
+    assert start.pip_activity(line) == told
 
 
 def test_a_terminal_shows_one_line_that_passes_with_the_time():
     out, seconds = Terminal(), iter([0.0, 0.0, 7.0, 8.0, 9.0])
-    progress = start.Progress(out, clock=lambda: next(seconds))
-    progress.say("Installing ...")
-    progress.show("fetching torch")
-    progress.show(None)
-    progress.say("Done.")
+    status_line = start.StatusLine(out, clock=lambda: next(seconds))
+    status_line.print("Installing ...")
+    status_line.show("fetching torch")
+    status_line.show(None)
+    status_line.print("Done.")
     shown = [line.split("\x1b[K")[-1] for line in out.getvalue().split("\r")]
     passing = ["     7 s  fetching torch", "     8 s  fetching torch"]
     assert shown == ["", "Installing ...\n", *passing, "Done.\n"]
@@ -188,21 +190,21 @@ def test_a_terminal_shows_one_line_that_passes_with_the_time():
 def test_a_log_gets_news_now_and_then_and_repetitions_seldom():
     told = {1.0: "one", 6.0: "two", 7.0: "three", 12.0: None, 36.0: None, 40.0: "three"}
     out, seconds = io.StringIO(), iter([0.0, *told])
-    progress = start.Progress(out, clock=lambda: next(seconds))
+    status_line = start.StatusLine(out, clock=lambda: next(seconds))
     for text in told.values():
-        progress.show(text)
+        status_line.show(text)
     assert out.getvalue().splitlines() == ["     6 s  two", "    36 s  three"]
 
 
 def test_windows_keeps_its_interpreter_elsewhere(tmp_path):
-    assert start.Place(tmp_path, windows=True).python == tmp_path / ".venv/Scripts/python.exe"
-    assert start.Place(tmp_path, windows=False).python == tmp_path / ".venv/bin/python"
+    assert start.Checkout(tmp_path, windows=True).python == tmp_path / ".venv/Scripts/python.exe"
+    assert start.Checkout(tmp_path, windows=False).python == tmp_path / ".venv/bin/python"
 
 
 @pytest.mark.parametrize(("arguments", "status"), [([], 2), (["fly"], 2), (["--help"], 0)])
 def test_unknown_commands_end_with_the_usage(arguments, status, capsys):
     with pytest.raises(SystemExit) as caught:
-        start.main(arguments, FakeMachine())
+        start.main(arguments, FakeSystem())
     assert caught.value.code == status
     assert "usage: python3 start.py" in "".join(capsys.readouterr())
 
@@ -225,17 +227,17 @@ def test_a_process_that_is_watched_ends_with_its_watcher():
     code = "import time; print('begun', flush=True); time.sleep(60)"
     began = time.monotonic()
 
-    def hear(line):
+    def on_line(line):
         if line is not None:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        start.Machine().watch([sys.executable, "-c", code], hear)
+        start.System().stream([sys.executable, "-c", code], on_line)
     assert time.monotonic() - began < 30
 
 
 def test_watching_a_process_gives_its_lines_and_its_status():
     code = "import sys; print('one', flush=True); print('two', file=sys.stderr); sys.exit(3)"
-    heard = []
-    assert start.Machine().watch([sys.executable, "-c", code], heard.append) == 3
-    assert [line for line in heard if line is not None] == ["one", "two"]
+    lines_seen = []
+    assert start.System().stream([sys.executable, "-c", code], lines_seen.append) == 3
+    assert [line for line in lines_seen if line is not None] == ["one", "two"]

@@ -13,7 +13,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from server.weights_fakes import make_weights
+from server.weights import make_weights
 
 ROOT = Path(__file__).parents[2]
 SHIPPED = ROOT / "weights"

@@ -1,4 +1,4 @@
-"""Every way of the client, against the real server in a process of its own."""
+"""The client over both transports, against the real server in a process of its own."""
 
 import asyncio
 import io
@@ -26,19 +26,21 @@ from anytime_client import (
     OutputOptions,
     Reason,
     RequestError,
-    Transport,
+    ServerBudget,
+    TransportKind,
 )
 from anytime_protocol.enums import ErrorCode
-from client.client_fakes import cable, free_port, real_server, wait_for_http
-from client.client_weight_fakes import save_slow
-from model.model_fakes import random_pixels, save_tiny
+from client.fakes import free_port
+from model.factories import random_pixels, save_tiny
+from system.factories import save_slow
+from system.processes import real_server, tcp_proxy, wait_for_http
 
 # A server's start takes long on a busy machine.
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 TOKEN = "a-token-for-tests"
-WAYS = [Transport.WEBSOCKET, Transport.HTTP]
+TRANSPORTS = [TransportKind.WEBSOCKET, TransportKind.HTTP]
 NGINX = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin")
-PROGRAM = Path(sys.executable).with_name("anytime")
+PROGRAM = [sys.executable, "-m", "anytime_client.cli"]
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +58,7 @@ def url(weights):
         yield address
 
 
-@pytest.fixture(params=WAYS)
+@pytest.fixture(params=TRANSPORTS)
 def client(request, url):
     with Client(url, TOKEN, transport=request.param) as opened:
         yield opened
@@ -71,7 +73,7 @@ def image():
 
 @pytest.fixture(scope="module")
 def large():
-    """For the model `slow`, which is still at work when the client's next word arrives."""
+    """For the model `slow`, which still computes when the client's next message arrives."""
     out = io.BytesIO()
     Image.fromarray(random_pixels(128, 128)).resize((640, 640)).save(out, "JPEG")
     return out.getvalue()
@@ -149,7 +151,7 @@ def test_a_satisfied_caller_stops_the_server(client, large):
     assert stream.result.reason is Reason.SATISFIED
 
 
-def test_a_loop_that_is_left_frees_the_server(client, large, image):
+def test_leaving_the_loop_frees_the_server(client, large, image):
     for _ in client.stream(large, model="slow"):
         break
     assert client.predict(image).exit == 4
@@ -163,8 +165,8 @@ def test_refusals_say_why(client):
 
 
 def test_a_wrong_token_is_refused(url, image):
-    for way in WAYS:
-        with Client(url, "wrong", transport=way) as client, pytest.raises(RequestError) as caught:
+    for kind in TRANSPORTS:
+        with Client(url, "wrong", transport=kind) as client, pytest.raises(RequestError) as caught:
             client.predict(image)
         assert caught.value.code is ErrorCode.UNAUTHORIZED
 
@@ -173,33 +175,33 @@ def test_the_operators_budget_is_set_and_read(url, image):
     with Client(url, TOKEN) as client:
         client.set_server_budget(Budget(max_exit=2))
         try:
-            assert client.server_budget().budget == Budget(max_exit=2)
+            assert client.server_budget().budget == ServerBudget(max_exit=2)
             assert client.predict(image).exit == 2
         finally:
             client.set_server_budget(Budget())
         assert client.predict(image).exit == 4
 
 
-@pytest.mark.parametrize("way", WAYS)
-async def test_the_asynchronous_client_does_the_same(url, image, way):
-    async with AsyncClient(url, TOKEN, transport=way) as client:
+@pytest.mark.parametrize("kind", TRANSPORTS)
+async def test_the_asynchronous_client_does_the_same(url, image, kind):
+    async with AsyncClient(url, TOKEN, transport=kind) as client:
         results = await asyncio.gather(*(client.predict(image) for _ in range(3)))
         assert [result.exit for result in results] == [4, 4, 4]
         async with client.stream(image) as stream:
             exits = [update.exit async for update in stream]
         assert exits[-1] == 4
-        assert (await client.server_budget()).budget == Budget()
+        assert (await client.server_budget()).budget == ServerBudget()
 
 
 def test_a_cut_connection_fails_what_runs_and_is_made_anew(url, image, large):
-    with cable(url) as line, Client(line.url, TOKEN, reconnect_s=30) as client:
+    with tcp_proxy(url) as proxy, Client(proxy.url, TOKEN, reconnect_s=30) as client:
         assert client.predict(image).exit == 4
         stream = client.stream(large, model="slow")
-        line.cut()
+        proxy.cut()
         with pytest.raises(ConnectionLostError, match="broke off") as caught:
             list(stream)
         assert caught.value.code == 1006
-        line.mend()
+        proxy.restore()
         assert client.predict(image).exit == 4
 
 
@@ -215,12 +217,31 @@ def test_a_server_that_dies_is_an_error(weights, large):
 
 def test_the_command_line_works_against_the_server(url, image):
     environment = os.environ | {"ANYTIME_URL": url, "ANYTIME_TOKEN": TOKEN}
-    command = [PROGRAM, "stream", "-", "--json"]
+    command = [*PROGRAM, "stream", "-", "--json"]
     done = subprocess.run(
         command, input=image, capture_output=True, timeout=60, check=False, env=environment
     )
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout.splitlines()[-1])["reason"] == "complete"
+
+
+def test_the_operators_whole_budget_is_set_and_read_on_the_command_line(url):
+    environment = os.environ | {"ANYTIME_URL": url, "ANYTIME_TOKEN": TOKEN}
+    budget = {
+        "max_exit": 2,
+        "load_caps": [{"above_s": 9.0, "below_s": 1.0, "max_exit": 1}],
+        "floors": {"0": 2},
+        "schedule": [{"max_exit": 4, "at_ms": 3_600_000.0}],
+    }
+    command = [*PROGRAM, "budget", "--json"]
+    options = {"capture_output": True, "timeout": 60, "env": environment}
+    try:
+        for arguments in (["--set", json.dumps(budget)], []):
+            done = subprocess.run([*command, *arguments], check=False, **options)
+            assert done.returncode == 0, done.stderr
+            assert json.loads(done.stdout)["budget"] == budget
+    finally:
+        subprocess.run([*command, "--clear"], check=True, **options)
 
 
 def test_the_demonstration_starts_a_server_and_leaves_it_running(tmp_path):
@@ -229,7 +250,7 @@ def test_the_demonstration_starts_a_server_and_leaves_it_running(tmp_path):
     weights = tmp_path / "weights"
     weights.mkdir()
     save_tiny(weights)
-    command = [PROGRAM, "--server", address, "demo", "--weights", weights, "--out", tmp_path]
+    command = [*PROGRAM, "--server", address, "demo", "--weights", weights, "--out", tmp_path]
     command += ["--patience-s", "150"]
     quick = os.environ | {"ANYTIME_PROFILE_SIZE": "64x96"}
     done = subprocess.run(
@@ -248,8 +269,8 @@ def test_the_demonstration_starts_a_server_and_leaves_it_running(tmp_path):
 
 
 @pytest.mark.skipif(NGINX is None, reason="nginx is not installed")
-@pytest.mark.parametrize("way", WAYS)
-def test_every_way_leads_through_nginx_as_documented(url, image, tmp_path, way):
+@pytest.mark.parametrize("kind", TRANSPORTS)
+def test_both_transports_get_through_nginx_as_documented(url, image, tmp_path, kind):
     port = free_port()
     shipped = (Path(__file__).parents[2] / "deploy" / "nginx.conf").read_text(encoding="utf-8")
     changed = shipped.replace("127.0.0.1:8080", f"127.0.0.1:{port}")
@@ -260,7 +281,7 @@ def test_every_way_leads_through_nginx_as_documented(url, image, tmp_path, way):
         try:
             address = f"http://127.0.0.1:{port}"
             wait_for_http(f"{address}/readyz")
-            with Client(address, TOKEN, transport=way) as client, client.stream(image) as stream:
+            with Client(address, TOKEN, transport=kind) as client, client.stream(image) as stream:
                 assert [update.exit for update in stream][-1] == 4
         finally:
             nginx.terminate()

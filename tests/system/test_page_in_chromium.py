@@ -9,10 +9,10 @@ import pytest
 from PIL import Image
 
 from anytime_client import Budget, Client
-from anytime_protocol import delta
-from client.client_fakes import cable, real_server
-from client.client_weight_fakes import save_slow
-from model.model_fakes import random_pixels, save_tiny
+from anytime_protocol.arrays import delta
+from model.factories import random_pixels, save_tiny
+from system.factories import save_slow
+from system.processes import real_server, tcp_proxy
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
@@ -33,7 +33,7 @@ FLAGS = [
     "--use-fake-ui-for-media-stream",
 ]
 TOKEN = "let-me-in"
-REMEMBER = f"sessionStorage.setItem('anytime-token', '{TOKEN}')"
+STORE_TOKEN = f"sessionStorage.setItem('anytime-token', '{TOKEN}')"
 ARTIFACTS = Path(__file__).parents[2] / "artifacts" / "page"
 expect = sync_api.expect
 expect.set_options(timeout=20_000)
@@ -66,13 +66,13 @@ def browser():
 def page(browser):
     """A fresh page; an error in its scripts fails the test."""
     context = browser.new_context(viewport={"width": 1280, "height": 900})
-    context.add_init_script(REMEMBER)
+    context.add_init_script(STORE_TOKEN)
     opened = context.new_page()
-    faults = []
-    opened.on("pageerror", lambda error: faults.append(str(error)))
+    errors = []
+    opened.on("pageerror", lambda error: errors.append(str(error)))
     yield opened
     context.close()
-    assert faults == []
+    assert errors == []
 
 
 @pytest.fixture(scope="module")
@@ -83,7 +83,7 @@ def large(tmp_path_factory):
     return path
 
 
-def shot(page, name):
+def save_screenshot(page, name):
     ARTIFACTS.mkdir(parents=True, exist_ok=True)
     page.screenshot(path=ARTIFACTS / f"{name}.png", full_page=True)
 
@@ -93,8 +93,8 @@ def open_page(page, url):
     expect(page.locator("#status")).to_contain_text("all exits done")
 
 
-def upload_slowly(page, path):
-    """Returns when this image is what is asked; choosing the model has asked for the one before."""
+def upload_for_slow_model(page, path):
+    """Returns once this image was sent; choosing the model has sent the one before."""
     page.locator("#model").select_option("slow")
     page.set_input_files("#file", path)
     expect(page.locator("#canvas")).to_have_attribute("aria-label", _matches(path.name))
@@ -116,7 +116,7 @@ def test_the_first_sample_sharpens_by_itself(page, url):
     expect(page.locator("#legend li").first).to_contain_text("label")
     expect(page.locator("#announcer")).to_contain_text("Exit 4 of 4")
     expect(page.locator("#server")).to_contain_text("B(t) in force")
-    shot(page, "street")
+    save_screenshot(page, "street")
 
 
 def test_each_exit_can_be_looked_at_again(page, url):
@@ -135,7 +135,7 @@ def test_views_differ(page, url):
     for view in ("Active pixels", "Confidence"):
         page.get_by_text(view, exact=True).click()
         seen.add(colours(page))
-        shot(page, view.lower().replace(" ", "-"))
+        save_screenshot(page, view.lower().replace(" ", "-"))
     assert len(seen) == 3
 
 
@@ -181,7 +181,7 @@ def test_a_file_may_be_dropped_beside_the_stage_or_pasted(page, url):
 
 def test_a_slider_changes_the_budget_while_the_server_computes(page, url, large):
     open_page(page, url)
-    upload_slowly(page, large)
+    upload_for_slow_model(page, large)
     expect(page.locator("#cancel")).to_be_enabled()
     page.evaluate(
         """() => {
@@ -192,7 +192,7 @@ def test_a_slider_changes_the_budget_while_the_server_computes(page, url, large)
     )
     expect(page.locator("#applied")).to_contain_text("Change 1 in force")
     expect(page.locator("#status")).to_contain_text("stopped by the budget")
-    shot(page, "budget")
+    save_screenshot(page, "budget")
 
 
 def test_moving_a_slider_when_idle_asks_again(page, url):
@@ -207,7 +207,7 @@ def test_moving_a_slider_when_idle_asks_again(page, url):
 
 def test_cancel_stops_the_request(page, url, large):
     open_page(page, url)
-    upload_slowly(page, large)
+    upload_for_slow_model(page, large)
     page.locator("#cancel:enabled").click()
     expect(page.locator("#status")).to_contain_text("cancelled")
     expect(page.locator("#cancel")).to_be_disabled()
@@ -215,7 +215,7 @@ def test_cancel_stops_the_request(page, url, large):
 
 def test_enough_keeps_the_map(page, url, large):
     open_page(page, url)
-    upload_slowly(page, large)
+    upload_for_slow_model(page, large)
     page.locator("#enough:enabled").click()
     expect(page.locator("#status")).to_contain_text("good enough")
     assert page.locator("#timeline .exit-row").count() >= 1
@@ -229,7 +229,7 @@ def test_the_pose_sample_shows_joints(page, url):
         "aria-label", _matches("the joints of exit 4")
     )
     expect(page.locator("#legend li")).to_have_count(5)
-    shot(page, "pose")
+    save_screenshot(page, "pose")
 
 
 def test_the_camera_streams_until_it_is_stopped(page, url):
@@ -258,25 +258,25 @@ def test_the_operators_budget_is_shown(page, url):
 
 
 def test_a_cut_connection_is_shown_and_made_anew(page, url):
-    with cable(url) as line:
-        open_page(page, line.url)
-        line.cut()
+    with tcp_proxy(url) as proxy:
+        open_page(page, proxy.url)
+        proxy.cut()
         expect(page.locator("#connection-text")).to_contain_text("No connection")
         expect(page.locator("#run")).to_be_disabled()
-        shot(page, "no-connection")
-        line.mend()
+        save_screenshot(page, "no-connection")
+        proxy.restore()
         page.locator("#reconnect").click()
         expect(page.locator("#connection-text")).to_have_text("Connected")
         page.locator("#run").click()
         expect(page.locator("#status")).to_contain_text("all exits done")
 
 
-def test_a_lost_connection_ends_the_request_that_runs(page, url, large):
-    with cable(url) as line:
-        open_page(page, line.url)
-        upload_slowly(page, large)
+def test_a_lost_connection_ends_the_running_request(page, url, large):
+    with tcp_proxy(url) as proxy:
+        open_page(page, proxy.url)
+        upload_for_slow_model(page, large)
         expect(page.locator("#cancel")).to_be_enabled()
-        line.cut()
+        proxy.cut()
         expect(page.locator("#announcer")).to_have_text(
             "The connection was lost while the request ran."
         )
@@ -317,11 +317,11 @@ def test_nothing_is_wider_than_a_phone(browser, url, scheme):
     context = browser.new_context(
         viewport={"width": 390, "height": 844}, color_scheme=scheme, has_touch=True
     )
-    context.add_init_script(REMEMBER)
+    context.add_init_script(STORE_TOKEN)
     page = context.new_page()
     open_page(page, url)
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
-    shot(page, f"phone-{scheme}")
+    save_screenshot(page, f"phone-{scheme}")
     context.close()
 
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from client.client_fakes import real_server
-from model.model_fakes import save_tiny
+from model.factories import save_tiny
+from system.processes import real_server
 
 ROOT = Path(__file__).parents[2]
 USE = (ROOT / "README.md").read_text("utf-8").split("## Use it")[1].split("\n## ")[0]

@@ -19,10 +19,10 @@ from PIL import Image
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
-from anytime_protocol.arrays import split, unpack
+from anytime_protocol.arrays.segments import split, unpack
 from anytime_protocol.budget import Budget
 from anytime_protocol.enums import PROTOCOL, Encoding, ErrorCode, Reason
-from anytime_protocol.http.headers import Result
+from anytime_protocol.http.headers import ResultHeader
 from anytime_protocol.messages import (
     Accepted,
     BudgetApplied,
@@ -101,14 +101,16 @@ def test_an_image_becomes_a_map_of_its_size(running):
         response = ask(running, content=picture(*size))
         assert response.status_code == 200, response.text
         assert Image.open(io.BytesIO(response.content)).size == size[::-1]
-        result = Result.parse(response.headers["anytime-result"])
+        result = ResultHeader.parse(response.headers["anytime-result"])
         assert (result.exit, result.reason) == (4, Reason.COMPLETE)
 
 
 def test_each_exit_can_be_asked_for_and_costs_more_than_the_one_before(running):
     gmacs = []
     for exit_ in range(1, 5):
-        result = Result.parse(ask(running, query=f"?max_exit={exit_}").headers["anytime-result"])
+        result = ResultHeader.parse(
+            ask(running, query=f"?max_exit={exit_}").headers["anytime-result"]
+        )
         assert result.exit == exit_
         gmacs.append(result.gmacs)
     assert gmacs == sorted(gmacs)

@@ -1,0 +1,94 @@
+"""The files in `deploy/`, the Dockerfile and their document agree with the server."""
+
+import json
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+from pydantic import SecretStr
+from pydantic_core import PydanticUndefined
+
+from anytime_server.metrics import Metrics
+from anytime_server.settings import Settings
+
+ROOT = Path(__file__).parents[2]
+DEPLOY = ROOT / "deploy"
+DOCUMENT = (ROOT / "docs" / "DEPLOYMENT.md").read_text(encoding="utf-8")
+DASHBOARD = DEPLOY / "grafana" / "dashboards" / "anytime.json"
+
+
+def row(name, field):
+    """A setting as the document's table has it."""
+    default = field.default
+    if default is PydanticUndefined or isinstance(default, SecretStr) or default in (None, ""):
+        shown = ""
+    else:
+        shown = f"`{str(default).lower() if isinstance(default, bool) else default}`"
+    return f"| `ANYTIME_{name.upper()}` | {shown} | {field.description} |"
+
+
+def test_the_documents_table_of_settings_is_the_servers():
+    expected = [row(name, field) for name, field in Settings.model_fields.items()]
+    found = re.findall(r"^\| `ANYTIME_[A-Z_]+` \|.*$", DOCUMENT, flags=re.MULTILINE)
+    assert found == expected, "the table should be:\n" + "\n".join(expected)
+
+
+def test_every_variable_of_the_dockerfile_and_compose_is_a_setting():
+    known = {f"ANYTIME_{name.upper()}" for name in Settings.model_fields} | {"ANYTIME_KERNEL_CACHE"}
+    unknown = {
+        (name, variable)
+        for name in ("Dockerfile", "docker-compose.yml")
+        for variable in re.findall(r"ANYTIME_[A-Z_]+", (ROOT / name).read_text(encoding="utf-8"))
+        if variable not in known
+    }
+    assert unknown == set()
+
+
+def test_every_metric_that_is_watched_is_exposed():
+    exposed = set(re.findall(r"^# TYPE (\S+)", Metrics().expose().decode(), flags=re.MULTILINE))
+    exposed |= {name + part for name in set(exposed) for part in ("_bucket", "_count", "_sum")}
+    for path in (DASHBOARD, DEPLOY / "alerts.yml", ROOT / "docs" / "DEPLOYMENT.md"):
+        used = set(re.findall(r"\banytime_[a-z_]+", path.read_text(encoding="utf-8")))
+        unknown = used - exposed - {"anytime_model"}
+        assert not unknown, path.name
+
+
+def test_the_dashboard_is_one_that_grafana_reads():
+    dashboard = json.loads(DASHBOARD.read_text(encoding="utf-8"))
+    panels = dashboard["panels"]
+    assert len({panel["id"] for panel in panels}) == len(panels) >= 20
+    for panel in panels:
+        place = panel["gridPos"]
+        assert place["x"] + place["w"] <= 24
+        assert all(target["expr"] for target in panel["targets"])
+        assert panel["description"]
+
+
+def test_ports_are_published_on_the_loopback_interface_only():
+    compose = (ROOT / "docker-compose.yml").read_text(encoding="utf-8")
+    ports = re.findall(r'^ +- "([0-9.:]+)"$', compose, flags=re.MULTILINE)
+    assert len(ports) == 3
+    assert all(port.startswith("127.0.0.1:") for port in ports)
+
+
+@pytest.mark.parametrize(
+    ("program", "arguments"),
+    [
+        ("promtool", ["check", "config", "deploy/prometheus.yml"]),
+        ("promtool", ["check", "rules", "deploy/alerts.yml"]),
+        ("nginx", ["-t", "-q", "-c", str(DEPLOY / "nginx.conf"), "-e", "stderr"]),
+        ("hadolint", ["Dockerfile"]),
+    ],
+)
+def test_the_files_pass_their_own_programs(program, arguments, tmp_path):
+    found = shutil.which(program) or shutil.which(program, path="/usr/sbin")
+    if found is None:
+        pytest.skip(f"{program} is not installed")
+    if program == "nginx":
+        arguments = [*arguments, "-g", f"pid {tmp_path}/nginx.pid;"]
+    done = subprocess.run(
+        [found, *arguments], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
