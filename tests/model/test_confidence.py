@@ -9,19 +9,9 @@ from anytime_model.confidence import (
     Entropy,
     HeatmapMaximum,
     MaximumProbability,
-    TopShare,
 )
 from anytime_model.errors import ConfigError
-
-thresholds = st.floats(0.3, 0.99)
-
-
-confident = st.one_of(
-    thresholds.map(MaximumProbability),
-    st.floats(0.05, 1.5).map(Entropy),
-    st.floats(0, 1).map(TopShare),
-)
-
+from model.strategies import confident
 
 seeds = st.integers(0, 3)
 

@@ -11,7 +11,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from anytime_model.confidence import (
-    Entropy,
     MaximumProbability,
     RandomShare,
     TopShare,
@@ -19,16 +18,7 @@ from anytime_model.confidence import (
 from anytime_model.errors import ConfigError, FinishedError, InputError
 from anytime_model.networks.base import Network, Prior, build_network
 from model.factories import random_image, tiny_network
-
-thresholds = st.floats(0.3, 0.99)
-
-
-confident = st.one_of(
-    thresholds.map(MaximumProbability),
-    st.floats(0.05, 1.5).map(Entropy),
-    st.floats(0, 1).map(TopShare),
-)
-
+from model.strategies import confident
 
 criteria = st.one_of(confident, st.floats(0, 1).map(RandomShare))
 
