@@ -29,6 +29,7 @@ os.environ.setdefault("ANYTIME_THREADS", THREADS)
 
 import numpy as np  # noqa: E402  after the threads are set
 import torch  # noqa: E402
+from layers import Profile, table  # noqa: E402
 from torch import Tensor, nn  # noqa: E402
 from torch.nn.utils.fusion import fuse_conv_bn_eval  # noqa: E402
 
@@ -228,6 +229,9 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--compile", action="store_true", help="also time torch.compile")
     parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.add_argument(
+        "--layers", action="store_true", help="only a table of our own operations, no race"
+    )
     options = parser.parse_args(arguments)
     if options.masks == "real" and not (options.weights and options.image):
         parser.error("--masks real needs --weights and --image")
@@ -262,6 +266,9 @@ def main(arguments: list[str] | None = None) -> int:
     torch.set_num_threads(int(THREADS))
     checkpoint, image, criteria = subject(options)
     engine = NativeEngine(checkpoint, dtype=options.dtype, isa=options.isa)
+    if options.layers:
+        sys.stdout.write(_layers(options, engine, checkpoint.network, image, criteria) + "\n")
+        return 0
     batch = torch.from_numpy(image).permute(2, 0, 1)[None].float() / 128 - 1
     tensor = batch.contiguous().numpy()
     network = checkpoint.network
@@ -285,6 +292,23 @@ def main(arguments: list[str] | None = None) -> int:
     report = _report(options, engine, times, results, peak)
     sys.stdout.write((json.dumps(report, indent=2) if options.json else _table(report)) + "\n")
     return 0
+
+
+def _layers(
+    options: argparse.Namespace,
+    engine: NativeEngine,
+    network: AnytimeNetwork,
+    image: Any,
+    criteria: tuple[Any, ...],
+) -> str:
+    height, width = image.shape[:2]
+    profile = Profile(engine, network, (height + -height % 32, width + -width % 32))
+    peak = max(engine.library.peak_macs_per_s(engine.isa) for _ in range(9))
+    parts = []
+    for name, some in (("masked", criteria), ("dense", (None,) * len(criteria))):
+        parts.append(f"{options.preset} {options.size} {engine.name}, {name}")
+        parts.append(table(profile.measure(image, some, options.rounds), peak) + "\n")
+    return "\n".join(parts)
 
 
 def _results(engine: NativeEngine, image: Any, criteria: tuple[Any, ...]) -> list[ExitResult]:
