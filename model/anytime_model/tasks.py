@@ -58,6 +58,7 @@ class Task(ABC):
             or None for the network's own initialisation.
         check_batch: images of one data set that can be scored at a time; 1 where sizes differ.
         fixed_input_size: whether its images are brought to the size that it was trained at.
+        has_classes: whether a map decodes to the class of every pixel, or to joints.
     """
 
     name: ClassVar[TaskName]
@@ -71,6 +72,7 @@ class Task(ABC):
     initial_head_std: ClassVar[float | None]
     check_batch: ClassVar[int]
     fixed_input_size: ClassVar[bool]
+    has_classes: ClassVar[bool]
 
     @property
     def first_criterion(self) -> str:
@@ -102,6 +104,20 @@ class Task(ABC):
     @abstractmethod
     def confidence(self, logits: Tensor) -> Tensor:
         """A map (B, K, h, w) to its confidence (B, 1, h, w)."""
+
+    @abstractmethod
+    def normalised(self, logits: Tensor) -> Tensor:
+        """A map in the form in which maps of several image sizes are joined, (B, K, h, w)."""
+
+    def join(self, smaller: Tensor, larger: Tensor, share: float) -> Tensor:
+        """One map of two, made at two sizes of the same image: their weighted mean, normalised.
+
+        Args:
+            smaller: normalised map of the smaller image, resized to the larger one's.
+            larger: (B, K, h, w), the map of the larger image.
+            share: weight of the smaller one, 0 to 1.
+        """
+        return torch.lerp(self.normalised(larger), smaller, share)
 
     @abstractmethod
     def decode(self, result: ExitResult, decode_classes: ClassDecoder | None = None) -> Decoded:
@@ -165,6 +181,7 @@ class Segmentation(Task):
     initial_head_std = None
     check_batch = 1
     fixed_input_size = False
+    has_classes = True
 
     def settle_all(self) -> Criterion:
         """See `Task`: no probability is below 0."""
@@ -173,6 +190,10 @@ class Segmentation(Task):
     def confidence(self, logits: Tensor) -> Tensor:
         """Largest probability, 1/K to 1."""
         return confidence.maximum_probability(logits)
+
+    def normalised(self, logits: Tensor) -> Tensor:
+        """Logarithms of the classes' probabilities."""
+        return logits.float().log_softmax(dim=1)
 
     def decode(
         self, result: ExitResult, decode_classes: ClassDecoder | None = None
@@ -219,6 +240,7 @@ class Pose(Task):
     initial_head_std = 0.001
     check_batch = 25
     fixed_input_size = True
+    has_classes = False
 
     def settle_all(self) -> Criterion:
         """See `Task`: no heat-map reaches 1e9."""
@@ -227,6 +249,10 @@ class Pose(Task):
     def confidence(self, logits: Tensor) -> Tensor:
         """Largest value over the joints."""
         return confidence.heatmap_maximum(logits)
+
+    def normalised(self, logits: Tensor) -> Tensor:
+        """Heat-maps as they are."""
+        return logits.float()
 
     def decode(
         self,

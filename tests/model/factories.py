@@ -1,6 +1,7 @@
 """Tiny networks, checkpoints, programs, images and masks that the tests of the model share."""
 
 import hashlib
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -86,6 +87,11 @@ def save_tiny(folder, task="segmentation", name="tiny", seed=0):
 def tiny_checkpoint(task="segmentation", **changes):
     """A tiny network of random weights with its card."""
     return Checkpoint(tiny_network(task, **changes), tiny_card(task, **changes))
+
+
+def with_ladder(checkpoint, *sides, **changes):
+    """A checkpoint whose card has a ladder, and other changes."""
+    return replace(checkpoint, card=replace(checkpoint.card, sides=sides, **changes))
 
 
 def smooth_pixels(height, width, seed=0):

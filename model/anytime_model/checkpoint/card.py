@@ -1,6 +1,7 @@
 """The card of a model: everything about it but its tensors."""
 
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 from anytime_model.confidence import Criterion
 from anytime_model.labels import Label
@@ -25,20 +26,56 @@ class Masking:
 
 
 @dataclass(frozen=True, slots=True)
+class RungPath:
+    """A way up a ladder, and how good its maps are.
+
+    Attributes:
+        rungs: numbers of the rungs that are made, rising from 1.
+        quality: the metric after each of them, 0 to 1.
+    """
+
+    rungs: tuple[int, ...]
+    quality: tuple[float, ...]
+
+
+def is_path(rungs: tuple[int, ...], num_exits: int, num_sides: int) -> bool:
+    """Whether a ladder leads from its first rung along these.
+
+    Each rung is the next one, or the first one of a larger size.
+
+    Args:
+        rungs: their numbers, from 1.
+        num_exits: exits of the network.
+        num_sides: sizes of the ladder.
+    """
+    if not rungs or rungs[0] != 1 or rungs[-1] > num_exits * num_sides:
+        return False
+    return all(
+        later == rung + 1 or (later > rung and later % num_exits == 1 % num_exits)
+        for rung, later in pairwise(rungs)
+    )
+
+
+@dataclass(frozen=True, slots=True)
 class Quality:
     """What was measured on held-out data.
 
     Attributes:
         metric: such as "mIoU".
-        per_exit: its value after each exit, 0 to 1.
+        per_exit: its value after each exit, 0 to 1; of a model with a ladder, after each rung, all
+            of them made.
         dataset: on what.
-        scale: by which factor images were enlarged before the network.
+        scale: by which factor images were enlarged before the network, where there is no ladder.
+        precision: what convolutions computed in: "f32" or "bf16".
+        paths: of a model with a ladder, the ways up that were measured.
     """
 
     metric: str
     per_exit: tuple[float, ...]
     dataset: str
     scale: float = 1.0
+    precision: str = "f32"
+    paths: tuple[RungPath, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,8 +90,11 @@ class Card:
         labels: one for each output, in order.
         mean: normalisation: subtracted from RGB in 0 to 1.
         std: normalisation: divided by afterwards.
-        input_side: length that the longer side of images is brought to before the network, px;
-            None to run them at the size at which they come.
+        sides: the ladder: lengths in px, rising, to which the longer side of every image is
+            brought before the network, one after the other (see `engines.ladder`); empty to run
+            images once, at the size at which they come.
+        joining: weight, 0 to 1, of the smaller size's map in the mean with that of a larger size,
+            for each exit of the network; a half each where none were chosen.
         masking: how to run it adaptively, or None where nothing was trained or chosen for that.
         quality: None where nothing was measured.
         skeleton: pairs of joints that a drawing connects; empty for segmentation.
@@ -69,17 +109,27 @@ class Card:
     labels: tuple[Label, ...]
     mean: tuple[float, float, float] = IMAGENET_MEAN
     std: tuple[float, float, float] = IMAGENET_STD
-    input_side: int | None = None
+    sides: tuple[int, ...] = ()
+    joining: tuple[float, ...] = ()
     masking: Masking | None = None
     quality: Quality | None = None
     skeleton: tuple[tuple[int, int], ...] = field(default=())
     licence: str = "unknown"
     description: str = ""
 
+    def __post_init__(self) -> None:
+        if not self.joining:
+            object.__setattr__(self, "joining", (0.5,) * self.config.num_exits)
+
     @property
     def task(self) -> Task:
         """The model's task."""
         return TASKS[self.config.task]
+
+    @property
+    def num_rungs(self) -> int:
+        """Exits of the model as it is served: those of the network, at each size of the ladder."""
+        return max(len(self.sides), 1) * self.config.num_exits
 
     def criteria(self) -> tuple[Criterion | None, ...]:
         """One criterion for each exit, None where nothing is masked; the last exit needs none."""
@@ -87,3 +137,11 @@ class Card:
             return (None,) * self.config.num_exits
         name = self.masking.criterion
         return (*(self.task.criterion(name, t) for t in self.masking.thresholds), None)
+
+    def rung_criteria(self) -> tuple[Criterion | None, ...]:
+        """One criterion for each rung of the ladder.
+
+        The last exit at a size is judged like the one before it, as its map starts the next size.
+        """
+        criteria = self.criteria()
+        return (*criteria[:-1], criteria[-2]) * max(len(self.sides), 1)

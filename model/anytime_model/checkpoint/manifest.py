@@ -13,14 +13,24 @@ from typing import Any
 
 import tomlkit
 
-from anytime_model.checkpoint.card import IMAGENET_MEAN, IMAGENET_STD, Card, Masking, Quality
+from anytime_model.checkpoint.card import (
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    Card,
+    Masking,
+    Quality,
+    RungPath,
+    is_path,
+)
 from anytime_model.errors import AnytimeModelError, CheckpointError
 from anytime_model.labels import Label
 from anytime_model.networks.base import DEFAULT_FAMILY, family
 
 MANIFEST = "manifest.toml"
 SIDES = range(32, 4097)
-"""What `input_side` may be, px."""
+"""What the sides of a `ladder` may be, px."""
+MOST_SIDES = 8
+"""Sizes of a ladder."""
 
 
 def read_manifest(path: Path) -> dict[str, Card]:
@@ -61,6 +71,7 @@ def _card(path: Path, name: str, table: object) -> Card:
     try:
         labels = tuple(Label(item["name"], _color(item["color"])) for item in table["labels"])
         config = family(table.get("family", DEFAULT_FAMILY)).read(table, len(labels))
+        sides = _sides(table)
         card = Card(
             name=name,
             file=_plain_name(table["file"]),
@@ -69,9 +80,10 @@ def _card(path: Path, name: str, table: object) -> Card:
             labels=labels,
             mean=_exactly(3, table.get("mean", IMAGENET_MEAN)),
             std=_exactly(3, table.get("std", IMAGENET_STD)),
-            input_side=_side(table.get("input_side")),
+            sides=sides,
+            joining=_joining(table.get("joining"), config.num_exits),
             masking=_masking(table.get("masking"), config.num_exits),
-            quality=_quality(table.get("quality"), config.num_exits),
+            quality=_quality(table.get("quality"), config.num_exits, sides),
             skeleton=tuple(_exactly(2, bone) for bone in table.get("skeleton", ())),
             licence=str(table.get("licence", "unknown")),
             description=str(table.get("description", "")),
@@ -85,10 +97,38 @@ def _card(path: Path, name: str, table: object) -> Card:
     return card
 
 
-def _side(found: object) -> int | None:
-    if found is None or (type(found) is int and found in SIDES):
-        return found
-    raise ValueError(f"input_side is {found!r}; expected {SIDES[0]} to {SIDES[-1]} px.")
+def _sides(table: Mapping[str, Any]) -> tuple[int, ...]:
+    if "input_side" in table:
+        raise ValueError(f"input_side has become a ladder: write ladder = [{table['input_side']}].")
+    return check_sides(table.get("ladder", ()))
+
+
+def check_sides(found: object) -> tuple[int, ...]:
+    """The sizes of a ladder, px.
+
+    Raises:
+        ValueError: they do not rise, or there are too many or too large ones.
+    """
+    sides = tuple(found) if isinstance(found, list | tuple) else (found,)
+    if (
+        len(sides) > MOST_SIDES
+        or not all(type(side) is int and side in SIDES for side in sides)
+        or list(sides) != sorted(set(sides))
+    ):
+        raise ValueError(
+            f"ladder is {found!r}; expected at most {MOST_SIDES} rising sides of {SIDES[0]} to "
+            f"{SIDES[-1]} px."
+        )
+    return sides
+
+
+def _joining(found: Any, num_exits: int) -> tuple[float, ...]:
+    if found is None:
+        return ()
+    shares: tuple[float, ...] = _exactly(num_exits, found)
+    if not all(0 <= share <= 1 for share in shares):
+        raise ValueError(f"joining is {list(shares)}; expected weights from 0 to 1.")
+    return shares
 
 
 def _masking(table: Mapping[str, Any] | None, num_exits: int) -> Masking | None:
@@ -97,15 +137,29 @@ def _masking(table: Mapping[str, Any] | None, num_exits: int) -> Masking | None:
     return Masking(table["criterion"], _exactly(num_exits - 1, table["thresholds"]))
 
 
-def _quality(table: Mapping[str, Any] | None, num_exits: int) -> Quality | None:
+def _quality(
+    table: Mapping[str, Any] | None, num_exits: int, sides: tuple[int, ...]
+) -> Quality | None:
     if table is None:
         return None
     return Quality(
         table["metric"],
-        _exactly(num_exits, table["per_exit"]),
+        _exactly(num_exits * max(len(sides), 1), table["per_exit"]),
         table["dataset"],
         float(table.get("scale", 1.0)),
+        str(table.get("precision", "f32")),
+        tuple(_path(path, num_exits, len(sides)) for path in table.get("paths", ())),
     )
+
+
+def _path(table: Mapping[str, Any], num_exits: int, num_sides: int) -> RungPath:
+    rungs = tuple(table["rungs"])
+    if not all(type(rung) is int for rung in rungs) or not is_path(rungs, num_exits, num_sides):
+        raise ValueError(
+            f"a path has the rungs {list(rungs)}; expected whole numbers from 1 to "
+            f"{num_exits * num_sides}, each the next one or the first of a larger size"
+        )
+    return RungPath(rungs, _exactly(len(rungs), table["quality"]))
 
 
 def _exactly(count: int, values: Any) -> Any:
@@ -140,8 +194,9 @@ def _table(card: Card) -> tomlkit.items.Table:
     table.update(card.config.entries())
     table["mean"] = list(card.mean)
     table["std"] = list(card.std)
-    if card.input_side is not None:
-        table["input_side"] = card.input_side
+    if card.sides:
+        table["ladder"] = list(card.sides)
+        table["joining"] = list(card.joining)
     labels = tomlkit.array().multiline(multiline=True)
     for label in card.labels:
         item = tomlkit.inline_table()
@@ -156,10 +211,23 @@ def _table(card: Card) -> tomlkit.items.Table:
             "thresholds": list(card.masking.thresholds),
         }
     if card.quality:
-        table["quality"] = {
-            "metric": card.quality.metric,
-            "per_exit": list(card.quality.per_exit),
-            "dataset": card.quality.dataset,
-            "scale": card.quality.scale,
-        }
+        table["quality"] = _quality_table(card.quality)
+    return table
+
+
+def _quality_table(quality: Quality) -> tomlkit.items.Table:
+    table = tomlkit.table()
+    table["metric"] = quality.metric
+    table["per_exit"] = list(quality.per_exit)
+    table["dataset"] = quality.dataset
+    if not quality.paths:
+        table["scale"] = quality.scale
+    table["precision"] = quality.precision
+    if quality.paths:
+        paths = tomlkit.array().multiline(multiline=True)
+        for path in quality.paths:
+            item = tomlkit.inline_table()
+            item.update({"rungs": list(path.rungs), "quality": list(path.quality)})
+            paths.append(item)
+        table["paths"] = paths
     return table

@@ -1,7 +1,8 @@
-"""`anytime-model evaluate`: how good each exit of a weights file is, and what it costs."""
+"""`anytime-model evaluate`: how good each exit or rung of a weights file is, and what it costs."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
@@ -9,7 +10,12 @@ import torch
 import typer
 from rich.console import Console
 from rich.progress import track
+from rich.table import Table
 
+from anytime_model.data.sample import SampleSource
+from anytime_model.engines.select import Precision
+from anytime_model.errors import ConfigError
+from anytime_model.evaluation import ladder as climbing
 from anytime_model.evaluation import run as evaluation
 from anytime_model.evaluation.figures import draw_trade_off
 from anytime_model.evaluation.report import EvaluationReport
@@ -29,7 +35,15 @@ def evaluate(
     ] = None,
     scale: Annotated[float | None, typer.Option(help="Factor that images are enlarged by.")] = None,
     flip: Annotated[bool, typer.Option(help="Average with the mirrored image.")] = False,
-    half: Annotated[bool, typer.Option(help="Run in bfloat16.")] = False,
+    ladder: Annotated[
+        bool, typer.Option("--ladder", help="Measure the rungs of the ladder, as they are served.")
+    ] = False,
+    sides: Annotated[
+        str | None, typer.Option(help="With --ladder: its sizes in px, such as 240,480.")
+    ] = None,
+    precision: Annotated[
+        Precision, typer.Option(help="auto: what this CPU multiplies faster.")
+    ] = Precision.AUTO,
     engine: Annotated[
         str | None,
         typer.Option(help="auto, torch, native or openvino [default: as ANYTIME_ENGINE says]."),
@@ -47,39 +61,82 @@ def evaluate(
     device: Annotated[str, typer.Option(help="Of the torch engine: cpu or cuda.")] = "cpu",
     threads: Annotated[int | None, typer.Option(help="CPU threads; all cores by default.")] = None,
 ) -> None:
-    """Measure accuracy, calibration, masks and multiply-adds of each exit."""
+    """Measure each exit, or each rung: accuracy, calibration, masks and multiply-adds."""
     if threads:
         torch.set_num_threads(threads)
+    mask_options = evaluation.MaskOptions(masks, criterion, threshold)
+    if sides is not None and not ladder:
+        raise ConfigError("--sides are the sizes of a ladder; give --ladder, too.")
+    if ladder:
+        if flip or any(option is not None for option in (scale, plot, compare, sheet)):
+            raise ConfigError(
+                "--scale, --flip, --plot, --compare and --sheet are for exits at one size; leave "
+                "them out with --ladder."
+            )
+        climb = climbing.prepare(
+            weights,
+            data,
+            split,
+            mask_options,
+            sides=None if sides is None else _sides(sides),
+            precision=precision,
+            device=device,
+            engine=engine,
+        )
+        rungs = climbing.run(climb, limit, _ticks(climb.source, limit))
+        if record:
+            climbing.record(climb, rungs, weights.parent)
+        _put_out(rungs.to_json(), [rungs.table(), rungs.paths_table()], save, quiet=json)
+        return
     prepared = evaluation.prepare(
         weights,
         data,
         split,
-        evaluation.MaskOptions(masks, criterion, threshold),
+        mask_options,
         scale=scale,
         flip=flip,
-        half=half,
+        precision=precision,
         device=device,
         engine=engine,
     )
-    console = Console(width=110)
     if sheet:
         evaluation.sheet(prepared, sheet_image or prepared.source[0].name, sheet)
-    total = min(limit or len(prepared.source), len(prepared.source))
-    ticks = iter(
-        track(range(total), description="images", console=Console(stderr=True), transient=True)
-    )
-    report = evaluation.run(prepared, limit, tick=lambda: next(ticks, None))
+    report = evaluation.run(prepared, limit, _ticks(prepared.source, limit))
     if record:
         evaluation.record(prepared, report, weights.parent)
-    if save:
-        save.write_text(report.to_json(), encoding="utf-8")
     if plot:
         others = [
             EvaluationReport.from_json(path.read_text(encoding="utf-8")) for path in compare or ()
         ]
         draw_trade_off([report, *others], plot)
-    if json:
-        typer.echo(report.to_json())
-    else:
-        console.print(report.table())
-        console.print(report.by_output_table())
+    _put_out(report.to_json(), [report.table(), report.by_output_table()], save, quiet=json)
+
+
+def _put_out(report: str, tables: list[Table], save: Path | None, *, quiet: bool) -> None:
+    """Write a report to a file, and print its tables or, if quiet, its JSON alone."""
+    if save:
+        save.write_text(report, encoding="utf-8")
+    if quiet:
+        typer.echo(report)
+        return
+    console = Console(width=110)
+    for table in tables:
+        console.print(table)
+
+
+def _ticks(source: SampleSource, limit: int | None) -> Callable[[], object]:
+    """A progress bar's next image."""
+    total = min(limit or len(source), len(source))
+    ticks = iter(
+        track(range(total), description="images", console=Console(stderr=True), transient=True)
+    )
+    return lambda: next(ticks, None)
+
+
+def _sides(text: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(side) for side in text.split(","))
+    except ValueError as error:
+        raise ConfigError(
+            f"--sides is {text!r}; expected whole numbers of px, such as 240,480."
+        ) from error

@@ -10,7 +10,7 @@ from rich.table import Table
 
 from anytime_model.checkpoint.store import load_checkpoint
 from anytime_model.cli.overlays import contact_sheet, overlay, read_image
-from anytime_model.engines.select import make_engine
+from anytime_model.engines.select import Precision, make_engine
 
 
 def run(
@@ -24,12 +24,15 @@ def run(
         str | None,
         typer.Option(help="auto, torch, native or openvino [default: as ANYTIME_ENGINE says]."),
     ] = None,
+    precision: Annotated[
+        Precision, typer.Option(help="auto is the one that this CPU multiplies faster.")
+    ] = Precision.AUTO,
     device: Annotated[str, typer.Option(help="Of the torch engine: cpu or cuda.")] = "cpu",
 ) -> None:
     """Run images through all exits and write NAME.exitK.png and NAME.exits.png to a folder."""
     checkpoint = load_checkpoint(weights)
     card = checkpoint.card
-    made = make_engine(checkpoint, engine, device=device)
+    made = make_engine(checkpoint, engine, precision=precision, device=device)
     out.mkdir(parents=True, exist_ok=True)
     table = Table("image", "exit", "ms", "mean confidence", "still active", title=card.name)
     for path in images:
@@ -37,7 +40,7 @@ def run(
         running = made.begin(image)
         start = time.perf_counter()
         overlays = []
-        for criterion in card.criteria():
+        for criterion in card.rung_criteria():
             result = running.advance(criterion if masks else None)
             elapsed_ms = 1000 * (time.perf_counter() - start)
             overlays.append(overlay(image, made.decode(result), card))

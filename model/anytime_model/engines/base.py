@@ -7,7 +7,7 @@ is ready for the next `begin`.
 """
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +20,7 @@ from anytime_model.results import Decoded, ExitResult, Keypoints, SegmentationMa
 
 __all__ = [
     "Decoded",
+    "Dtype",
     "Engine",
     "ExitResult",
     "Keypoints",
@@ -33,6 +34,9 @@ __all__ = [
 ]
 
 Pause = Callable[[], None]
+
+Dtype = Literal["f32", "bf16"]
+"""What convolutions compute in; sums and maps are float32 in all engines."""
 
 
 class Run(Protocol):
@@ -70,6 +74,11 @@ class Engine(Protocol):
         ...
 
     @property
+    def dtype(self) -> Dtype:
+        """What convolutions compute in."""
+        ...
+
+    @property
     def sparse(self) -> bool:
         """Whether masked positions save time; a dense engine computes them all the same."""
         ...
@@ -83,6 +92,16 @@ class Engine(Protocol):
 
         Raises:
             InputError: an image or a prior of another shape or type.
+        """
+        ...
+
+    def prepare(self, size: tuple[int, int]) -> None:
+        """Make ready for images of (H, W) px, so that the first one takes no longer than others.
+
+        What is ready may be given up again for other sizes.
+
+        Raises:
+            InputError: there is no room for such images.
         """
         ...
 

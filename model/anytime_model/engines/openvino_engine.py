@@ -13,7 +13,7 @@ from __future__ import annotations
 import warnings
 from collections import OrderedDict
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from anytime_model.checkpoint.store import Checkpoint
 from anytime_model.confidence import Criterion
-from anytime_model.engines.base import Pause, check_image, check_normalised
+from anytime_model.engines.base import Dtype, Pause, check_image, check_normalised
 from anytime_model.errors import ConfigError, FinishedError
 from anytime_model.flops import ConvCost, conv_costs, stage_macs
 from anytime_model.networks.base import Prior, State
@@ -54,7 +54,7 @@ class OpenVinoEngine:
         self,
         checkpoint: Checkpoint,
         *,
-        dtype: Literal["f32", "bf16"] = "f32",
+        dtype: Dtype = "f32",
         threads: int | None = None,
     ) -> None:
         try:
@@ -67,7 +67,7 @@ class OpenVinoEngine:
         self.card = checkpoint.card
         self.network = checkpoint.network
         self._openvino: Any = openvino
-        self._dtype = dtype
+        self.dtype = dtype
         self._options = {"INFERENCE_PRECISION_HINT": dtype, "NUM_STREAMS": "1"}
         if threads is not None:
             self._options["INFERENCE_NUM_THREADS"] = str(threads)
@@ -78,7 +78,7 @@ class OpenVinoEngine:
     @property
     def name(self) -> str:
         """What computes."""
-        return f"openvino-{self._dtype}"
+        return f"openvino-{self.dtype}"
 
     def begin(self, image: NDArray[np.uint8], prior: Prior | None = None) -> OpenVinoRun:
         """See `Engine.begin`. The first image of a size waits for its graphs to be compiled."""
@@ -98,6 +98,11 @@ class OpenVinoEngine:
             state = self.network.begin(image, prior)
         padded = state.features[0]
         return OpenVinoRun(self, self._compiled((padded.shape[2], padded.shape[3])), state)
+
+    def prepare(self, size: tuple[int, int]) -> None:
+        """See `Engine.prepare`: compiles the graphs."""
+        stride = self.card.config.stride
+        self._compiled((size[0] + -size[0] % stride, size[1] + -size[1] % stride))
 
     def decode(self, result: ExitResult) -> Decoded:
         """See `Engine.decode`."""
@@ -193,6 +198,8 @@ class OpenVinoRun:
             self._features = made
         confidence = card.task.confidence(logits)[0, 0]
         active = torch.ones_like(confidence, dtype=torch.bool)
+        if self._active is not None:
+            active = self._active[0, 0]
         costs = conv_costs(card.config, int(self._padded[0]), int(self._padded[1]))
         return ExitResult(
             exit=self._exit,

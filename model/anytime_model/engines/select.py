@@ -11,9 +11,9 @@ from enum import StrEnum
 import torch
 
 from anytime_model.checkpoint.store import Checkpoint
-from anytime_model.engines.base import Engine, NetworkEngine
-from anytime_model.engines.fitted import fit
-from anytime_model.engines.native.engine import Dtype, NativeEngine
+from anytime_model.engines.base import Dtype, NetworkEngine
+from anytime_model.engines.ladder import LadderEngine
+from anytime_model.engines.native.engine import NativeEngine, fastest_dtype
 from anytime_model.engines.native.memory import MemoryBudget
 from anytime_model.engines.openvino_engine import OpenVinoEngine
 from anytime_model.engines.torch_engine import TorchEngine
@@ -32,6 +32,14 @@ class EngineKind(StrEnum):
     TORCH = "torch"
     NATIVE = "native"
     OPENVINO = "openvino"
+
+
+class Precision(StrEnum):
+    """What convolutions may be asked to compute in."""
+
+    AUTO = "auto"
+    F32 = "f32"
+    BF16 = "bf16"
 
 
 def kind_from_environment() -> EngineKind:
@@ -58,37 +66,55 @@ def parse_kind(name: str) -> EngineKind:
         ) from e
 
 
+def choose_dtype(precision: Precision | str) -> Dtype:
+    """The type that convolutions compute in; "auto" is the one that this CPU multiplies faster.
+
+    Raises:
+        ConfigError: no such precision.
+    """
+    try:
+        chosen = Precision(precision)
+    except ValueError as e:
+        raise ConfigError(
+            f"the precision is {precision!r}; expected one of {', '.join(Precision)}."
+        ) from e
+    if chosen is Precision.AUTO:
+        return fastest_dtype()
+    return "bf16" if chosen is Precision.BF16 else "f32"
+
+
 def make_engine(
     checkpoint: Checkpoint,
     kind: EngineKind | str | None = None,
     *,
-    dtype: Dtype = "f32",
+    precision: Precision | str = Precision.AUTO,
     device: str = "cpu",
     memory: MemoryBudget | None = None,
-) -> Engine:
-    """An engine for a checkpoint, which resizes images as its card says.
+) -> LadderEngine:
+    """An engine for a checkpoint, which brings images to the sizes that its card names.
 
     Args:
         checkpoint: network and card.
         kind: None asks the environment.
-        dtype: what convolutions compute in.
+        precision: what convolutions compute in.
         device: of the torch engine. "auto" on any device but the CPU is torch.
         memory: bound on the buffers of native engines; by default one of 2 GiB for all engines of
             the process.
 
     Raises:
-        ConfigError: the kind is unknown, or the openvino package is not installed.
+        ConfigError: the kind or precision is unknown, or the openvino package is not installed.
         KernelError: the native engine was asked for by name and cannot run here.
     """
-    engine = make_network_engine(checkpoint, kind, dtype=dtype, device=device, memory=memory)
-    return fit(engine, checkpoint.card.input_side)
+    return LadderEngine(
+        make_network_engine(checkpoint, kind, precision=precision, device=device, memory=memory)
+    )
 
 
 def make_network_engine(
     checkpoint: Checkpoint,
     kind: EngineKind | str | None = None,
     *,
-    dtype: Dtype = "f32",
+    precision: Precision | str = Precision.AUTO,
     device: str = "cpu",
     memory: MemoryBudget | None = None,
 ) -> NetworkEngine:
@@ -96,6 +122,7 @@ def make_network_engine(
 
     Arguments and errors are those of `make_engine`.
     """
+    dtype = choose_dtype(precision)
     match kind_from_environment() if kind is None else parse_kind(kind):
         case EngineKind.NATIVE:
             return NativeEngine(checkpoint, dtype=dtype, memory=memory)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from anytime_model.checkpoint.store import Checkpoint
 from anytime_model.confidence import Criterion
-from anytime_model.engines.base import Pause, check_image, check_normalised
+from anytime_model.engines.base import Dtype, Pause, check_image, check_normalised
 from anytime_model.flops import ConvCost, conv_costs, stage_macs
 from anytime_model.networks.base import Prior, State
 from anytime_model.results import Decoded, ExitResult
@@ -31,7 +31,7 @@ class TorchEngine:
     def __init__(self, checkpoint: Checkpoint, device: str = "cpu", *, bf16: bool = False) -> None:
         self.card = checkpoint.card
         self.device = torch.device(device)
-        self.bf16 = bf16
+        self.dtype: Dtype = "bf16" if bf16 else "f32"
         # Module.to's stubs leave memory_format out.
         self.network = checkpoint.network.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         shape = (1, 3, 1, 1)
@@ -41,7 +41,7 @@ class TorchEngine:
     @property
     def name(self) -> str:
         """What computes."""
-        return f"torch-{self.device.type}-{'bf16' if self.bf16 else 'f32'}"
+        return f"torch-{self.device.type}-{self.dtype}"
 
     def begin(self, image: NDArray[np.uint8], prior: Prior | None = None) -> "TorchRun":
         """See `Engine.begin`."""
@@ -63,6 +63,9 @@ class TorchEngine:
     def _begin(self, image: Tensor, prior: Prior | None) -> "TorchRun":
         channels_last = image.contiguous(memory_format=torch.channels_last)
         return TorchRun(self, self.network.begin(channels_last, prior))
+
+    def prepare(self, size: tuple[int, int]) -> None:
+        """See `Engine.prepare`: there is nothing to make."""
 
     def decode(self, result: ExitResult) -> Decoded:
         """See `Engine.decode`."""
@@ -86,7 +89,7 @@ class TorchRun:
         engine = self._engine
         with (
             torch.inference_mode(),
-            torch.autocast(engine.device.type, torch.bfloat16, enabled=engine.bf16),
+            torch.autocast(engine.device.type, torch.bfloat16, enabled=engine.dtype == "bf16"),
         ):
             state = engine.network.advance(self._state, criterion, pause)
         self._state = state

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -13,7 +13,7 @@ from torch import Tensor
 from anytime_model import flops
 from anytime_model.confidence import Criterion
 from anytime_model.data.loading import Batch, collate, normalise
-from anytime_model.data.sample import SampleSource, Skeleton
+from anytime_model.data.sample import Sample, SampleSource, Skeleton
 from anytime_model.engines.base import NetworkEngine
 from anytime_model.errors import ConfigError
 from anytime_model.evaluation.report import EvaluationReport, ExitScores, number_or_none
@@ -135,12 +135,8 @@ class Measurement:
     def __init__(
         self, network: Measurable, source: SampleSource, settings: MeasureSettings
     ) -> None:
-        outputs, config = len(source.outputs), network.config
-        if outputs != config.outputs or source.task != config.task:
-            raise ConfigError(
-                f"the network is for {config.task} with {config.outputs} outputs, "
-                f"the data for {source.task} with {outputs}; choose the data it was trained on."
-            )
+        config = network.config
+        check_fit(config, source)
         self._network = network
         self._source = source
         self._settings = settings
@@ -214,6 +210,26 @@ class Measurement:
         totals.masked += 1 - state.active_share
 
 
+def check_fit(config: FamilyConfig, source: SampleSource) -> None:
+    """Refuse data that a network was not made for.
+
+    Raises:
+        ConfigError: another task or number of outputs.
+    """
+    outputs = len(source.outputs)
+    if outputs != config.outputs or source.task != config.task:
+        raise ConfigError(
+            f"the network is for {config.task} with {config.outputs} outputs, "
+            f"the data for {source.task} with {outputs}; choose the data it was trained on."
+        )
+
+
+def evenly(source: SampleSource, limit: int | None) -> Iterator[Sample]:
+    """The samples of a split, or only so many, evenly spaced."""
+    count = len(source) if limit is None else min(limit, len(source))
+    return (source[i * len(source) // count] for i in range(count))
+
+
 def settled_pixels(state: State, size: Size, map_stride: int) -> Tensor | None:
     """Pixels of the image (H, W) that need no more work, (B, H, W) boolean, or None for none."""
     if state.active is None:
@@ -285,8 +301,7 @@ def measure(
     if isinstance(network, Network):
         network.eval()
     measurement = Measurement(network, source, settings)
-    count = len(source) if limit is None else min(limit, len(source))
-    for i in range(count):
-        measurement.add(collate([source[i * len(source) // count]]))
+    for sample in evenly(source, limit):
+        measurement.add(collate([sample]))
         tick()
     return measurement.report(model, data)

@@ -16,7 +16,8 @@ from anytime_model.confidence import heatmap_maximum, maximum_probability
 from anytime_model.data.loading import collate
 from anytime_model.data.registry import LAYOUTS, open_layout, recognise
 from anytime_model.data.sample import SampleSource
-from anytime_model.engines.select import make_network_engine
+from anytime_model.engines.base import Dtype
+from anytime_model.engines.select import Precision, make_network_engine
 from anytime_model.errors import ConfigError
 from anytime_model.evaluation.figures import ExitView, Person, PoseView, draw_pose_sheet, draw_sheet
 from anytime_model.evaluation.measure import (
@@ -57,6 +58,7 @@ class Evaluation:
         source: the split.
         data_name: for people.
         settings: how to run.
+        precision: what convolutions compute in.
     """
 
     network: Measurable
@@ -64,6 +66,7 @@ class Evaluation:
     source: SampleSource
     data_name: str
     settings: MeasureSettings
+    precision: Dtype = "f32"
 
 
 def prepare(
@@ -74,7 +77,7 @@ def prepare(
     *,
     scale: float | None = None,
     flip: bool = False,
-    half: bool = False,
+    precision: Precision | str = Precision.AUTO,
     device: str = "cpu",
     engine: str | None = None,
 ) -> Evaluation:
@@ -85,9 +88,10 @@ def prepare(
         data: a data set's folder; which one is recognised by its layout.
         split: such as test.
         masks: how to mask.
-        scale: factor that images are enlarged by; the one of the card's quality by default.
+        scale: factor that images are enlarged by; by default the one of the card's quality, or the
+            one that brings the split's first image to the largest size of the card's ladder.
         flip: average in the mirrored image's maps.
-        half: compute in bfloat16.
+        precision: what convolutions compute in; by default what is served.
         device: of the torch engine.
         engine: what computes, see `engines.select`; None asks the environment, as the server does.
 
@@ -98,20 +102,51 @@ def prepare(
     """
     checkpoint = load_checkpoint(weights)
     card = checkpoint.card
+    source, data_name = open_data(data, split)
     if scale is None:
-        scale = card.quality.scale if card.quality else 1.0
+        scale = _usual_scale(card, source)
     if scale <= 0:
         raise ConfigError(f"the scale is {scale}; expected a positive factor such as 1.5.")
-    layout = recognise(data)
-    made = make_network_engine(checkpoint, engine, dtype="bf16" if half else "f32", device=device)
+    made = make_network_engine(checkpoint, engine, precision=precision, device=device)
     settings = MeasureSettings(scale=scale, flip=flip)
+    masked = with_masks(card, masks)
+    if masked.masking is not None:
+        settings = replace(
+            settings,
+            criteria=masked.criteria(),
+            criterion=masked.masking.criterion,
+            thresholds=masked.masking.thresholds,
+        )
     return Evaluation(
-        EngineNetwork(made, checkpoint.network),
-        card,
-        open_layout(layout, data, split),
-        f"{LAYOUTS[layout].title} {split}",
-        _with_masks(settings, card, masks),
+        EngineNetwork(made, checkpoint.network), card, source, data_name, settings, made.dtype
     )
+
+
+def open_data(data: Path, split: str) -> tuple[SampleSource, str]:
+    """A split of the data set in a folder, and its name for people.
+
+    Raises:
+        DataError: the data set is not laid out as expected.
+    """
+    layout = recognise(data)
+    return open_layout(layout, data, split), f"{LAYOUTS[layout].title} {split}"
+
+
+def with_masks(card: Card, masks: MaskOptions) -> Card:
+    """The card of a model that masks as the options say.
+
+    Raises:
+        ConfigError: the card has no thresholds for the criterion.
+    """
+    if not masks.enabled:
+        return replace(card, masking=None)
+    stored = card.masking
+    name = masks.criterion or (stored.criterion if stored else card.task.first_criterion)
+    if masks.threshold is not None:
+        stored = Masking(name, (masks.threshold,) * (card.config.num_exits - 1))
+    elif masks.criterion is not None and (stored is None or stored.criterion != name):
+        raise ConfigError(f"the card has no thresholds for {name!r}; give --threshold.")
+    return replace(card, masking=stored)
 
 
 def run(
@@ -136,9 +171,20 @@ def run(
 
 
 def record(evaluation: Evaluation, report: EvaluationReport, folder: Path) -> Card:
-    """Write a report's scores into the manifest beside the weights."""
+    """Write a report's scores into the manifest beside the weights.
+
+    Raises:
+        ConfigError: the card has a ladder, whose rungs are more than these exits.
+    """
+    if evaluation.card.sides:
+        raise ConfigError(
+            f"{evaluation.card.name} is served along a ladder, and its card quotes every rung; "
+            "record with --ladder."
+        )
     scores = tuple(round(e.score, 4) for e in report.exits)
-    quality = Quality(report.metric, scores, report.data, report.scale)
+    quality = Quality(
+        report.metric, scores, report.data, report.scale, precision=evaluation.precision
+    )
     card = replace(evaluation.card, quality=quality)
     write_card(folder, card)
     return card
@@ -196,20 +242,7 @@ def _settled(state: State, size: tuple[int, int], map_stride: int) -> np.ndarray
     return settled
 
 
-def _with_masks(settings: MeasureSettings, card: Card, masks: MaskOptions) -> MeasureSettings:
-    if not masks.enabled:
-        return settings
-    stored = card.masking
-    name = masks.criterion or (stored.criterion if stored else card.task.first_criterion)
-    if masks.threshold is not None:
-        stored = Masking(name, (masks.threshold,) * (card.config.num_exits - 1))
-    elif stored is None or stored.criterion != name:
-        if masks.criterion is None:
-            return settings
-        raise ConfigError(f"the card has no thresholds for {name!r}; give --threshold.")
-    return replace(
-        settings,
-        criteria=replace(card, masking=stored).criteria(),
-        criterion=stored.criterion,
-        thresholds=stored.thresholds,
-    )
+def _usual_scale(card: Card, source: SampleSource) -> float:
+    if card.sides:
+        return card.sides[-1] / int(max(source[0].image.shape[:2]))
+    return card.quality.scale if card.quality else 1.0

@@ -14,6 +14,7 @@ from anytime_model.confidence import maximum_probability
 from anytime_model.data.loading import Batch
 from anytime_model.data.sample import IGNORE, SampleSource
 from anytime_model.errors import ConfigError
+from anytime_model.results import Decoded, Keypoints, SegmentationMap
 from anytime_model.tasks import TASKS, Metric, decode_keypoints
 
 
@@ -162,6 +163,18 @@ class Scorer(Protocol):
         """
         ...
 
+    def add_decoded(self, decoded: Decoded, batch: Batch) -> None:
+        """Take in what an engine has decoded.
+
+        Args:
+            decoded: at the size of the image.
+            batch: the truth, of this image alone.
+
+        Raises:
+            ConfigError: the batch has no truth of this kind, or something else was decoded.
+        """
+        ...
+
     def add_confidence(self, scored: Tensor, batch: Batch, settled: Tensor | None) -> None:
         """Take in how sure the maps are.
 
@@ -214,6 +227,12 @@ class ClassScorer:
     def add(self, scored: Tensor, batch: Batch, *, map_stride: int, scale: float) -> None:  # noqa: ARG002
         """See `Scorer.add`; `scored` has the labels' size."""
         self._counts.add(scored.argmax(1), _labels(batch))
+
+    def add_decoded(self, decoded: Decoded, batch: Batch) -> None:
+        """See `Scorer.add_decoded`."""
+        if not isinstance(decoded, SegmentationMap):
+            raise ConfigError("mIoU needs a map of classes; the model finds joints.")
+        self._counts.add(torch.from_numpy(decoded.labels)[None], _labels(batch))
 
     def add_confidence(self, scored: Tensor, batch: Batch, settled: Tensor | None) -> None:
         """See `Scorer.add_confidence`."""
@@ -270,9 +289,17 @@ class JointScorer:
 
     def add(self, scored: Tensor, batch: Batch, *, map_stride: int, scale: float) -> None:
         """See `Scorer.add`; `scored` holds the cells inside the images."""
+        self._add(joints_at(scored, map_stride, scale), batch)
+
+    def add_decoded(self, decoded: Decoded, batch: Batch) -> None:
+        """See `Scorer.add_decoded`."""
+        if not isinstance(decoded, Keypoints):
+            raise ConfigError("PCKh needs joints; the model makes a map of classes.")
+        self._add(torch.from_numpy(decoded.points)[None], batch)
+
+    def _add(self, found: Tensor, batch: Batch) -> None:
         if batch.joints is None or batch.head_px is None:
             raise ConfigError("PCKh needs joints; this data set has none.")
-        found = joints_at(scored, map_stride, scale)
         ends = batch.joints[:, self._ends]
         torso_px = (ends[:, 0, :2] - ends[:, 1, :2]).norm(dim=-1)
         torso_px = torso_px.where((ends[..., 2] > 0).all(1), float("nan"))

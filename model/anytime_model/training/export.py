@@ -136,7 +136,7 @@ def card_for(
         sha256="",
         config=recipe.network,
         labels=source.outputs,
-        input_side=max(last.output_size) if fixed else None,
+        sides=(max(last.output_size),) if fixed else (),
         skeleton=source.skeleton.edges if source.skeleton else (),
         licence=licence,
         description=description,

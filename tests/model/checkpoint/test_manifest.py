@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from anytime_model.checkpoint.card import Quality
-from anytime_model.checkpoint.manifest import read_manifest, write_card
+from anytime_model.checkpoint.card import Quality, RungPath, is_path
+from anytime_model.checkpoint.manifest import MANIFEST, read_manifest, write_card
 from anytime_model.checkpoint.store import load_model, save_checkpoint
 from anytime_model.errors import CheckpointError
 from model.factories import save_tiny, tiny_card, tiny_network
@@ -79,14 +79,56 @@ def test_writing_a_card_again_replaces_it(tmp_path):
     assert read_manifest(tmp_path)["tiny"].licence == "another"
 
 
-def test_a_side_survives_the_manifest_and_a_senseless_one_is_refused(tmp_path):
-    write_card(tmp_path, replace(tiny_card("pose"), input_side=128))
-    (card,) = read_manifest(tmp_path).values()
-    assert card.input_side == 128
-    path = tmp_path / "manifest.toml"
-    path.write_text(path.read_text().replace("input_side = 128", "input_side = 7"))
-    with pytest.raises(CheckpointError, match="expected 32 to 4096 px"):
+def test_a_ladder_survives_the_manifest(tmp_path):
+    scores = tuple(k / 10 for k in range(1, 9))
+    paths = (RungPath(tuple(range(1, 9)), scores), RungPath((1, 5, 6), (0.1, 0.2, 0.35)))
+    ladder = replace(
+        tiny_card(),
+        sides=(64, 128),
+        joining=(0.5, 0.25, 0.0, 1.0),
+        quality=Quality("mIoU", scores, "made up", precision="bf16", paths=paths),
+    )
+    write_card(tmp_path, ladder)
+    assert read_manifest(tmp_path)["tiny"] == ladder
+    assert ladder.num_rungs == 8
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("ladder = [7]", "expected at most 8 rising sides"),
+        ("ladder = [128, 64]", "expected at most 8 rising sides"),
+        ('ladder = "large"', "expected at most 8 rising sides"),
+        ("input_side = 128", r"write ladder = \[128\]"),
+        ("joining = [0.5]", "expected 4 numbers"),
+        ("joining = [0.5, 2, 0, 0]", "expected weights from 0 to 1"),
+    ],
+)
+def test_a_senseless_ladder_is_refused_with_the_cure(tmp_path, line, message):
+    write_card(tmp_path, tiny_card())
+    path = tmp_path / MANIFEST
+    path.write_text(path.read_text().replace("[tiny]\n", f"[tiny]\n{line}\n", 1))
+    with pytest.raises(CheckpointError, match=message):
         read_manifest(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("rungs", "leads"),
+    [
+        ((1, 2, 3, 4, 5, 6, 7, 8), True),
+        ((1, 5, 6), True),
+        ((1, 2, 5, 9, 10), True),
+        ((1,), True),
+        ((), False),
+        ((2, 3), False),
+        ((1, 3), False),
+        ((1, 6), False),
+        ((1, 5, 5), False),
+        ((1, 2, 13), False),
+    ],
+)
+def test_a_path_goes_to_the_next_rung_or_to_the_first_of_a_larger_size(rungs, leads):
+    assert is_path(rungs, num_exits=4, num_sides=3) is leads
 
 
 def test_a_manifest_without_a_family_is_of_an_hrnet(tmp_path):

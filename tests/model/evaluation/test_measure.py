@@ -166,7 +166,7 @@ def test_an_engine_measures_what_its_network_does(network: AnytimeNetwork, stree
     kinds = ["torch", *(["native"] if native_isas() else [])]
     expected = measure(network, streets, settings, model="", data="")
     for kind in kinds:
-        engine = EngineNetwork(make_network_engine(checkpoint, kind), network)
+        engine = EngineNetwork(make_network_engine(checkpoint, kind, precision="f32"), network)
         found = measure(engine, streets, settings, model="", data="")
         assert found.maskable_saved == pytest.approx(expected.maskable_saved, abs=1e-3)
         for ours, theirs in zip(found.exits, expected.exits, strict=True):

@@ -1,0 +1,366 @@
+"""The ladder: one model at several image sizes, the maps of the smaller ones helping the larger.
+
+A *rung* is an exit at one size. Rungs are counted from 1, the exits of the smallest size first, and
+a run climbs them in that order: through the exits of one size, and from any exit of it to the first
+one of a larger size. What a size has found helps the next in two ways:
+
+* its map is joined to each map of the larger size (`Task.join`);
+* positions that it has settled, but for a border of one cell, start settled there.
+
+A size is the length in px to which the longer side of every image is brought, as what a network has
+learnt are objects of so many px. A ladder without sizes computes images at the size at which they
+come.
+
+A coordinate x of the image, pixel centres at integers, lies at (x + 0.5) s - 0.5 in the resized
+one, where s is the ratio of their sizes; the cells of both maps have the same size in px.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Final
+
+import numpy as np
+import PIL.Image
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from anytime_model.checkpoint.card import Card
+from anytime_model.confidence import Criterion
+from anytime_model.engines.base import Dtype, Engine, Pause, Run, check_image
+from anytime_model.errors import ConfigError, FinishedError
+from anytime_model.networks.base import FamilyConfig, Prior, Size
+from anytime_model.ops import upsample
+from anytime_model.results import Decoded, ExitResult, Keypoints, SegmentationMap
+
+_MOST_DECODED: Final = 2**22
+"""Px of the largest map that is decoded; a larger one is enlarged from a whole fraction of it."""
+
+
+def resized_size(size: Size, side: int | None) -> Size:
+    """What an image of (H, W) px is computed at: its longer side is `side` px; None keeps it."""
+    if side is None:
+        return size
+    height, width = (max(1, round(n * side / max(size))) for n in size)
+    return height, width
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RungResult(ExitResult):
+    """A rung's map, in the frame of the resized image.
+
+    Attributes:
+        exit: number of the rung.
+        image_size: (H, W) of the resized image, px.
+        source_size: (H, W) of the image as it came, px.
+    """
+
+    source_size: Size
+
+
+class LadderEngine:
+    """Runs a model along its card's ladder.
+
+    Args:
+        engine: computes the resized images.
+    """
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self.sides: tuple[int | None, ...] = engine.card.sides or (None,)
+
+    @property
+    def card(self) -> Card:
+        """Of the engine that computes."""
+        return self._engine.card
+
+    @property
+    def name(self) -> str:
+        """Of the engine that computes."""
+        return self._engine.name
+
+    @property
+    def dtype(self) -> Dtype:
+        """Of the engine that computes."""
+        return self._engine.dtype
+
+    @property
+    def sparse(self) -> bool:
+        """Of the engine that computes."""
+        return self._engine.sparse
+
+    def prepare(self, size: Size) -> None:
+        """Get ready for images of (H, W) px; see `Engine.prepare`."""
+        for side in self.sides:
+            self._engine.prepare(resized_size(size, side))
+
+    def begin(
+        self, image: NDArray[np.uint8], prior: Prior | None = None, *, size: Size | None = None
+    ) -> LadderRun:
+        """Accept an image of any size.
+
+        Args:
+            image: see `Engine.begin`.
+            prior: for the padded size of the image as it came; every size starts from it.
+            size: (H, W) px that the image had before it was reduced; None if it was not. Results
+                are brought to this size.
+
+        Raises:
+            InputError: an image or a prior of another shape or type.
+        """
+        check_image(image)
+        size = size or (image.shape[0], image.shape[1])
+        if prior is not None:
+            config = self.card.config
+            prior.check(1, config.outputs, _padded_cells(size, config))
+        return LadderRun(self._engine, self.sides, image, size, prior)
+
+    def decode(self, result: ExitResult) -> Decoded:
+        """The result at the size of the image as it came."""
+        if not isinstance(result, RungResult) or result.source_size == result.image_size:
+            return self._engine.decode(result)
+        size, resized = result.source_size, result.image_size
+        found = self._engine.decode(
+            _enlarged(result, size) if self.card.task.has_classes else result
+        )
+        match found:
+            case SegmentationMap(labels=labels) if labels.shape != size:
+                fraction = max(-(-n // made) for n, made in zip(size, labels.shape, strict=True))
+                tall = labels.repeat(fraction, axis=0)[: size[0]]
+                return SegmentationMap(tall.repeat(fraction, axis=1)[:, : size[1]])
+            case Keypoints(points=points):
+                return Keypoints(_moved(points, resized, size))
+            case _:
+                return found
+
+
+class LadderRun:
+    """One image on its way up a ladder.
+
+    A stage that is stopped loses what its size has computed, and no rung: the exits that were made
+    before at that size are computed again when the run goes on with it.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        sides: tuple[int | None, ...],
+        image: NDArray[np.uint8],
+        size: Size,
+        prior: Prior | None,
+    ) -> None:
+        self._engine = engine
+        self._sides = sides
+        self._image = image
+        self._size = size
+        self._prior = prior
+        self._last: RungResult | None = None
+        self._at: _SizeRun | None = None
+
+    @property
+    def exit(self) -> int:
+        """Number of the last rung made, from 0."""
+        return 0 if self._last is None else self._last.exit
+
+    def advance(
+        self,
+        criterion: Criterion | None = None,
+        pause: Pause | None = None,
+        *,
+        rung: int | None = None,
+    ) -> RungResult:
+        """Make a rung.
+
+        Args:
+            criterion: see `Run.advance`.
+            pause: see `Run.advance`.
+            rung: the next one, or the first one of a larger size; None is the next one.
+
+        Raises:
+            FinishedError: the last rung has been made.
+            ConfigError: the ladder does not lead from here to this rung.
+        """
+        exits = self._engine.card.config.num_exits
+        wanted = self.exit + 1 if rung is None else rung
+        if self.exit == exits * len(self._sides):
+            raise FinishedError(
+                f"all {self.exit} rungs have been made; begin again with another image."
+            )
+        index, before = divmod(wanted - 1, exits)
+        if not self.exit < wanted <= exits * len(self._sides) or (
+            before and wanted != self.exit + 1
+        ):
+            raise ConfigError(
+                f"rung {wanted} does not follow rung {self.exit}; expected the next one, or the "
+                "first of a larger size."
+            )
+        at = self._at
+        if at is None or at.index != index:
+            if at is not None:
+                at.release()
+            at = _SizeRun(self._engine, index, self._resized(self._sides[index]), self._last)
+            at.start_from(self._prior, self._size)
+        exit_ = at.advance(criterion, pause)
+        self._at = at
+        self._last = RungResult(
+            exit=wanted,
+            image_size=exit_.image_size,
+            logits=exit_.logits,
+            confidence=exit_.confidence,
+            active=exit_.active,
+            macs=exit_.macs,
+            map_stride=exit_.map_stride,
+            source_size=self._size,
+        )
+        return self._last
+
+    def _resized(self, side: int | None) -> NDArray[np.uint8]:
+        height, width = resized_size(self._size, side)
+        if (height, width) == self._image.shape[:2]:
+            return self._image
+        resized = PIL.Image.fromarray(self._image).resize(
+            (width, height), PIL.Image.Resampling.BILINEAR, reducing_gap=2.0
+        )
+        return np.asarray(resized)
+
+
+class _SizeRun:
+    """The run at one size: the engine's own, and what the smaller sizes give to it."""
+
+    def __init__(
+        self, engine: Engine, index: int, image: NDArray[np.uint8], smaller: RungResult | None
+    ) -> None:
+        self.index = index
+        self._engine = engine
+        self._image = image
+        self._size = (image.shape[0], image.shape[1])
+        self._criteria: list[Criterion | None] = []
+        self._run: Run | None = None
+        self._prior: Prior | None = None
+        self._smaller: Tensor | None = None
+        if smaller is not None:
+            self._prior = _seeds(smaller, self._size, engine.card)
+            self._smaller = self._prior.logits
+
+    def start_from(self, prior: Prior | None, size: Size) -> None:
+        """Take in the caller's own prior for an image of (H, W) px; seeds give way to it."""
+        if prior is None:
+            return
+        own = prior
+        if size != self._size:
+            own = _resized_prior(prior, size, self._size, self._engine.card.config)
+        if self._prior is not None:
+            logits = torch.where(own.active, self._prior.logits, own.logits)
+            own = Prior(logits, own.active & self._prior.active)
+        self._prior = own
+
+    def release(self) -> None:
+        """Give back what the engine holds; `advance` computes it again."""
+        self._run = None
+
+    def advance(self, criterion: Criterion | None, pause: Pause | None) -> ExitResult:
+        """The next exit at this size, joined with the map of the smaller one."""
+        self._criteria.append(criterion)
+        try:
+            if self._run is None:
+                self._run = self._engine.begin(self._image, self._prior)
+            while True:
+                chosen = self._criteria[self._run.exit]
+                result = self._run.advance(chosen, pause)
+                if self._run.exit == len(self._criteria):
+                    break
+        except BaseException:
+            self._criteria.pop()
+            self._run = None
+            raise
+        if self._smaller is None:
+            return result
+        task = self._engine.card.task
+        share = self._engine.card.joining[result.exit - 1]
+        joined = task.join(self._smaller, torch.from_numpy(result.logits)[None], share)
+        return replace(
+            result,
+            logits=joined[0].numpy(),
+            confidence=task.confidence(joined)[0, 0].numpy(),
+        )
+
+
+def _seeds(smaller: RungResult, size: Size, card: Card) -> Prior:
+    """A smaller size's map as the prior of a resized image of (H, W) px.
+
+    A position starts settled where the smaller map is settled in all cells around it.
+    """
+    rows, columns = smaller.inside
+    logits = card.task.normalised(torch.from_numpy(smaller.logits[:, rows, columns])[None])
+    active = torch.from_numpy(smaller.active[rows, columns])[None, None].float()
+    near_active = F.max_pool2d(active, 3, 1, 1)
+    return _on_padded_map(logits, near_active, size, card.config, at_least=1e-6)
+
+
+def _resized_prior(prior: Prior, size: Size, resized: Size, config: FamilyConfig) -> Prior:
+    """The prior of an image of (H, W) px as one of the resized image."""
+    rows, columns = _cells(size, config.map_stride)
+    return _on_padded_map(
+        prior.logits.float()[..., :rows, :columns],
+        prior.active.float()[..., :rows, :columns],
+        resized,
+        config,
+        at_least=0.5,
+    )
+
+
+def _on_padded_map(
+    logits: Tensor, active: Tensor, size: Size, config: FamilyConfig, *, at_least: float
+) -> Prior:
+    """A map and a mask as a prior for an image of (H, W) px; padding repeats the border.
+
+    Args:
+        logits: (1, K, h, w), any h and w that cover the image.
+        active: (1, 1, h, w), 0 to 1.
+        size: of the image.
+        config: of the network.
+        at_least: resized values of `active` that count as active.
+    """
+    cells, padded = _cells(size, config.map_stride), _padded_cells(size, config)
+    padding = (0, padded[1] - cells[1], 0, padded[0] - cells[0])
+    maps = F.pad(upsample(torch.cat([logits, active], dim=1), cells), padding, mode="replicate")
+    return Prior(maps[:, :-1], maps[:, -1:] >= at_least)
+
+
+def _enlarged(result: RungResult, size: Size) -> ExitResult:
+    """A rung's map in the frame of an image of (H, W) px, or of a whole fraction of a large one."""
+    fraction = 1
+    while -(-size[0] // fraction) * -(-size[1] // fraction) > _MOST_DECODED:
+        fraction += 1
+    height, width = (-(-n // fraction) for n in size)
+    rows, columns = result.inside
+    cells = _cells((height, width), result.map_stride)
+    logits = upsample(torch.from_numpy(result.logits[:, rows, columns])[None], cells)
+    return ExitResult(
+        exit=result.exit,
+        image_size=(height, width),
+        logits=logits[0].numpy(),
+        confidence=result.confidence,
+        active=result.active,
+        macs=result.macs,
+        map_stride=result.map_stride,
+    )
+
+
+def _moved(points: NDArray[np.float32], resized: Size, size: Size) -> NDArray[np.float32]:
+    """Joints of a resized image (x, y, value) at their places in the image of (H, W) px."""
+    to, from_ = np.array(size[::-1], np.float32), np.array(resized[::-1], np.float32)
+    moved = points.copy()
+    moved[:, :2] = ((points[:, :2] + 0.5) * (to / from_) - 0.5).clip(0, to - 1)
+    return moved
+
+
+def _cells(size: Size, map_stride: int) -> Size:
+    return -(-size[0] // map_stride), -(-size[1] // map_stride)
+
+
+def _padded_cells(size: Size, config: FamilyConfig) -> Size:
+    height, width = (n + -n % config.stride for n in size)
+    return height // config.map_stride, width // config.map_stride
