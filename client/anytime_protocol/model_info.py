@@ -15,6 +15,7 @@ MAX_EXITS: Final = 64
 _Byte = Annotated[int, whole(0, 255)]
 _Index = Annotated[int, whole()]
 _Label = Annotated[str, text(128)]
+_Side = Annotated[int, whole(1)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,10 +42,16 @@ class ExitInfo(JsonValue):
             1e9 multiply-adds.
         quality: measured on held-out data, 0 to 1: mean IoU, or PCKh@0.5 for pose; None where it
             was not measured.
+        side: px to which the longer side of every image is brought for it; None where the image is
+            computed at the size at which it comes.
+        expected_ms: time from the beginning of the computation to this exit, unmasked, measured
+            when the server started, at the size the model was measured with; ms.
     """
 
     gmacs: Amount
     quality: Absent[Share] = None
+    side: Absent[_Side] = None
+    expected_ms: Absent[Amount] = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +65,8 @@ class ModelInfo(JsonValue):
         classes: of a segmentation model's map; empty for pose.
         keypoints: names of a pose model's joints, in order; empty for segmentation.
         skeleton: pairs of indices into `keypoints` to be joined by a line.
+        engine: what computes it, such as `native-avx512-bf16`; for people.
+        precision: what its convolutions compute in: `f32` or `bf16`.
     """
 
     name: Name
@@ -66,6 +75,8 @@ class ModelInfo(JsonValue):
     classes: Annotated[tuple[ClassInfo, ...], Field(max_length=256), omit(())] = ()
     keypoints: Annotated[tuple[_Label, ...], Field(max_length=256), omit(())] = ()
     skeleton: Annotated[tuple[tuple[_Index, _Index], ...], Field(max_length=1024), omit(())] = ()
+    engine: Absent[_Label] = None
+    precision: Absent[_Label] = None
 
     @model_validator(mode="after")
     def _check(self) -> "ModelInfo":

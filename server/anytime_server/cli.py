@@ -49,6 +49,7 @@ def serve(settings: Settings) -> None:
             weights=settings.weights,
             models=settings.model_names,
             engine=settings.engine,
+            precision=settings.precision,
             device=settings.device,
             threads=settings.threads,
             profile_size=settings.profile_height_width,
@@ -56,7 +57,7 @@ def serve(settings: Settings) -> None:
             log_level=settings.log_level,
             log_json=settings.log_json,
         ),
-        max_pixels=settings.max_pixels,
+        max_pixels=settings.max_computed_pixels,
         hang_s=settings.hang_s,
     )
     metrics = Metrics()

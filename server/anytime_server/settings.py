@@ -17,6 +17,7 @@ from anytime_server.core.settings import SchedulerSettings
 
 LogLevel = Literal["critical", "error", "warning", "info", "debug"]
 EngineName = Literal["auto", "torch", "native", "openvino"]
+PrecisionName = Literal["auto", "f32", "bf16"]
 
 
 class Settings(BaseSettings):
@@ -41,6 +42,10 @@ class Settings(BaseSettings):
         ge=64,
         le=1_048_576,
         description="Memory of all models together for images under way, in MiB.",
+    )
+    precision: PrecisionName = Field(
+        "auto",
+        description="What convolutions compute in: f32, bf16, or auto: what this CPU does faster.",
     )
     threads: int = Field(0, ge=0, le=1024, description="Compute threads; 0 takes all cores.")
     profile_size: str = Field(
@@ -68,12 +73,20 @@ class Settings(BaseSettings):
         256 * 1024, ge=1024, description="Largest JSON body or message header, in bytes."
     )
     max_pixels: int = Field(
-        4_194_304, ge=1, le=65_535**2, description="Largest image, in px (2048x2048 by default)."
+        26_214_400, ge=1, le=65_535**2, description="Largest image that is decoded, in px."
+    )
+    max_computed_pixels: int = Field(
+        4_194_304,
+        ge=1,
+        le=65_535**2,
+        description="Largest size at which a network computes an image, in px (2048x2048 by "
+        "default). A model with a ladder brings images of any size to its own.",
     )
     max_pixels_in_flight: int = Field(
         16_777_216,
         ge=1,
-        description="Px of all active requests together; bounds memory (100 bytes each).",
+        description="Px that are computed for all active requests together; bounds memory (100 "
+        "bytes each).",
     )
     max_requests: int = Field(64, ge=1, description="Active requests at a time.")
     max_in_flight: int = Field(8, ge=1, description="Requests at a time of one websocket.")

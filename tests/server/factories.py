@@ -72,7 +72,7 @@ def active_request(
         request_id, want or OutputOptions(), job, served_model(), transport, on_event
     )
     request.image = asyncio.get_running_loop().create_future()
-    request.image.set_result(DecodedImage(np.zeros((*SIZE, 3), np.uint8), 1e-4, 1e-4))
+    request.image.set_result(DecodedImage(np.zeros((*SIZE, 3), np.uint8), SIZE, 1e-4, 1e-4))
     return request
 
 

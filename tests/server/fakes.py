@@ -47,6 +47,7 @@ class FakeExecutor:
         gate: a stage waits for it, or for limits that stop it.
         commands: the runs that were asked for.
         log: what was done, in order: run, render or forget, the job, and the stage or exit.
+        prepared: models and sizes that it was told to get ready for.
         limits: of the run under way, as last set.
         engine_bytes: see `Executor`.
     """
@@ -59,6 +60,7 @@ class FakeExecutor:
     models: tuple[ServedModel, ...] = (served_model(STREET), served_model(POSE))
     commands: list[RunCommand] = field(default_factory=list)
     log: list[tuple[str, str, int]] = field(default_factory=list)
+    prepared: list[tuple[str, tuple[int, int]]] = field(default_factory=list)
     limits: RunLimits = STOP
     starts: int = 0
     engine_bytes: int = 4096
@@ -105,11 +107,12 @@ class FakeExecutor:
                 rendered = None
                 if command.render is not None and rendering:
                     rendered = await self.render(job_id, command.render)
-                if stage >= min(self.limits.last_stage, len(STAGE_S)):
+                following = [later for later in self.limits.path if later > stage]
+                if not following:
                     return RunEnd(0.0, rendered)
                 if command.each_exit or self.limits.notify:
                     on_exit(rendered)
-                stage += 1
+                stage = following[0]
         finally:
             self.running.clear()
 
@@ -136,7 +139,7 @@ class FakeExecutor:
         return None
 
     def _must_stop(self, stage: int) -> bool:
-        return self._now() > self.limits.stop_at_s or self.limits.last_stage < stage
+        return self._now() > self.limits.stop_at_s or stage not in self.limits.path
 
     def _now(self) -> float:
         return time.monotonic() if self.clock is None else self.clock.now
@@ -155,6 +158,9 @@ class FakeExecutor:
     def _move(self, elapsed_s: float) -> None:
         if self.clock is not None:
             self.clock.now += elapsed_s
+
+    def prepare(self, model: str, size: tuple[int, int]) -> None:
+        self.prepared.append((model, size))
 
     def set_limits(self, limits: RunLimits) -> None:
         if self.running.is_set():

@@ -210,3 +210,26 @@ def test_no_damage_makes_anything_but_an_image_or_an_image_error(noise, kind, pl
     file = bytearray(image_file(kind, (12, 9)))
     file[place : place + len(noise)] = noise
     assert outcome(bytes(file)) in {"an image", ErrorCode.BAD_IMAGE, ErrorCode.TOO_MANY_PIXELS}
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
+@pytest.mark.parametrize("side", [200, 100, 50, 30, 10])
+def test_a_large_image_is_reduced_by_a_whole_factor_and_remembers_its_size(kind, side):
+    ramp = np.tile(np.linspace(0, 255, 200).astype(np.uint8)[:, None], (3, 80)).reshape(3, 200, 80)
+    file = save(Image.fromarray(np.moveaxis(ramp, 0, 2)), kind)
+    found = decode(file, MOST, None, side)
+    assert found.size == (200, 80)
+    assert min(2 * side, 200) <= found.image.shape[0] < 4 * side
+    factor = round(200 / found.image.shape[0])
+    assert found.image.shape == (-(-200 // factor), -(-80 // factor), 3)
+    expected = np.asarray(Image.fromarray(ramp[0]).resize(found.image.shape[1::-1]))
+    assert np.abs(found.image[..., 1].astype(int) - expected).mean() < 4
+
+
+def test_a_photo_that_lies_on_its_side_is_turned_before_its_size_is_told():
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    file = save(Image.new("RGB", (400, 200)), "JPEG", exif=exif)
+    found = decode(file, MOST, None, 50)
+    assert found.size == (400, 200)
+    assert found.image.shape == (100, 50, 3)

@@ -14,7 +14,8 @@ def test_defaults_are_safe():
     settings = Settings()
     assert settings.host == "127.0.0.1"
     assert settings.token is None
-    assert settings.limits.max_pixels == 4_194_304
+    assert settings.limits.max_pixels == 26_214_400
+    assert settings.max_computed_pixels == 4_194_304
     assert settings.limits.max_payload_bytes == 32 * 1024 * 1024
 
 

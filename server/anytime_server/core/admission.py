@@ -45,7 +45,7 @@ def admit(
         now: the moment.
     """
     forecast = forecaster.forecast(job, now)
-    gmacs, allowed = job.ahead[0].gmacs, forecast.limits.gmacs
+    gmacs, allowed = job.paths[0][0].gmacs, forecast.limits.gmacs
     if gmacs > allowed:
         text = f"exit 1 costs {gmacs:.3g} GMACs, the budget allows {allowed:.3g}"
         return Rejected(ErrorCode.BUDGET_TOO_SMALL, text, None)
@@ -82,16 +82,10 @@ def _expected(
     now: float,
 ) -> Admitted:
     """How deep a job will get if no other comes, after the mandatory stages before it."""
-    forecast = forecaster.forecast(job, now)
     start = workload.free
     for stage in workload.mandatory:
         start = start.then(stage.needs)
-    exit_, end = 0, start
-    for step in job.ahead:
-        then = start.then(forecaster.needs(job, step))
-        in_time = now + then.upper_s(settings.depth_sigmas) < forecast.due_s
-        if step.exit > 1 and not (in_time and job.allows(step, forecast.limits)):
-            break
-        exit_, end = step.exit, then
-    after_s = now - job.arrival_s + end.then(forecaster.answer(job)).mean_s
-    return Admitted(exit_, after_s)
+    starts_s = now + start.upper_s(settings.depth_sigmas)
+    path = forecaster.plan(job, starts_s, now, shared=not workload.is_idle)
+    end = start.then(forecaster.needs(job, path[-1])).then(forecaster.answer(job))
+    return Admitted(path[-1].exit, now - job.arrival_s + end.mean_s)

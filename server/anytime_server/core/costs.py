@@ -40,6 +40,12 @@ _REMEMBERED_SIZES: Final = 1024
 """Image sizes whose scaled profiles are kept; clients choose sizes, so there must be an end."""
 
 
+_READY_SIZES: Final = 8
+"""Image sizes that an executor is taken to be ready for, those that came last."""
+
+_Sizes = tuple[tuple[int, int], ...]
+
+
 class Prediction(NamedTuple):
     """A time that is not known yet.
 
@@ -96,6 +102,15 @@ class StageCost:
             self.active_gmacs * factor,
         )
 
+    def mixed(self, other: StageCost, share: float) -> StageCost:
+        """This stage's costs and `share` (0 to 1) of the way to another's."""
+        return StageCost(
+            self.fixed_s + share * (other.fixed_s - self.fixed_s),
+            self.active_s + share * (other.active_s - self.active_s),
+            self.fixed_gmacs + share * (other.fixed_gmacs - self.fixed_gmacs),
+            self.active_gmacs + share * (other.active_gmacs - self.active_gmacs),
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class SizeProfile:
@@ -106,49 +121,102 @@ class SizeProfile:
     stages: tuple[StageCost, ...]
 
 
+class MeasuredPath(NamedTuple):
+    """A way through a model's exits, and how good its maps are.
+
+    Attributes:
+        exits: their numbers, rising from 1.
+        quality: after each of them, in the unit of `ModelProfile.quality`.
+    """
+
+    exits: tuple[int, ...]
+    quality: tuple[float, ...]
+
+
 @dataclass(frozen=True, slots=True)
 class ModelProfile:
     """The measured costs and quality of a model.
 
+    An image is computed at each side of the ladder in turn, through all exits of the network at
+    each; exits are counted through. Without a ladder it is computed once, as large as it is.
+
     Attributes:
         model: its name.
-        sizes: at least one profiled size, all with the same number of stages.
+        sizes: at least one profiled size, all with the same number of stages, the network's.
         quality: measured quality per exit (mIoU, PCKh), any unit, or empty where none was measured;
             then the doubt left after an exit (1 - confidence) stands for what is still to gain.
         typical_share: active share that each stage typically starts with; 1 where unknown. Only
             plans that look further than the next stage use it, and it is learnt on the way.
-        input_side: length that the longer side of every image is brought to, px; None where images
-            are computed at the size at which they come.
+        sides: the ladder: lengths that the longer side of every image is brought to, px, rising;
+            empty where images are computed at the size at which they come.
+        paths: ways through the exits whose quality was measured; where there are none, all exits in
+            order.
         stride: the network pads both sides to a multiple of this many px.
-        reaction_s: longest time between two checks whether a stage is to stop, at the first size.
+        reaction_s: longest time between two checks whether a stage is to stop, at the largest size.
+        prepare_s_per_px: seconds that getting ready for images of a new size takes, for each px
+            that is computed.
     """
 
     model: str
     sizes: tuple[SizeProfile, ...]
     quality: tuple[float, ...] = ()
     typical_share: tuple[float, ...] = ()
-    input_side: int | None = None
+    sides: tuple[int, ...] = ()
+    paths: tuple[MeasuredPath, ...] = ()
     stride: int = 32
     reaction_s: float = 0.0
+    prepare_s_per_px: float = 0.0
 
-    def computed_size(self, height: int, width: int) -> tuple[int, int]:
-        """Height and width that an image of so many px is computed at, padding included, px."""
-        if self.input_side is not None:
-            factor = self.input_side / max(height, width)
-            height, width = max(1, round(height * factor)), max(1, round(width * factor))
-        return self._padded(height), self._padded(width)
+    def computed_sizes(self, height: int, width: int) -> tuple[tuple[int, int], ...]:
+        """Heights and widths that an image of so many px is computed at, padding included, px."""
+        sizes = []
+        for side in self.sides or (max(height, width),):
+            factor = side / max(height, width)
+            rows, columns = (self._padded(max(1, round(n * factor))) for n in (height, width))
+            sizes.append((rows, columns))
+        return tuple(sizes)
+
+    def stages(self, sizes: Iterable[tuple[int, int]]) -> tuple[StageCost, ...]:
+        """Base costs of the stages to all exits, at the sizes of `computed_sizes`.
+
+        A size that was not profiled lies between two that were, by the logarithm of its pixels: its
+        costs are a mean of theirs, each scaled by pixels. Beyond all of them, those of the nearest
+        one are scaled.
+        """
+        return tuple(stage for height, width in sizes for stage in self._stages_at(height * width))
+
+    def _stages_at(self, pixels: int) -> tuple[StageCost, ...]:
+        measured = sorted((self.profiled_pixels(size), size.stages) for size in self.sizes)
+        smaller = [item for item in measured if item[0] <= pixels][-1:] or measured[:1]
+        larger = [item for item in measured if item[0] >= pixels][:1] or measured[-1:]
+        (low, low_stages), (high, high_stages) = smaller[0], larger[0]
+        share = math.log(pixels / low) / math.log(high / low) if low < pixels < high else 0.0
+        return tuple(
+            first.scaled(pixels / low).mixed(second.scaled(pixels / high), share)
+            for first, second in zip(low_stages, high_stages, strict=True)
+        )
 
     def profiled_pixels(self, size: SizeProfile) -> int:
         """Pixels that are computed at one of its profiled sizes, padding included."""
         return self._padded(size.height) * self._padded(size.width)
+
+    def is_first_at_size(self, exit_: int) -> bool:
+        """Whether an exit (from 1) is the first at its size."""
+        return (exit_ - 1) % len(self.sizes[0].stages) == 0
 
     def _padded(self, side: int) -> int:
         return -(-side // self.stride) * self.stride
 
     @property
     def exits(self) -> int:
-        """Number of exits, which is the number of stages."""
-        return len(self.sizes[0].stages)
+        """Number of exits, at all sides of the ladder; each has a stage that leads to it."""
+        return max(len(self.sides), 1) * len(self.sizes[0].stages)
+
+    @property
+    def ways(self) -> tuple[MeasuredPath, ...]:
+        """The ways through the exits: the measured ones, or all exits in order."""
+        every = MeasuredPath(tuple(range(1, self.exits + 1)), self.quality)
+        return self.paths or (every,)
 
     def __post_init__(self) -> None:
         if not self.sizes or not self.sizes[0].stages:
@@ -159,16 +227,22 @@ class ModelProfile:
                 raise ProfileError(
                     self.model, f"{name} has {len(values)} values, expected {self.exits}"
                 )
-        if not 0.0 <= self.reaction_s < math.inf:
-            raise ProfileError(
-                self.model, f"found reaction_s {self.reaction_s}, expected a finite number >= 0"
-            )
+        for name in ("reaction_s", "prepare_s_per_px"):
+            if not 0.0 <= getattr(self, name) < math.inf:
+                raise ProfileError(
+                    self.model, f"found {name} {getattr(self, name)}, expected a finite number >= 0"
+                )
+        for path in self.paths:
+            if path.exits[:1] != (1,) or len(path.quality) != len(path.exits):
+                raise ProfileError(
+                    self.model, f"found {path}, expected exits from 1 on and a quality for each"
+                )
         for size in self.sizes:
-            if len(size.stages) != self.exits or min(size.height, size.width) < 1:
+            if len(size.stages) != len(self.sizes[0].stages) or min(size.height, size.width) < 1:
                 raise ProfileError(
                     self.model,
                     f"size {size.height}x{size.width} has {len(size.stages)} stages, expected "
-                    f"{self.exits} and sides of at least 1 px",
+                    f"{len(self.sizes[0].stages)} and sides of at least 1 px",
                 )
             for stage in size.stages:
                 if not all(
@@ -288,7 +362,8 @@ class CostModel:
         encode: dict[str, SideCost] | None = None,
     ) -> None:
         self._profiles = {profile.model: profile for profile in profiles}
-        self._scaled: dict[tuple[str, int, int], tuple[StageCost, ...]] = {}
+        self._scaled: dict[tuple[str, _Sizes], tuple[StageCost, ...]] = {}
+        self._ready: dict[tuple[str, _Sizes], None] = {}
         self._shares = {
             name: list(profile.typical_share or (1.0,) * profile.exits)
             for name, profile in self._profiles.items()
@@ -317,27 +392,47 @@ class CostModel:
             raise UnknownModelError(model, self._profiles) from None
 
     def stages(self, model: str, height: int, width: int) -> tuple[StageCost, ...]:
-        """Base costs of a model's stages for an image of any size (px).
-
-        A size that was not profiled takes the costs of the one nearest in pixels, scaled by pixels;
-        both counts are taken after padding.
+        """Base costs of a model's stages for an image of any size (px); see `ModelProfile.stages`.
 
         Raises:
             UnknownModelError: no such model.
         """
         profile = self.profile(model)
-        height, width = profile.computed_size(height, width)
-        key = (model, height, width)
+        sizes = profile.computed_sizes(height, width)
+        key = (model, sizes)
         if key not in self._scaled:
             if len(self._scaled) >= _REMEMBERED_SIZES:
                 self._scaled.clear()
-            factors = (
-                (height * width / profile.profiled_pixels(size), size.stages)
-                for size in profile.sizes
-            )
-            factor, stages = min(factors, key=lambda item: abs(math.log(item[0])))
-            self._scaled[key] = tuple(stage.scaled(factor) for stage in stages)
+            self._scaled[key] = profile.stages(sizes)
         return self._scaled[key]
+
+    def preparation_s(self, model: str, height: int, width: int) -> float:
+        """Base time of getting ready for images of so many px; 0 if some came lately.
+
+        Raises:
+            UnknownModelError: no such model.
+        """
+        profile = self.profile(model)
+        sizes = profile.computed_sizes(height, width)
+        if (model, sizes) in self._ready:
+            return 0.0
+        return profile.prepare_s_per_px * sum(h * w for h, w in sizes)
+
+    def note_size(self, model: str, height: int, width: int) -> None:
+        """An image of so many px is going to be computed.
+
+        Raises:
+            UnknownModelError: no such model.
+        """
+        key = (model, self.profile(model).computed_sizes(height, width))
+        self._ready.pop(key, None)
+        self._ready[key] = None
+        if len(self._ready) > _READY_SIZES:
+            del self._ready[next(iter(self._ready))]
+
+    def forget_sizes(self) -> None:
+        """The executor has begun afresh, and is ready for no size."""
+        self._ready.clear()
 
     def reaction_s(self, model: str, height: int, width: int) -> float:
         """Longest time from a stop to an idle executor, for an image of so many px.
@@ -349,8 +444,8 @@ class CostModel:
             UnknownModelError: no such model.
         """
         profile = self.profile(model)
-        height, width = profile.computed_size(height, width)
-        larger = height * width / profile.profiled_pixels(profile.sizes[0])
+        pixels = max(h * w for h, w in profile.computed_sizes(height, width))
+        larger = pixels / max(profile.profiled_pixels(size) for size in profile.sizes)
         return profile.reaction_s * max(larger, 1.0) * max(self.slow_down.mean, 1.0)
 
     def bias(self, model: str, stage: int) -> float:

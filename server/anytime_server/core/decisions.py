@@ -26,6 +26,7 @@ class ExitReport(NamedTuple):
         gmacs: 1e9 multiply-adds of its stage.
         elapsed_s: seconds that its stage took in the network.
         ended_s: moment at which it was made.
+        improves: its map was measured to be better than those before it; if not, it is not shown.
     """
 
     exit: int
@@ -35,6 +36,7 @@ class ExitReport(NamedTuple):
     gmacs: float
     elapsed_s: float
     ended_s: float
+    improves: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,18 +121,24 @@ class RunLimits(NamedTuple):
     """How far the executor may go with the job that it computes; may change while it does.
 
     Attributes:
-        last_stage: the deepest stage that may be started. The run ends with that stage; a deeper
-            one that is being computed is stopped at once, so that 0 stops any.
+        path: the stages that the run is to compute, rising: the one that is being computed and
+            those after it. A stage that is not among them is stopped at once. A stage is known by
+            the number of its exit.
         stop_at_s: moment after which the stage that runs is worth nothing; infinity for none.
         notify: the scheduler decides anew after the next exit, and not only after the last.
     """
 
-    last_stage: int
+    path: tuple[int, ...]
     stop_at_s: float = math.inf
     notify: bool = False
 
+    @property
+    def last_stage(self) -> int:
+        """The last stage of the run; 0 for none."""
+        return self.path[-1] if self.path else 0
 
-STOP: Final = RunLimits(last_stage=0)
+
+STOP: Final = RunLimits(path=())
 """Nothing more is to be computed."""
 
 

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import math
 
-from anytime_server.core.costs import CostModel, Prediction
+from anytime_server.core.costs import CostModel, MeasuredPath, ModelProfile, Prediction
 from anytime_server.core.jobs import JobForecast, JobState, StageForecast
 from anytime_server.core.limits import EffectiveLimits, ServerLimits, effective_limits
+from anytime_server.core.planner import Aim, Path, choose, reachable
 from anytime_server.core.settings import SchedulerSettings
 
 
@@ -76,45 +77,96 @@ class Forecaster:
                     return at_s
         return None
 
-    def look_ahead(self, job: JobState) -> None:
-        """Works out what each exit further on would take, from what the last one has shown."""
-        model = job.model
-        quality = self._costs.profile(model).quality
-        doubt = 1.0 if job.last is None else 1.0 - job.last.confidence
-        made, share, base_s, gmacs = job.exit, job.active_share, 0.0, 0.0
-        ahead = []
-        for exit_ in range(made + 1, len(job.stages) + 1):
-            if exit_ > made + 1:  # masks only shrink
-                share = min(share, self._costs.typical_share(model, exit_))
-            stage = job.stages[exit_ - 1]
-            base_s += stage.seconds(share) * self._costs.bias(model, exit_)
-            gmacs += stage.gmacs(share)
-            if quality:
-                gain = quality[exit_ - 1] - (quality[made - 1] if made else 0.0)
-            else:
-                gain = doubt * (exit_ - made) / (len(job.stages) - made)
-            ahead.append(StageForecast(exit_, base_s, gmacs, gain))
-        job.ahead = tuple(ahead)
+    def look_ahead(self, job: JobState, next_exit: int | None = None) -> None:
+        """Works out what each exit further on would take, from what the last one has shown.
+
+        Args:
+            job: the job.
+            next_exit: the exit that is being computed; None if any may follow.
+        """
+        profile = self._costs.profile(job.model)
+        count = len(job.made)
+        ways = (way for way in profile.ways if way.exits[:count] == job.made)
+        job.paths = tuple(
+            self._price(job, profile, way)
+            for way in ways
+            if len(way.exits) > count and next_exit in {None, way.exits[count]}
+        )
         job.forecast = None
+
+    def _price(self, job: JobState, profile: ModelProfile, way: MeasuredPath) -> Path:
+        """What the exits of a way would take that have not been made yet."""
+        count = len(job.made)
+        doubt = 1.0 if job.last is None else 1.0 - job.last.confidence
+        there = way.quality[count - 1] if count and way.quality else 0.0
+        share, base_s, gmacs = job.active_share, 0.0, 0.0
+        path = []
+        for index, exit_ in enumerate(way.exits[count:], start=count):
+            if profile.is_first_at_size(exit_):  # it is computed everywhere
+                share = 1.0
+            elif index > count:  # at one size, masks only shrink
+                share = min(share, self._costs.typical_share(job.model, exit_))
+            stage = job.stages[exit_ - 1]
+            base_s += stage.seconds(share) * self._costs.bias(job.model, exit_)
+            gmacs += stage.gmacs(share)
+            if way.quality:
+                gain = way.quality[index] - there
+            else:
+                gain = doubt * (index - count + 1) / (len(way.exits) - count)
+            path.append(StageForecast(exit_, base_s, gmacs, gain))
+        return tuple(path)
 
     def needs(self, job: JobState, step: StageForecast) -> Prediction:
         """Time from the start of its next stage to an exit, decoding included if still due."""
-        network = self._costs.slow_down.predict(step.base_s)
         if job.decoded:
-            return network
+            return self._costs.slow_down.predict(step.base_s)
+        network = self._costs.slow_down.predict(step.base_s + job.prepare_s)
         return self._costs.decode(job.media_type, job.pixels).then(network)
 
-    def longest(self, job: JobState, last: int) -> Prediction:
-        """Time for the stages up to `ahead[last]` if no exit shrinks the share of active positions.
+    def longest(self, job: JobState, path: Path) -> Prediction:
+        """Time for the stages of a path if no exit shrinks the share of active positions.
 
         Only for a job that is decoded.
         """
-        base_s = sum(
-            job.stages[step.exit - 1].seconds(job.active_share)
-            * self._costs.bias(job.model, step.exit)
-            for step in job.ahead[: last + 1]
-        )
+        profile = self._costs.profile(job.model)
+        share, base_s = job.active_share, 0.0
+        for step in path:
+            if profile.is_first_at_size(step.exit):
+                share = 1.0
+            seconds = job.stages[step.exit - 1].seconds(share)
+            base_s += seconds * self._costs.bias(job.model, step.exit)
         return self._costs.slow_down.predict(base_s)
+
+    def plan(self, job: JobState, starts_s: float, now: float, *, shared: bool) -> Path:
+        """The path that a job is to go on along, as far as time and limits allow.
+
+        Where they allow nothing more, the shortest stage that it may go on with.
+
+        A request with a deadline aims at the best map by then, any other at good maps at all times;
+        while others wait, each aims at the most quality for its time.
+
+        Args:
+            job: the job.
+            starts_s: when its next stage starts, or has started.
+            now: the moment.
+            shared: whether other jobs wait for the executor.
+        """
+        forecast = self.forecast(job, now)
+
+        def is_in_reach(step: StageForecast) -> bool:
+            if not job.allows(step, forecast.limits):
+                return False
+            if forecast.due_s == math.inf:
+                return True
+            upper_s = self.needs(job, step).upper_s(self._settings.depth_sigmas)
+            return starts_s + upper_s < forecast.due_s
+
+        paths = reachable(job.paths, is_in_reach)
+        if not paths:
+            return (shortest_step(job, forecast.limits),)
+        if shared:
+            return choose(paths, Aim.PER_SECOND)
+        return choose(paths, Aim.OVER_TIME if forecast.due_s == math.inf else Aim.BY_DEADLINE)
 
     def answer(self, job: JobState) -> Prediction:
         """Time from an exit to the last byte of the answer."""
@@ -122,7 +174,7 @@ class Forecaster:
         return Prediction(encode.mean_s + self._settings.reserve_s, encode.sigma_s)
 
     def _forecast_under(self, job: JobState, limits: EffectiveLimits) -> JobForecast:
-        needs = self.needs(job, job.ahead[0]) if job.ahead else Prediction(0.0, 0.0)
+        needs = self._next_needs(job, limits)
         due_s = self._due_s(job, limits, self._settings.reserve_sigmas)
         expected_due_s = self._due_s(job, limits, 0.0)
         # The expected time of mandatory exit 1 must fit; a later exit needs its margins as well.
@@ -144,6 +196,10 @@ class Forecaster:
             order_s=patient_until_s if due_s == math.inf else due_s,
             latest_start_s=latest_start_s,
         )
+
+    def _next_needs(self, job: JobState, limits: EffectiveLimits) -> Prediction:
+        """Time for the shortest of the stages that it may go on with."""
+        return self.needs(job, shortest_step(job, limits)) if job.paths else Prediction(0.0, 0.0)
 
     def _reaction_s(self, job: JobState) -> float:
         """Time from the moment at which a stage is to stop to the map before it being at hand."""
@@ -169,3 +225,14 @@ class Forecaster:
         return effective_limits(
             job.budget, self._server, arrival_s=job.arrival_s, load_cap=load_cap, now=now
         )
+
+
+def shortest_step(job: JobState, limits: EffectiveLimits) -> StageForecast:
+    """The shortest of the stages that a job may go on with, if it is not at its end."""
+    next_steps = [path[0] for path in job.paths]
+    allowed = [step for step in next_steps if job.allows(step, limits)]
+    return min(allowed or next_steps, key=_base_s)
+
+
+def _base_s(step: StageForecast) -> float:
+    return step.base_s

@@ -39,7 +39,8 @@ class JobForecast(NamedTuple):
     Attributes:
         limits: its effective limits.
         may_continue: depth and multiply-adds allow its next stage.
-        needs: time for its next stage, decoding included if still due; zero after the last stage.
+        needs: time for its next stage, decoding included if still due: of the stages that it may go
+            on with, the shortest; zero after the last stage.
         due_s: when a stage must have ended for its map to arrive by the deadline, margin included;
             infinity without a deadline.
         expected_due_s: the same without a margin, which is enough for exit 1 on an idle machine.
@@ -77,13 +78,15 @@ class JobState:
         encoding: of the answer, for the cost of encoding it.
         decoded: the image needs no decoding (any more).
         rev: number of the budget in force.
+        prepare_s: base seconds of getting ready for its size, if none of this size came before.
         last: the last exit made; None before the first.
+        made: numbers of the exits made.
         gmacs: 1e9 multiply-adds of its finished stages.
         used_s: seconds of network time spent on it.
         wasted_s: those of them that led to no map that anybody sees.
         cancelled: its client does not want it any more.
         stages: base costs of the model's stages at its size.
-        ahead: what each further exit would take; empty after the last.
+        paths: the ways on, and what each exit along them would take; empty after the last exit.
         progress_s: when its last exit was made, or when it was admitted.
         limits: the effective limits as last worked out, with the versions that they came from.
         forecast: its forecast as last worked out, with the versions that it came from.
@@ -100,20 +103,22 @@ class JobState:
     encoding: str = "png"
     decoded: bool = False
     rev: int = 0
+    prepare_s: float = 0.0
     last: ExitReport | None = None
+    made: tuple[int, ...] = ()
     gmacs: float = 0.0
     used_s: float = 0.0
     wasted_s: float = 0.0
     cancelled: bool = False
     stages: tuple[StageCost, ...] = ()
-    ahead: tuple[StageForecast, ...] = ()
+    paths: tuple[tuple[StageForecast, ...], ...] = ()
     progress_s: float = 0.0
     limits: tuple[tuple[int, int], EffectiveLimits] | None = None
     forecast: tuple[tuple[int, bool], JobForecast] | None = None
 
     @property
     def exit(self) -> int:
-        """Exits made."""
+        """The last exit made, from 1; 0 before the first."""
         return 0 if self.last is None else self.last.exit
 
     @property
@@ -139,10 +144,11 @@ class JobState:
         return within and step.exit <= limits.max_exit
 
     def may_continue(self, limits: EffectiveLimits) -> bool:
-        """Whether they allow its next stage; that exit 1 is allowed was settled on admission."""
-        return self.last is None or (bool(self.ahead) and self.allows(self.ahead[0], limits))
+        """Whether they allow a next stage; that exit 1 is allowed was settled on admission."""
+        return self.last is None or any(self.allows(path[0], limits) for path in self.paths)
 
     def wanted_s(self) -> float:
         """Base seconds to the depth that its client wants."""
         cap = math.inf if self.budget.max_exit is None else self.budget.max_exit
-        return max((step.base_s for step in self.ahead if step.exit <= cap), default=0.0)
+        steps = (step for path in self.paths for step in path if step.exit <= cap)
+        return max((step.base_s for step in steps), default=0.0)

@@ -51,6 +51,7 @@ from anytime_server.core.decisions import (
 from anytime_server.core.forecasts import Forecaster
 from anytime_server.core.jobs import JobState
 from anytime_server.core.limits import ServerLimits
+from anytime_server.core.planner import Path
 from anytime_server.core.policy import Candidate, Policy, QualityPerSecond, Step
 from anytime_server.core.settings import SchedulerSettings
 from anytime_server.core.timeline import MandatoryStage, slack_s
@@ -63,26 +64,26 @@ class _Running:
 
     Attributes:
         job: whose stages.
-        stage: the one that runs now; one more than `last_stage` once that has ended.
-        base_s: its base time.
+        path: the stages that it may still compute, the one that runs now first.
+        base_s: base time of that one.
         predicted: its predicted time.
         started_s: when it began.
-        last_stage: the last that the run may start.
+        made: the exits that the executor has made of this job.
         notify: the next exit decides how the run goes on, and is reported as soon as it is made.
     """
 
     job: JobState
-    stage: int
+    path: tuple[int, ...]
     base_s: float
     predicted: Prediction
     started_s: float
-    last_stage: int
+    made: tuple[int, ...] = ()
     notify: bool = False
 
     @property
     def is_over(self) -> bool:
         """Whether its last stage has ended, so that the executor is free or about to be."""
-        return self.stage > self.last_stage
+        return not self.path
 
 
 class Scheduler:
@@ -131,11 +132,13 @@ class Scheduler:
             free_in_s = self._until_free(now).mean_s + self.load_s / len(self._jobs)
             return Rejected(ErrorCode.OVERLOADED, text, free_in_s)
         job.progress_s = now
+        job.prepare_s = self.costs.preparation_s(job.model, job.height, job.width)
         self._forecaster.look_ahead(job)
         workload = Workload(self._until_free(now), self._mandatory(now), not self._jobs)
         answer = admit(job, workload, self._forecaster, self.settings, now)
         if isinstance(answer, Admitted):
             self._jobs[job.id] = job
+            self.costs.note_size(job.model, job.height, job.width)
             self._observe_load()
         return answer
 
@@ -219,7 +222,7 @@ class Scheduler:
         if running is None or running.is_over:
             return STOP
         limits = self._run_limits(running, now)
-        running.last_stage, running.notify = limits.last_stage, limits.notify
+        running.path, running.notify = limits.path, limits.notify
         return limits
 
     def exit_made(self, job_id: str, report: ExitReport) -> JobFailed | None:
@@ -237,11 +240,12 @@ class Scheduler:
             StageNotRunningError: this is not the stage that was running.
         """
         running = self._running
-        if running is None or (running.job.id, running.stage) != (job_id, report.exit):
+        if running is None or running.job.id != job_id or not self._may_make(running, report.exit):
             raise StageNotRunningError(job_id, report.exit, _describe(running))
         job = running.job
         self._learn(running, report)
-        running.stage += 1
+        running.made = (*running.made, report.exit)
+        running.path = tuple(stage for stage in running.path if stage > report.exit)
         running.started_s = report.ended_s
         if job.cancelled or not self._is_active(job):
             job.wasted_s += report.elapsed_s
@@ -254,12 +258,14 @@ class Scheduler:
                 self._end(job, failed)
                 return failed
         job.last, job.progress_s = report, report.ended_s
-        self._forecaster.look_ahead(job)
+        job.made = (*job.made, report.exit)
+        # The executor has gone on already.
+        self._forecaster.look_ahead(job, None if running.is_over else running.path[0])
         # If the exit is reported late, the next stage may be half done: leave it to `stop_at_s`.
         start_s = report.ended_s if running.notify else -math.inf
         if self._ending(job, report.ended_s, start_s) is not None:
-            running.last_stage = report.exit
-        running.base_s = 0.0 if running.is_over else job.ahead[0].base_s
+            running.path = ()
+        running.base_s = 0.0 if running.is_over else job.paths[0][0].base_s
         running.predicted = self.costs.slow_down.predict(running.base_s)
         self._observe_load()
         return None
@@ -291,6 +297,7 @@ class Scheduler:
             return None
         if job.cancelled:
             return self._end(job, _finished(job, Reason.CANCELLED))
+        self._forecaster.look_ahead(job)  # any stage may follow again
         ending = self._ending(job, now, now)
         return None if ending is None else self._end(job, ending)
 
@@ -345,7 +352,7 @@ class Scheduler:
             if len(self._jobs) == 1:
                 in_time = free_s < forecast.latest_start_s + hope_s(forecast.needs, self.settings)
             return None if in_time else _too_late(job, "exit 1 can no longer be made in time")
-        if not job.ahead:
+        if not job.paths:
             return _finished(job, Reason.COMPLETE)
         if job.is_satisfied(forecast.limits):
             return _finished(job, Reason.SATISFIED)
@@ -361,17 +368,15 @@ class Scheduler:
         forecast = self._forecaster.forecast(job, now)
         if not forecast.may_continue:
             return None
-        steps: list[Step] = []
-        for ahead in job.ahead:
+        path = self._forecaster.plan(job, now, now, shared=len(self._jobs) > 1)
+        steps = []
+        for ahead in path:
             needs = self._forecaster.needs(job, ahead)
             upper_s = needs.upper_s(self.settings.depth_sigmas)
-            in_time = now + upper_s < forecast.due_s
-            if steps and not (in_time and job.allows(ahead, forecast.limits)):
-                break
             steps.append(Step(ahead.exit, upper_s, needs.mean_s, ahead.gain))
         return Candidate(
             job_id=job.id,
-            stage=job.exit + 1,
+            stage=steps[0].exit,
             arrival_s=job.arrival_s,
             due_s=forecast.order_s,
             overdue=forecast.is_overdue(now),
@@ -381,56 +386,50 @@ class Scheduler:
 
     def _start(self, chosen: Candidate, now: float) -> RunJob:
         job = self._jobs[chosen.job_id]
-        predicted = self._forecaster.forecast(job, now).needs
-        self._running = _Running(
-            job, chosen.stage, job.ahead[0].base_s, predicted, now, last_stage=chosen.stage
-        )
+        self._forecaster.look_ahead(job, chosen.stage)
+        base_s = job.paths[0][0].base_s
+        predicted = self._forecaster.needs(job, job.paths[0][0])
+        self._running = _Running(job, (chosen.stage,), base_s, predicted, now, job.made)
         depth = chosen.steps[-1].exit
         return RunJob(job.id, chosen.stage, depth, predicted.mean_s, self.run_limits(now))
 
     def _run_limits(self, running: _Running, now: float) -> RunLimits:
         job = running.job
-        if job.cancelled or not self._is_active(job) or not job.ahead:
+        if job.cancelled or not self._is_active(job) or not job.paths:
             return STOP
         limits = self._forecaster.running_limits(job, now)
-        if job.last is not None and (
-            job.is_satisfied(limits) or not job.allows(job.ahead[0], limits)
-        ):
+        next_step = job.paths[0][0]  # of all paths, as it is being computed
+        if job.last is not None and (job.is_satisfied(limits) or not job.allows(next_step, limits)):
             return STOP
-        last = self._last_step(running, now)
+        path = self._planned_run(running, now)
         predicted = running.predicted
-        if last > 0:
-            predicted = self._forecaster.needs(job, job.ahead[last])
+        if len(path) > 1:
+            predicted = self._forecaster.needs(job, path[-1])
         ends_s = running.started_s + predicted.upper_s(self.settings.sigmas)
         stop_at_s = self._forecaster.stop_at_s(job, limits, ends_s)
-        return RunLimits(job.ahead[last].exit, stop_at_s, self._is_in_doubt(running, last, now))
+        exits = tuple(step.exit for step in path)
+        return RunLimits(exits, stop_at_s, self._is_in_doubt(running, path, now))
 
-    def _last_step(self, running: _Running, now: float) -> int:
-        """Index into `ahead` of the stage at which a run ends, as things stand.
+    def _planned_run(self, running: _Running, now: float) -> Path:
+        """The stages that a run is to compute, as things stand.
 
-        Only a job that has the executor to itself is run further than its next stage, and only
-        where neither an exit's result nor a schedule can change how far it may go.
+        Only a job that has the executor to itself is run further than the stage that is being
+        computed, and only where neither an exit's result nor a schedule can change how far it may
+        go.
         """
         job = running.job
-        forecast = self._forecaster.forecast(job, now)
-        limits = forecast.limits
+        limits = self._forecaster.forecast(job, now).limits
         alone = len(self._jobs) == 1 and not self._draining
         if not alone or limits.end_by_result or limits.until_s < math.inf:
-            return 0
-        last = 0
-        for index, step in enumerate(job.ahead[1:], start=1):
-            upper_s = self._forecaster.needs(job, step).upper_s(self.settings.depth_sigmas)
-            if running.started_s + upper_s >= forecast.due_s or not job.allows(step, limits):
-                break
-            last = index
-        return last
+            return job.paths[0][:1]
+        return self._forecaster.plan(job, running.started_s, now, shared=False)
 
-    def _is_in_doubt(self, running: _Running, last: int, now: float) -> bool:
+    def _is_in_doubt(self, running: _Running, path: Path, now: float) -> bool:
         """Whether the next exit may show that the run cannot go as far as is planned.
 
         Args:
             running: the run.
-            last: index into `ahead` of the stage at which it is to end.
+            path: the stages that it is to compute.
             now: the moment.
         """
         job = running.job
@@ -439,16 +438,17 @@ class Scheduler:
             return False
         if job.last is None:  # it is stopped by another rule, and tells how fast the machine is
             return True
-        longest = self._forecaster.longest(job, last)
-        return last > 0 and running.started_s + longest.upper_s(self.settings.sigmas) >= due_s
+        longest = self._forecaster.longest(job, path)
+        return len(path) > 1 and running.started_s + longest.upper_s(self.settings.sigmas) >= due_s
 
     def _learn(self, running: _Running, report: ExitReport) -> None:
         """Trains the cost model with a stage that ended by itself."""
         job, stage = running.job, report.exit
-        if stage == job.exit + 1:  # else it is not known what it began with
+        if running.path[:1] == (stage,):  # else it is not known what it began with
             error = self.costs.observe_stage(running.base_s, report.elapsed_s)
             self.costs.observe_bias(job.model, stage, error)
-            self.costs.observe_share(job.model, stage, job.active_share)
+            if not self.costs.profile(job.model).is_first_at_size(stage):
+                self.costs.observe_share(job.model, stage, job.active_share)
         job.used_s += report.elapsed_s
         job.gmacs += report.gmacs
         job.decoded = True
@@ -489,6 +489,11 @@ class Scheduler:
         running = None if self._running is None else self._running.job
         return [job for job in self._jobs.values() if job is not running]
 
+    def _may_make(self, running: _Running, exit_: int) -> bool:
+        """Whether some way leads from the exits that a run has made to this one next."""
+        made, profile = (*running.made, exit_), self.costs.profile(running.job.model)
+        return any(way.exits[: len(made)] == made for way in profile.ways)
+
     def _is_active(self, job: JobState) -> bool:
         return self._jobs.get(job.id) is job
 
@@ -511,4 +516,5 @@ def _too_late(job: JobState, detail: str) -> JobFailed:
 def _describe(running: _Running | None) -> str:
     if running is None:
         return "nothing is"
-    return f"stage {running.stage} of {running.job.id!r} is"
+    stage = running.path[0] if running.path else 0
+    return f"stage {stage} of {running.job.id!r} is"

@@ -77,6 +77,7 @@ class ActiveRequest:
         has_begun: the executor has its image.
         discarded: nobody listens any more, so nothing needs to be rendered.
         reports: of the exits made, in order.
+        size: (H, W) of the image, upright, px; known once it is decoded.
         best: the last exit that was rendered.
         ready_s: when it began to wait for its next stage.
         first_s: when its first stage began; None before.
@@ -107,6 +108,7 @@ class ActiveRequest:
     has_begun: bool = False
     discarded: bool = False
     reports: list[ExitReport] = field(default_factory=list)
+    size: tuple[int, int] = (0, 0)
     best: ExitRendered | None = None
     ready_s: float = 0.0
     first_s: float | None = None
@@ -136,8 +138,14 @@ class ActiveRequest:
 
     @property
     def exit(self) -> int:
-        """Exits made."""
-        return len(self.reports)
+        """The last exit made, from 1; 0 before the first."""
+        return self.reports[-1].exit if self.reports else 0
+
+    @property
+    def computed_pixels(self) -> int:
+        """Px of the largest size at which the network computes its image, padding included."""
+        sizes = self.served.profile.computed_sizes(self.job.height, self.job.width)
+        return max(height * width for height, width in sizes)
 
     @property
     def num_exits(self) -> int:
@@ -146,8 +154,9 @@ class ActiveRequest:
 
     @property
     def has_unrendered_exit(self) -> bool:
-        """An exit has been made that has not been rendered yet."""
-        return self.exit > (self.best.report.exit if self.best else 0)
+        """An exit has been made that is to be shown and has not been rendered yet."""
+        shown = (report.exit for report in reversed(self.reports) if report.improves)
+        return next(shown, 0) > (self.best.report.exit if self.best else 0)
 
     def must_render(self, ending: Ending | None = None) -> bool:
         """Whether its last exit should be rendered now.

@@ -37,13 +37,16 @@ class ImageReader:
         """Loads the readers of all image formats."""
         await asyncio.get_running_loop().run_in_executor(self._decoders, images.warm_up)
 
-    async def open(self, data: bytes, media_type: str, *, idle: bool) -> tuple[ImageHeader, Decode]:
+    async def open(
+        self, data: bytes, media_type: str, *, idle: bool, side: int | None = None
+    ) -> tuple[ImageHeader, Decode]:
         """Reads a file's header.
 
         Args:
             data: the file.
             media_type: that its client says it has.
             idle: no request is active.
+            side: px of the longer side at which it is computed at most, see `images.decode`.
 
         Returns:
             The header, and what starts decoding, or has started it.
@@ -56,8 +59,8 @@ class ImageReader:
         try:
             # What is decoded ahead may be for a client that has left, so only one is at a time.
             if idle and self._being_opened == 1 and not self._decoding_ahead:
-                return await self._decode_ahead(data)
-            return await self._read_header(data), partial(self._decode, data)
+                return await self._decode_ahead(data, side)
+            return await self._read_header(data), partial(self._decode, data, side)
         finally:
             self._being_opened -= 1
 
@@ -72,7 +75,7 @@ class ImageReader:
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._header_thread, images.probe, data, self._max_pixels)
 
-    async def _decode_ahead(self, data: bytes) -> tuple[ImageHeader, Decode]:
+    async def _decode_ahead(self, data: bytes, side: int | None) -> tuple[ImageHeader, Decode]:
         loop = asyncio.get_running_loop()
         header = self._last_header = loop.create_future()
 
@@ -86,15 +89,18 @@ class ImageReader:
             if error is not None and not header.done():
                 header.set_exception(error)
 
-        image = self._decode(data, lambda found: loop.call_soon_threadsafe(set_header, found))
+        image = self._decode(data, side, lambda found: loop.call_soon_threadsafe(set_header, found))
         image.add_done_callback(note_end)
         self._decoding_ahead = True
         return await header, lambda: image
 
     def _decode(
-        self, data: bytes, on_header: Callable[[ImageHeader], object] | None = None
+        self,
+        data: bytes,
+        side: int | None,
+        on_header: Callable[[ImageHeader], object] | None = None,
     ) -> asyncio.Future[DecodedImage]:
         loop = asyncio.get_running_loop()
         return loop.run_in_executor(
-            self._decoders, images.decode, data, self._max_pixels, on_header
+            self._decoders, images.decode, data, self._max_pixels, on_header, side
         )

@@ -136,11 +136,14 @@ class LocalEngine:
         self, infer: Infer, request_id: str, arrival_s: float, transport: str, on_event: OnEvent
     ) -> ActiveRequest:
         """See `Engine.submit`; the only place where a request is admitted."""
-        self.admissible_model(infer.model)
+        served = self.admissible_model(infer.model)
         uploaded_s = self.clock()
         try:
             header, decode = await self._images.open(
-                infer.payload, infer.media_type, idle=not self._loop.requests
+                infer.payload,
+                infer.media_type,
+                idle=not self._loop.requests,
+                side=max(served.profile.sides, default=None),
             )
         except ImageRejectedError as error:
             raise RefusedError(Problem(error.code, str(error), request_id=infer.id)) from error
@@ -159,7 +162,7 @@ class LocalEngine:
         request = ActiveRequest(infer.id, infer.want, job, served, transport, on_event)
         request.upload_s = uploaded_s - arrival_s
         try:
-            answer = self._rejected_for_memory(job) or self._loop.submit(request)
+            answer = self._rejected_for_size(request) or self._loop.submit(request)
         except DuplicateJobError as error:
             text = f"request {infer.id} has not ended yet"
             raise _refusal(ErrorCode.DUPLICATE_ID, text, request_id=infer.id) from error
@@ -214,12 +217,19 @@ class LocalEngine:
         if not self.models:
             raise _refusal(ErrorCode.NOT_READY, "the models are still loading", 1.0)
 
-    def _rejected_for_memory(self, job: JobState) -> Rejected | None:
-        held = sum(request.job.pixels for request in self._loop.requests.values())
+    def _rejected_for_size(self, request: ActiveRequest) -> Rejected | None:
+        wanted, most = _held_pixels(request), self._settings.max_computed_pixels
+        if request.computed_pixels > most:
+            text = (
+                f"model {request.job.model!r} would compute {request.computed_pixels} px, at most "
+                f"{most} are allowed: make the image smaller"
+            )
+            return Rejected(ErrorCode.TOO_MANY_PIXELS, text, None)
+        held = sum(_held_pixels(active) for active in self._loop.requests.values())
         most = self._settings.max_pixels_in_flight
-        if not held or held + job.pixels <= most:
+        if not held or held + wanted <= most:
             return None
-        text = f"{held} px are being processed, {job.pixels} more would exceed {most}"
+        text = f"{held} px are being processed, {wanted} more would exceed {most}"
         return Rejected(ErrorCode.OVERLOADED, text, 1.0)
 
     def _remember(self, request: ActiveRequest) -> None:
@@ -234,6 +244,15 @@ class LocalEngine:
             old = self._ended.popleft()
             if self._remembered.get(old.id) is old:
                 del self._remembered[old.id]
+
+
+def _held_pixels(request: ActiveRequest) -> int:
+    """Px that a request counts for as far as memory goes.
+
+    The network takes some 100 bytes for each px that it computes, an image and its maps 6 for each
+    of theirs.
+    """
+    return request.computed_pixels + request.job.pixels // 16
 
 
 def _refusal(

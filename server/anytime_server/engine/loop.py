@@ -119,12 +119,15 @@ class ExecutorLoop:
             DuplicateJobError: one with this id is active.
         """
         self.take_exits()
-        answer = self._scheduler.submit(request.job, self._clock())
+        job = request.job
+        answer = self._scheduler.submit(job, self._clock())
         if isinstance(answer, Admitted):
             request.ready_s = self._clock()
             self.requests[request.id] = request
             self._metrics.active_requests(len(self.requests))
             self._empty.clear()
+            if job.prepare_s:  # the size is new: get ready while the image is decoded
+                self._executor.prepare(job.model, (job.height, job.width))
             self._update_run()
         return answer
 
@@ -194,6 +197,7 @@ class ExecutorLoop:
         self._scheduler = Scheduler(_cost_model(served), settings=self._settings)
         for model in served:
             self._metrics.serves(model.info.name, model.engine)
+            logger.info("%s is computed by %s", model.info.name, model.engine)
         if self.state is EngineState.STARTING:
             self.state = EngineState.READY
 
@@ -266,7 +270,14 @@ class ExecutorLoop:
         if not request.discarded and (progress or limits.last_stage >= run.depth):
             render = request.render_options
         command = RunCommand(
-            run.job_id, request.job.model, run.stage, limits, image, render, each_exit=progress
+            run.job_id,
+            request.job.model,
+            run.stage,
+            limits,
+            image,
+            request.size,
+            render,
+            each_exit=progress,
         )
         request.has_begun = True
         call = asyncio.ensure_future(self._executor.run(command, partial(self._exit_made, request)))
@@ -349,7 +360,7 @@ class ExecutorLoop:
         request.image.add_done_callback(lambda _: self._changed.set())
         while not request.image.done():
             limits = self._scheduler.run_limits(self._clock())
-            if limits.last_stage == 0 or self._clock() > limits.stop_at_s:
+            if not limits.path or self._clock() > limits.stop_at_s:
                 return None
             await self._sleep_until(limits.stop_at_s)
         try:
@@ -360,6 +371,7 @@ class ExecutorLoop:
             logger.exception("decoding for request %s failed", request.id)
             raise ExecutorCallError(f"{type(error).__name__} while decoding") from error
         request.image = None
+        request.size = decoded.size
         request.decode_s = decoded.elapsed_s
         request.queue_s -= min(decoded.elapsed_s, self._clock() - request.ready_s)
         self._metrics.decoded(decoded.elapsed_s)
@@ -452,9 +464,10 @@ class ExecutorLoop:
 
     def _keep(self, request: ActiveRequest, rendered: RenderedExit) -> None:
         request.render_s += rendered.elapsed_s
-        if rendered.exit > request.exit:
+        reports = (report for report in request.reports if report.exit == rendered.exit)
+        report = next(reports, None)
+        if report is None:
             return  # made after the request was cancelled
-        report = request.reports[rendered.exit - 1]
         request.best = ExitRendered(report, rendered, request.compute_s, request.gmacs)
 
     def _emit(self, request: ActiveRequest) -> None:
@@ -467,6 +480,7 @@ class ExecutorLoop:
         if self.state is EngineState.READY:
             self.state = EngineState.RECOVERING
         self._fail_all(reason)
+        self._scheduler.costs.forget_sizes()
         attempt = 0
         while True:
             await asyncio.sleep(_RESTART_S[min(attempt, len(_RESTART_S) - 1)])

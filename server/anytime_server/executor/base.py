@@ -103,6 +103,7 @@ class RunCommand(NamedTuple):
         stage: the first stage, from 1: the one after the last exit made.
         limits: how far to go; `Executor.set_limits` changes them.
         image: with the first command for a job, its image; None later.
+        size: (H, W) px of that image before it was reduced, which maps come back at.
         render: how to render an exit that is going to be shown; None to render nothing.
         each_exit: report and render every exit, not only the last of the run.
     """
@@ -112,6 +113,7 @@ class RunCommand(NamedTuple):
     stage: int
     limits: RunLimits
     image: Image | None = None
+    size: tuple[int, int] = (0, 0)
     render: RenderOptions | None = None
     each_exit: bool = False
 
@@ -172,6 +174,10 @@ class Executor(Protocol):
             ExecutorCrashedError: see there.
             ExecutorCallError: see there.
         """
+        ...
+
+    def prepare(self, model: str, size: tuple[int, int]) -> None:
+        """Has a model get ready for images of (H, W) px before the next run; returns at once."""
         ...
 
     def forget(self, job_id: str) -> None:

@@ -60,8 +60,9 @@ class ControlBlock:
 
     Attributes:
         run: number of the run that the other words are about; written by the server.
-        last_stage: the deepest stage that may be started: lowering it to the one that is being
-            computed ends the run there, to a lower one stops it now; written by the server.
+        path: the stages that the run is to compute, the bit k - 1 for the stage that leads to exit
+            k. If the bit of the one that is being computed is cleared, it is stopped; written by
+            the server.
         stop_at_s: moment (`time.monotonic`) after which the stage that is being computed is worth
             nothing: the executor stops by itself; written by the server.
         notify: whether to tell the server of each exit, or only of the end; written by the server.
@@ -75,7 +76,7 @@ class ControlBlock:
     """
 
     run: Any  # the shared arrays of multiprocessing have no public type
-    last_stage: Any
+    path: Any
     stop_at_s: Any
     notify: Any
     exits: Any
@@ -88,7 +89,7 @@ class ControlBlock:
         array = multiprocessing.get_context("spawn").RawArray
         return cls(
             run=array("q", 1),
-            last_stage=array("q", 1),
+            path=array("Q", 1),
             stop_at_s=array("d", 1),
             notify=array("q", 1),
             exits=array("d", 1 + MAX_EXITS * len(ExitReport._fields)),
@@ -106,11 +107,17 @@ class ControlBlock:
         """Writes how far the run may go: the server's side."""
         self.stop_at_s[0] = limits.stop_at_s
         self.notify[0] = limits.notify
-        self.last_stage[0] = limits.last_stage
+        self.path[0] = sum(1 << (stage - 1) for stage in limits.path)
 
     def must_stop(self, run: int, stage: int, now: float) -> bool:
         """Whether a stage that is being computed is not wanted any more: the executor's side."""
-        return bool(self.last_stage[0] < stage or now > self.stop_at_s[0] or self.run[0] != run)
+        wanted = self.path[0] >> (stage - 1) & 1
+        return bool(not wanted or now > self.stop_at_s[0] or self.run[0] != run)
+
+    def stage_after(self, stage: int) -> int | None:
+        """The stage that the run is to go on with; None if there is none: the executor's side."""
+        later = self.path[0] >> stage
+        return stage + (later & -later).bit_length() if later else None
 
     def add_exit(self, report: ExitReport) -> None:
         """Notes an exit behind those of this run: the executor's side."""
@@ -127,7 +134,8 @@ class ControlBlock:
         found = []
         for index in range(known, int(self.exits[0])):
             exit_, *numbers = self.exits[1 + size * index : 1 + size * (index + 1)]
-            found.append(ExitReport(int(exit_), *numbers))
+            report = ExitReport(int(exit_), *numbers)
+            found.append(report._replace(improves=bool(report.improves)))
         return found
 
 
@@ -147,7 +155,7 @@ class SharedMemory:
 
     @classmethod
     def allocate(cls, max_pixels: int) -> SharedMemory:
-        """Memory for images of up to `max_pixels`."""
+        """Memory for images of up to `max_pixels`; larger ones go through the pipe."""
         array = multiprocessing.get_context("spawn").RawArray
         return cls(
             ControlBlock.allocate(),
@@ -155,21 +163,20 @@ class SharedMemory:
             array("B", _PLACES * _RENDERED_BYTES * max_pixels),
         )
 
-    def write_image(self, image: Image) -> tuple[int, int, int]:
-        """Puts an image in its place; returns its shape.
-
-        Raises:
-            ValueError: it is too large.
-        """
+    def write_image(self, image: Image) -> Image | tuple[int, int, int]:
+        """Puts an image in its place if it fits; returns its shape, or else the image itself."""
         height, width, channels = image.shape
         if image.size > len(self.image):
-            raise ValueError(f"the image has {image.size} bytes, at most {len(self.image)} fit")
+            return image
         view = np.frombuffer(self.image, np.uint8, image.size)
         np.copyto(view.reshape(image.shape), image)
         return height, width, channels
 
-    def read_image(self, shape: tuple[int, int, int]) -> Image:
-        """A copy of the image in its place."""
+    def read_image(self, written: Image | tuple[int, int, int]) -> Image:
+        """The image that `write_image` was given: a copy of what is in its place."""
+        if not isinstance(written, tuple):
+            return written
+        shape = written
         size = shape[0] * shape[1] * shape[2]
         return np.frombuffer(self.image, np.uint8, size).reshape(shape).copy()
 

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -15,14 +14,13 @@ import numpy as np
 
 from anytime_model.checkpoint import MANIFEST, Card, load_model, read_manifest
 from anytime_model.confidence import Criterion
-from anytime_model.engines.base import Engine
-from anytime_model.engines.fitted import fitted_size
+from anytime_model.engines.ladder import LadderEngine, resized_size
 from anytime_model.engines.native.memory import MemoryBudget
 from anytime_model.engines.select import make_engine
 from anytime_model.errors import AnytimeModelError
 from anytime_protocol.enums import Task
 from anytime_protocol.model_info import ClassInfo, ExitInfo, ModelInfo
-from anytime_server.core.costs import ModelProfile, SizeProfile, StageCost
+from anytime_server.core.costs import MeasuredPath, ModelProfile, SizeProfile, StageCost
 from anytime_server.executor.base import ServedModel
 from anytime_server.executor.messages import WorkerSettings
 
@@ -39,23 +37,29 @@ class LoadedModel:
         card: describes it.
     """
 
-    engine: Engine
+    engine: LadderEngine
     card: Card
 
     @property
     def num_exits(self) -> int:
-        """Number of exits."""
-        return self.card.config.num_exits
-
-    @property
-    def map_stride(self) -> int:
-        """Pixels of the image for each position of a map, in each direction."""
-        return self.card.config.map_stride
+        """Number of exits, at all sizes of its ladder."""
+        return self.card.num_rungs
 
     def criterion(self, stage: int) -> Criterion | None:
-        """What settles pixels after a stage; the last exit is judged like the one before it."""
-        criteria = self.card.criteria()
-        return criteria[stage - 1] or criteria[stage - 2]
+        """What settles pixels after a stage."""
+        return self.card.rung_criteria()[stage - 1]
+
+    def improves(self, made: tuple[int, ...]) -> bool:
+        """Whether the last of some exits was measured to be better than all that were made before.
+
+        Where nothing was measured, it is taken to be.
+        """
+        measured = () if self.card.quality is None else self.card.quality.paths
+        for path in measured:
+            if path.rungs[: len(made)] == made:
+                before, last = path.quality[: len(made) - 1], path.quality[len(made) - 1]
+                return last > max(before, default=-1.0)
+        return True
 
 
 def load(settings: WorkerSettings, memory: MemoryBudget) -> dict[str, LoadedModel]:
@@ -83,16 +87,56 @@ def load(settings: WorkerSettings, memory: MemoryBudget) -> dict[str, LoadedMode
 
 def _load(card: Card, folder: Path, settings: WorkerSettings, memory: MemoryBudget) -> LoadedModel:
     checkpoint = load_model(card, folder)
-    engine = make_engine(checkpoint, settings.engine, device=settings.device, memory=memory)
+    engine = make_engine(
+        checkpoint,
+        settings.engine,
+        precision=settings.precision,
+        device=settings.device,
+        memory=memory,
+    )
     return LoadedModel(engine, card)
 
 
 def profile(model: LoadedModel, size: tuple[int, int]) -> ServedModel:
-    """Warms a model up and measures what each stage costs, on an image of (H, W) px.
+    """Warms a model up and measures what each stage costs, on images of (H, W) px.
 
     A stage's time splits into a fixed part and one that goes with the share of active pixels: runs
     with everything active and with nothing active give both. A dense engine has a fixed part only.
+
+    A ladder is measured at all its sides. A model without one is also measured at half and at twice
+    the size, as its images may have any.
     """
+    card = model.card
+    exits = card.config.num_exits
+    stages, dense = _stage_costs(model, size)
+    if card.sides:
+        sizes = [resized_size(size, side) for side in card.sides]
+        costs = [stages[start : start + exits] for start in range(0, len(stages), exits)]
+    else:
+        height, width = size
+        sizes = [size, (-(-height // 2), -(-width // 2)), (2 * height, 2 * width)]
+        costs = [stages, *(_stage_costs(model, other)[0] for other in sizes[1:])]
+    quality = card.quality
+    paths = () if quality is None else quality.paths
+    computed_px = sum(height * width for height, width in sizes[: max(len(card.sides), 1)])
+    costs_of_model = ModelProfile(
+        card.name,
+        tuple(SizeProfile(*at, found) for at, found in zip(sizes, costs, strict=True)),
+        quality=() if quality is None else quality.per_exit,
+        sides=card.sides,
+        paths=tuple(MeasuredPath(path.rungs, path.quality) for path in paths),
+        stride=card.config.stride,
+        reaction_s=dense.reaction_s,
+        prepare_s_per_px=_prepare_s(model, size) / computed_px,
+    )
+    render_s_per_px = dense.render_s / (size[0] * size[1])
+    return ServedModel(describe(model, dense), costs_of_model, model.engine.name, render_s_per_px)
+
+
+def _stage_costs(
+    model: LoadedModel, size: tuple[int, int]
+) -> tuple[tuple[StageCost, ...], _Measured]:
+    """The costs of all stages, and the run with everything active that they come from."""
     dense = sparse = _time_stages(model, size, None)
     if model.engine.sparse:
         sparse = _time_stages(model, size, model.card.task.settle_all())
@@ -102,17 +146,19 @@ def profile(model: LoadedModel, size: tuple[int, int]) -> ServedModel:
             sparse.stages_s, dense.stages_s, sparse.gmacs, dense.gmacs, strict=True
         )
     )
-    card = model.card
-    costs = ModelProfile(
-        card.name,
-        (SizeProfile(*fitted_size(size, card.input_side), stages),),
-        quality=() if card.quality is None else card.quality.per_exit,
-        input_side=card.input_side,
-        stride=card.config.stride,
-        reaction_s=max(dense.reaction_s, sparse.reaction_s),
-    )
-    render_s_per_px = dense.render_s / (size[0] * size[1])
-    return ServedModel(describe(card, dense.gmacs), costs, model.engine.name, render_s_per_px)
+    return stages, dense._replace(reaction_s=max(dense.reaction_s, sparse.reaction_s))
+
+
+def _prepare_s(model: LoadedModel, size: tuple[int, int]) -> float:
+    """Seconds that the first image of a size takes longer than the next."""
+    stride = model.card.config.stride
+    image = np.zeros((size[0], size[1] + stride, 3), dtype=np.uint8)
+    times = []
+    for _ in range(2):
+        began = time.perf_counter()
+        model.engine.prepare((image.shape[0], image.shape[1]))
+        times.append(time.perf_counter() - began)
+    return max(times[0] - times[1], 0.0)
 
 
 class _Measured(NamedTuple):
@@ -169,23 +215,31 @@ def _note_time(moments: list[float]) -> None:
     moments.append(time.perf_counter())
 
 
-def describe(card: Card, gmacs: Sequence[float]) -> ModelInfo:
+def describe(model: LoadedModel, measured: _Measured) -> ModelInfo:
     """What clients are told about a model.
 
     Args:
-        card: its manifest entry.
-        gmacs: 1e9 multiply-adds of each stage, unmasked.
+        model: with its manifest entry.
+        measured: without masks.
     """
-    quality = [None] * len(gmacs) if card.quality is None else list(card.quality.per_exit)
-    exits = tuple(ExitInfo(sum(gmacs[: index + 1]), value) for index, value in enumerate(quality))
+    card = model.card
+    quality = [None] * model.num_exits if card.quality is None else list(card.quality.per_exit)
+    sides = [side for side in card.sides or (None,) for _ in range(card.config.num_exits)]
+    exits = tuple(
+        ExitInfo(gmacs, value, side, 1e3 * seconds)
+        for gmacs, value, side, seconds in zip(
+            accumulate(measured.gmacs), quality, sides, accumulate(measured.stages_s), strict=True
+        )
+    )
     task = Task(card.config.task)
     names = tuple(label.name for label in card.labels)
+    info = ModelInfo(card.name, task, exits, engine=model.engine.name, precision=model.engine.dtype)
     if task is Task.POSE:
-        return ModelInfo(card.name, task, exits, keypoints=names, skeleton=card.skeleton)
+        return replace(info, keypoints=names, skeleton=card.skeleton)
     classes = tuple(
         ClassInfo(index, label.name, _rgb(label.color)) for index, label in enumerate(card.labels)
     )
-    return ModelInfo(card.name, task, exits, classes=classes)
+    return replace(info, classes=classes)
 
 
 def _rgb(color: str) -> tuple[int, int, int]:

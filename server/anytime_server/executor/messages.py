@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import NamedTuple, TypeAlias
 
 from anytime_server.executor.base import RenderedExit, RenderOptions, RunEnd, ServedModel
+from anytime_server.images import Image
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +23,7 @@ class WorkerSettings:
         engine: "auto", "torch", "native" or "openvino".
         device: of the torch engine.
         threads: compute threads; 0 leaves the choice to the engine.
+        precision: "auto", "f32" or "bf16".
         profile_size: (H, W) px at which costs are measured.
         engine_memory_bytes: that all engines together may hold for images under way.
         log_level: least severe message that is logged.
@@ -34,6 +36,7 @@ class WorkerSettings:
     device: str
     threads: int
     profile_size: tuple[int, int]
+    precision: str = "auto"
     engine_memory_bytes: int = 2**31
     log_level: str = "info"
     log_json: bool = False
@@ -47,7 +50,9 @@ class StartRun(NamedTuple):
         job_id: the job.
         model: its model.
         stage: the first stage, from 1.
-        shape: of the image in the shared memory, with the first command for a job; None later.
+        image: with the first command for a job, its image, or the shape of the one in the shared
+            memory; None later.
+        size: (H, W) px of that image before it was reduced.
         render: how to render an exit that is going to be shown; None to render nothing.
         render_from: the exit from which on the last exit of the run is rendered.
         each_exit: report and render every exit.
@@ -57,7 +62,8 @@ class StartRun(NamedTuple):
     job_id: str
     model: str
     stage: int
-    shape: tuple[int, int, int] | None
+    image: Image | tuple[int, int, int] | None
+    size: tuple[int, int]
     render: RenderOptions | None
     render_from: int
     each_exit: bool
@@ -68,6 +74,13 @@ class Render(NamedTuple):
 
     job_id: str
     options: RenderOptions
+
+
+class Prepare(NamedTuple):
+    """Get ready for images of (H, W) px; no answer."""
+
+    model: str
+    size: tuple[int, int]
 
 
 class Forget(NamedTuple):
@@ -94,5 +107,5 @@ class Started(NamedTuple):
     models: tuple[ServedModel, ...]
 
 
-Command: TypeAlias = StartRun | Render | Forget
+Command: TypeAlias = StartRun | Render | Prepare | Forget
 Reply: TypeAlias = Started | ExitMade | RunEnd | RenderedExit | Fault

@@ -40,6 +40,7 @@ from anytime_server.executor.messages import (
     ExitMade,
     Fault,
     Forget,
+    Prepare,
     Render,
     Reply,
     Started,
@@ -149,7 +150,7 @@ class ProcessExecutor:
         child, memory = self._alive()
         self._tell_forgotten()  # this may be the next job of the same id
         self._runs += 1
-        shape = None if command.image is None else memory.write_image(command.image)
+        image = None if command.image is None else memory.write_image(command.image)
         memory.control.begin(self._runs, command.limits)
         self._exits_taken, self._is_running = 0, True
         start = StartRun(
@@ -157,7 +158,8 @@ class ProcessExecutor:
             command.job_id,
             command.model,
             command.stage,
-            shape,
+            image,
+            command.size,
             command.render,
             command.limits.last_stage,
             command.each_exit,
@@ -202,6 +204,14 @@ class ProcessExecutor:
             return memory.read_rendered(reply)
         raise _unexpected(reply)
 
+    def prepare(self, model: str, size: tuple[int, int]) -> None:
+        """See `Executor.prepare`."""
+        try:
+            if self._child is not None:
+                self._child.pipe.send(Prepare(model, size))
+        except OSError as error:
+            logger.warning("the executor does not listen: %s", error)
+
     def forget(self, job_id: str) -> None:
         """See `Executor.forget`."""
         if not self._forgotten:
@@ -240,7 +250,7 @@ class ProcessExecutor:
         if self._hang is not None:
             self._hang.cancel()
             self._hang = None
-        stop_at_s = limits.stop_at_s if limits.last_stage else time.monotonic()
+        stop_at_s = limits.stop_at_s if limits.path else time.monotonic()
         if self._is_running and stop_at_s < math.inf:
             wait_s = stop_at_s - time.monotonic() + self._hang_s
             self._hang = asyncio.get_running_loop().call_later(wait_s, self._kill)

@@ -22,7 +22,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from anytime_model.engines.base import ExitResult, Keypoints, Run, SegmentationMap
+from anytime_model.engines.base import ExitResult, Keypoints, SegmentationMap
+from anytime_model.engines.ladder import LadderRun, RungResult
 from anytime_model.engines.native.memory import MemoryBudget
 from anytime_model.errors import AnytimeModelError
 from anytime_server import logs
@@ -35,6 +36,7 @@ from anytime_server.executor.messages import (
     ExitMade,
     Fault,
     Forget,
+    Prepare,
     Render,
     Reply,
     Started,
@@ -57,16 +59,16 @@ class _Job:
 
     Attributes:
         model: its model.
-        image: its image.
-        run: under way, or None where it has to begin anew.
-        last: the last exit made.
+        run: its image on its way up the ladder.
+        made: numbers of the exits made.
+        best: the last exit that is better than those before it.
         rendered: number of the last exit that was rendered.
     """
 
     model: LoadedModel
-    image: Image
-    run: Run | None
-    last: ExitResult | None = None
+    run: LadderRun
+    made: tuple[int, ...] = ()
+    best: RungResult | None = None
     rendered: int = 0
 
 
@@ -139,6 +141,9 @@ class Worker:
                     return self._run(command)
                 case Render(job_id=job_id, options=options):
                     return self._render(self._jobs[job_id], options)
+                case Prepare(model=model, size=size):
+                    self._models[model].engine.prepare(size)
+                    return None
                 case Forget(job_id=job_id):
                     self._jobs.pop(job_id, None)
                     return None
@@ -147,12 +152,14 @@ class Worker:
         except Exception as error:
             # Whatever one job meets (out of memory, say), the others go on.
             logger.exception("command %s failed", type(command).__name__)
+            if isinstance(command, Prepare):
+                return None  # the run will meet it again, and report it
             return Fault(f"{type(error).__name__}: {error}")
 
     def _run(self, command: StartRun) -> RunEnd:
         """Computes stages until the control block, or the network, has no more for this run."""
-        if command.shape is not None:
-            self._begin(command, command.shape)
+        if command.image is not None:
+            self._begin(command, self._memory.read_image(command.image))
         job, control, stage = self._jobs[command.job_id], self._control, command.stage
         while True:
             began_s = time.monotonic()
@@ -161,49 +168,44 @@ class Worker:
             except _StoppedError:
                 return self._stopped(job, command, time.monotonic() - began_s)
             ended_s = time.monotonic()
-            job.last = result
-            control.add_exit(_report(job.model, result, ended_s - began_s, ended_s))
-            if stage >= min(control.last_stage[0], job.model.num_exits):
+            job.made = (*job.made, stage)
+            report = _report(job, result, ended_s - began_s, ended_s)
+            if report.improves:
+                job.best = result
+            control.add_exit(report)
+            next_stage = control.stage_after(stage)
+            if next_stage is None:
                 wanted = command.each_exit or stage >= command.render_from
                 return RunEnd(0.0, self._render_for(job, command) if wanted else None)
             if command.each_exit:
-                self._pipe.send(ExitMade(self._render_for(job, command)))
+                shown = self._render_for(job, command) if report.improves else None
+                self._pipe.send(ExitMade(shown))
             elif control.notify[0]:
                 self._pipe.send(ExitMade(None))
-            stage += 1
+            stage = next_stage
 
-    def _begin(self, command: StartRun, shape: tuple[int, int, int]) -> None:
-        """Takes an image in; an engine that prepares for its size does so here, unmeasured."""
+    def _begin(self, command: StartRun, image: Image) -> None:
+        """Takes an image in."""
         model = self._models[command.model]
-        image = self._memory.read_image(shape)
-        self._jobs[command.job_id] = _Job(model, image, model.engine.begin(image))
+        self._jobs[command.job_id] = _Job(model, model.engine.begin(image, size=command.size))
 
-    def _compute(self, job: _Job, stage: int, run: int) -> ExitResult:
-        """One stage; after a stopped one, whose run is dead, the stages before it once more."""
+    def _compute(self, job: _Job, stage: int, run: int) -> RungResult:
+        """One stage."""
 
         def pause() -> None:
             if self._control.must_stop(run, stage, time.monotonic()):
                 raise _StoppedError
 
-        try:
-            pause()
-            if job.run is None:
-                job.run = job.model.engine.begin(job.image)
-            while True:
-                result = job.run.advance(job.model.criterion(job.run.exit + 1), pause)
-                if job.run.exit == stage:
-                    return result
-        except BaseException:
-            job.run = None
-            raise
+        pause()
+        return job.run.advance(job.model.criterion(stage), pause, rung=stage)
 
     def _stopped(self, job: _Job, command: StartRun, wasted_s: float) -> RunEnd:
         """The end of a run in the middle of a stage.
 
         If its time was up, the map before is rendered at once, as it will be sent.
         """
-        in_force = self._control.last_stage[0] > 0
-        unseen = job.last is not None and job.rendered < job.last.exit
+        in_force = self._control.path[0] > 0
+        unseen = job.best is not None and job.rendered < job.best.exit
         rendered = self._render_for(job, command) if in_force and unseen else None
         return RunEnd(wasted_s, rendered)
 
@@ -214,31 +216,32 @@ class Worker:
         return self._render(job, command.render)
 
     def _render(self, job: _Job, options: RenderOptions) -> RenderedExit:
-        if job.last is None:
+        if job.best is None:
             raise ValueError("no exit has been made yet")
         rendered = self._memory.write_rendered(
-            render(job.model, job.last, options), self._renderings
+            render(job.model, job.best, options), self._renderings
         )
         self._renderings += 1
-        job.rendered = job.last.exit
+        job.rendered = job.best.exit
         return rendered
 
 
-def _report(model: LoadedModel, result: ExitResult, elapsed_s: float, ended_s: float) -> ExitReport:
-    """What the scheduler and the client are told about an exit."""
+def _report(job: _Job, result: ExitResult, elapsed_s: float, ended_s: float) -> ExitReport:
+    """What the scheduler and the client are told about the last exit made."""
     inside = result.active[result.inside]
     return ExitReport(
         exit=result.exit,
-        confidence=model.card.task.mean_confidence(result),
+        confidence=job.model.card.task.mean_confidence(result),
         active_share=np.count_nonzero(result.active) / result.active.size,
         confident_share=1.0 - np.count_nonzero(inside) / inside.size,
         gmacs=result.macs / 1e9,
         elapsed_s=elapsed_s,
         ended_s=ended_s,
+        improves=job.model.improves(job.made),
     )
 
 
-def render(model: LoadedModel, result: ExitResult, options: RenderOptions) -> RenderedExit:
+def render(model: LoadedModel, result: RungResult, options: RenderOptions) -> RenderedExit:
     """An exit's maps at the size that was asked for.
 
     Args:
@@ -247,12 +250,12 @@ def render(model: LoadedModel, result: ExitResult, options: RenderOptions) -> Re
         options: which maps, at which scale.
     """
     began = time.perf_counter()
-    height, width = result.image_size
+    height, width = result.source_size
     rows, columns = result.inside
-    stride = model.map_stride
     step = round(1 / options.scale)
-    keypoints = None
-    labels = model.card.task.labels_on_map(result) if step == stride else None
+    keypoints = labels = None
+    if step == result.map_stride and result.source_size == result.image_size:
+        labels = model.card.task.labels_on_map(result)
     if labels is None:
         match model.engine.decode(result):
             case SegmentationMap(labels=decoded):
@@ -263,10 +266,9 @@ def render(model: LoadedModel, result: ExitResult, options: RenderOptions) -> Re
     confidence = active = heatmaps = None
     if options.confidence:
         scaled = (result.confidence[rows, columns].clip(0.0, 1.0) * 255.0).round()
-        confidence = enlarge(scaled.astype(np.uint8), (height, width), stride, options.scale)
+        confidence = enlarge(scaled.astype(np.uint8), result, step)
     if options.active:
-        mask = result.active[rows, columns].view(np.uint8)
-        active = enlarge(mask, (height, width), stride, options.scale)
+        active = enlarge(result.active[rows, columns].view(np.uint8), result, step)
     if options.heatmaps and keypoints is not None:
         heatmaps = result.logits[:, rows, columns].astype(np.float16)
     return RenderedExit(
@@ -282,23 +284,19 @@ def render(model: LoadedModel, result: ExitResult, options: RenderOptions) -> Re
     )
 
 
-def enlarge(
-    values: NDArray[np.uint8], size: tuple[int, int], stride: int, scale: float
-) -> NDArray[np.uint8]:
-    """A network's map at another scale: every value repeated, cropped to fit.
+def enlarge(values: NDArray[np.uint8], result: RungResult, step: int) -> NDArray[np.uint8]:
+    """A map of a rung at the size of an answer: at each pixel the value of the cell that it is in.
 
     Args:
-        values: (ceil(H / stride), ceil(W / stride)).
-        size: (H, W) of the image, px.
-        stride: of the network's maps, px of the image.
-        scale: of the result: 1, 0.5 or 0.25 times the image's size.
+        values: (h, w), the cells inside the resized image.
+        result: the rung that they are of.
+        step: each how many px of the image, along each side, are in the answer.
     """
-    times, step = round(stride * scale), round(1 / scale)
-    if times == 1:
-        return np.ascontiguousarray(values)
-    height, width = size
-    large = values.repeat(times, axis=0).repeat(times, axis=1)
-    return np.ascontiguousarray(large[: -(-height // step), : -(-width // step)])
+    rows, columns = (
+        (np.arange(0, length, step) + 0.5) * (resized / length) / result.map_stride
+        for length, resized in zip(result.source_size, result.image_size, strict=True)
+    )
+    return np.ascontiguousarray(values[rows.astype(np.intp)][:, columns.astype(np.intp)])
 
 
 def _limit_threads(threads: int) -> None:

@@ -38,7 +38,14 @@ from anytime_server.core.settings import SchedulerSettings
 from anytime_server.errors import SettingsError
 from anytime_server.simulation.policies import OURS, Strategy
 from anytime_server.simulation.report import Report, percentiles
-from anytime_server.simulation.traffic import DrawnRequest, Machine, Traffic, draw, typical_shares
+from anytime_server.simulation.traffic import (
+    DrawnRequest,
+    Machine,
+    Traffic,
+    draw,
+    image_stages,
+    typical_shares,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,8 +95,8 @@ def full_depth_hz(profile: ModelProfile, machine: Machine | None = None) -> floa
     """Requests a second that one replica can take to the last exit, at typical active shares."""
     machine = machine or Machine()
     size = profile.sizes[0]
-    shares = typical_shares(profile)
-    base_s = sum(stage.seconds(s) for stage, s in zip(size.stages, shares, strict=True))
+    stages, shares = image_stages(profile), typical_shares(profile)
+    base_s = sum(stage.seconds(s) for stage, s in zip(stages, shares, strict=True))
     decode_s = machine.decode.seconds(size.height * size.width)
     return 1.0 / (decode_s + base_s * machine.slow_down)
 
@@ -126,7 +133,7 @@ class _Run:
 
     def stop_s(self, now: float) -> float:
         """From when on the stage is to be stopped."""
-        return now if self.stage > self.limits.last_stage else self.limits.stop_at_s
+        return self.limits.stop_at_s if self.stage in self.limits.path else now
 
 
 @dataclass(slots=True, eq=False)
@@ -295,12 +302,13 @@ class _Simulation:
         self._record(scheduler.exit_made(request.job.id, report), now)
         if exit_ == 1 and request.job.exit == 1:
             request.first_exit_s = self._received_s(request, now)
-        run.stage += 1
-        if run.stage > run.limits.last_stage:
+        next_stages = [stage for stage in run.limits.path if stage > exit_]
+        if not next_stages:
             replica.run = None
             self._record(scheduler.run_ended(request.job.id, 0.0, now), now)
             self._schedule(replica, now)
             return
+        run.stage = next_stages[0]
         self._stage_begins(replica, run, now)
         if run.limits.notify:
             self._schedule(replica, now)

@@ -13,7 +13,7 @@ import random
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from anytime_server.core.costs import ModelProfile, SideCost
+from anytime_server.core.costs import ModelProfile, SideCost, StageCost
 from anytime_server.core.decisions import ExitReport
 
 
@@ -159,7 +159,7 @@ def draw(
 ) -> Iterator[DrawnRequest]:
     """All requests that arrive within `duration_s`, in order; images are of the first size."""
     rng = random.Random(seed)  # noqa: S311
-    size, shares = profile.sizes[0], typical_shares(profile)
+    size, costs, shares = profile.sizes[0], image_stages(profile), typical_shares(profile)
     pixels = size.height * size.width
     low_s, high_s = traffic.deadline_s
     for number, arrival_s in enumerate(_arrivals(traffic.arrivals, duration_s, rng)):
@@ -177,7 +177,7 @@ def draw(
                 active_share=after,
                 gmacs=stage.gmacs(before),
             )
-            for stage, before, after in zip(size.stages, active, active[1:], strict=False)
+            for stage, before, after in zip(costs, active, active[1:], strict=False)
         )
         yield DrawnRequest(
             id=str(number),
@@ -212,6 +212,12 @@ def _arrivals(kind: Arrivals, duration_s: float, rng: random.Random) -> Iterator
                     return
         case Replay(times_s):
             yield from (time_s for time_s in sorted(times_s) if 0.0 <= time_s < duration_s)
+
+
+def image_stages(profile: ModelProfile) -> tuple[StageCost, ...]:
+    """Base costs of the stages to all exits of an image of a model's first size."""
+    size = profile.sizes[0]
+    return profile.stages(profile.computed_sizes(size.height, size.width))
 
 
 def typical_shares(profile: ModelProfile) -> tuple[float, ...]:

@@ -3,7 +3,14 @@
 from anytime_protocol.budget import Budget
 from anytime_protocol.enums import ScheduleClock
 from anytime_protocol.resources import LoadCap, ServerBudget
-from anytime_server.core.costs import CostModel, ModelProfile, SideCost, SizeProfile, StageCost
+from anytime_server.core.costs import (
+    CostModel,
+    MeasuredPath,
+    ModelProfile,
+    SideCost,
+    SizeProfile,
+    StageCost,
+)
 from anytime_server.core.decisions import ExitReport
 from anytime_server.core.jobs import JobState
 from anytime_server.core.policy import Candidate, Policy, Step
@@ -26,9 +33,35 @@ def profile(**changes: object) -> ModelProfile:
     return ModelProfile(MODEL, (SizeProfile(64, 64, stages),), **values)
 
 
-def costs() -> CostModel:
+LADDER_GAIN = {1: 40.0, 2: 46.0, 3: 52.0, 4: 53.0, 5: 55.0, 6: 58.0, 7: 61.0, 8: 62.0}
+"""Quality of the exits of the ladder when all are made; leaving the small size early costs some."""
+
+
+def ladder_profile(**changes: object) -> ModelProfile:
+    """The model of `profile` on a ladder: stages 1 to 4 cost a quarter of stages 5 to 8."""
+    full = profile().sizes[0].stages
+    sizes = (
+        SizeProfile(32, 32, tuple(stage.scaled(0.25) for stage in full)),
+        SizeProfile(64, 64, full),
+    )
+    paths = []
+    for left in (1, 2, 3, 4):
+        exits = (*range(1, left + 1), 5, 6, 7, 8)
+        loss = {5: 4 - left, 6: 0.7 * (4 - left), 7: 0.2 * (4 - left), 8: 0.2 * (4 - left)}
+        quality = tuple(LADDER_GAIN[exit_] - loss.get(exit_, 0.0) for exit_ in exits)
+        paths.append(MeasuredPath(exits, quality))
+    values = {
+        "quality": tuple(LADDER_GAIN.values()),
+        "sides": (32, 64),
+        "paths": tuple(paths),
+    } | changes
+    return ModelProfile(MODEL, sizes, **values)
+
+
+def costs(model_profile: ModelProfile | None = None) -> CostModel:
     """Predicts the base times, with next to no deviation; decoding and encoding take no time."""
-    model = CostModel([profile()], decode={"image/jpeg": FREE}, encode={"png": FREE})
+    known = model_profile or profile()
+    model = CostModel([known], decode={"image/jpeg": FREE}, encode={"png": FREE})
     for _ in range(200):
         model.observe_stage(0.01, 0.01)
     return model
@@ -38,8 +71,9 @@ def scheduler(
     policy: Policy | None = None,
     budget: ServerBudget | None = None,
     settings: SchedulerSettings | None = None,
+    profile: ModelProfile | None = None,
 ) -> Scheduler:
-    return Scheduler(costs(), policy, budget, settings)
+    return Scheduler(costs(profile), policy, budget, settings)
 
 
 def job(id_: str = "a", now: float = 0.0, urgency: int = 3, **limits: object) -> JobState:
@@ -56,7 +90,7 @@ def report(
     """An exit, by default made in its stage's base time, more confident the deeper it is."""
     sure = 0.5 + 0.1 * exit_ if confidence is None else confidence
     took_s = STAGE_S[exit_ - 1] if elapsed_s is None else elapsed_s
-    return ExitReport(exit_, sure, share, sure / 2, GMACS[exit_ - 1], took_s, ended_s)
+    return ExitReport(exit_, sure, share, sure / 2, GMACS[(exit_ - 1) % 4], took_s, ended_s)
 
 
 def server_budget(

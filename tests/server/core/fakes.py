@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 
 from anytime_server.core.decisions import Ending, EndJob, JobFinished, RunJob, RunLimits, Wait
 from anytime_server.core.scheduler import Scheduler
-from server.core.factories import STAGE_S, report
+from server.core.factories import MODEL, report
 
 
 @dataclass
@@ -44,19 +44,20 @@ class FakeExecutor:
     def compute(self, job_id: str, stage: int, limits: RunLimits) -> None:
         """Computes a run from a stage on, reporting each exit when it is made."""
         wasted_s = 0.0
-        while stage <= limits.last_stage:
+        base_s = [cost.seconds(1.0) for cost in self.scheduler.costs.stages(MODEL, 64, 64)]
+        while stage in limits.path:
             self.stages.append((self.now, job_id, stage))
-            took_s = STAGE_S[stage - 1]
+            took_s = base_s[stage - 1]
             if self.now + took_s > limits.stop_at_s:
                 wasted_s = max(limits.stop_at_s - self.now, 0.0)
                 self.now += wasted_s
                 break
             self.now += took_s
-            failed = self.scheduler.exit_made(job_id, report(stage, self.now))
+            failed = self.scheduler.exit_made(job_id, report(stage, self.now, took_s))
             if failed is not None:
                 self.end(failed)
             limits = self.scheduler.run_limits(self.now)
-            stage += 1
+            stage = min((later for later in limits.path if later > stage), default=0)
         ending = self.scheduler.run_ended(job_id, wasted_s, self.now)
         if ending is not None:
             self.end(ending)

@@ -31,9 +31,11 @@ def test_a_stage_costs_its_fixed_part_and_its_share_of_the_active_part():
 
 
 @pytest.mark.parametrize("size", [(32, 64), (320, 640), (3200, 6400)])
-def test_a_model_that_fits_its_images_costs_the_same_whatever_their_size(size):
-    fitting = ModelProfile("m", (SizeProfile(64, 128, STAGES),), input_side=128)
-    assert CostModel([fitting]).stages("m", *size) == STAGES
+def test_a_ladder_costs_the_same_whatever_the_size_of_an_image(size):
+    larger = tuple(stage.scaled(4.0) for stage in STAGES)
+    sizes = (SizeProfile(64, 128, STAGES), SizeProfile(128, 256, larger))
+    ladder = ModelProfile("m", sizes, sides=(128, 256))
+    assert CostModel([ladder]).stages("m", *size) == (*STAGES, *larger)
 
 
 def test_a_profiled_size_is_taken_as_it_is_after_padding_to_32():
@@ -48,10 +50,32 @@ def test_the_stride_that_images_are_padded_to_is_the_models():
     assert coarse.stages("m", 64, 65)[0].fixed_s == pytest.approx(0.020)
 
 
-def test_an_unprofiled_size_scales_by_pixels_from_the_nearest():
+def test_a_size_beyond_those_profiled_scales_the_nearest_by_pixels():
     costs = CostModel([PROFILE])
-    assert costs.stages("m", 64, 96)[0].fixed_s == pytest.approx(0.015)
+    assert costs.stages("m", 32, 64)[0].fixed_s == pytest.approx(0.005)
     assert costs.stages("m", 256, 512)[0].fixed_s == pytest.approx(0.200)
+
+
+def test_a_size_between_two_profiled_ones_lies_between_what_both_say():
+    costs = CostModel([PROFILE])  # for 64 x 64 px 10 ms, for 16 times as many 100 ms
+    assert costs.stages("m", 128, 128)[0].fixed_s == pytest.approx((0.040 + 0.025) / 2)
+
+
+def test_getting_ready_for_a_size_costs_time_once():
+    ladder = ModelProfile(
+        "m", (SizeProfile(64, 64, STAGES),), sides=(64, 512), prepare_s_per_px=1e-6
+    )
+    costs = CostModel([ladder])
+    assert costs.preparation_s("m", 300, 300) == pytest.approx(1e-6 * (64 * 64 + 512 * 512))
+    costs.note_size("m", 300, 300)
+    assert costs.preparation_s("m", 500, 500) == 0.0  # computed at the same sizes
+    assert costs.preparation_s("m", 250, 500) > 0.0
+    for side in range(100, 900, 50):
+        costs.note_size("m", side, 1000)
+    assert costs.preparation_s("m", 300, 300) > 0.0  # too many others came since
+    costs.note_size("m", 300, 300)
+    costs.forget_sizes()
+    assert costs.preparation_s("m", 300, 300) > 0.0
 
 
 def test_sizes_that_clients_choose_cannot_fill_the_memory():

@@ -28,6 +28,7 @@ class Case:
 
     def made(self, exit_, **found):
         self.job.last = report(exit_, 0.0, **found)
+        self.job.made = tuple(range(1, exit_ + 1))
         self.forecaster.look_ahead(self.job)
         return self
 
@@ -37,20 +38,20 @@ class Case:
 
 def test_looking_ahead_adds_up_time_multiply_adds_and_gain_to_each_exit():
     case = Case()
-    ahead = case.job.ahead
+    (ahead,) = case.job.paths
     assert [step.exit for step in ahead] == [1, 2, 3, 4]
     assert [step.base_s for step in ahead] == pytest.approx([0.01, 0.03, 0.07, 0.15])
     assert [step.gmacs for step in ahead] == [1.0, 3.0, 7.0, 15.0]
     assert [step.gain for step in ahead] == [40.0, 55.0, 65.0, 70.0]
-    ahead = case.made(2, share=0.5).job.ahead
+    (ahead,) = case.made(2, share=0.5).job.paths
     assert [step.base_s for step in ahead] == pytest.approx([0.030, 0.090])
     assert [step.gain for step in ahead] == [10.0, 15.0]
-    assert case.made(4).job.ahead == ()
+    assert case.made(4).job.paths == ()
 
 
 def test_without_measured_quality_the_doubt_that_is_left_stands_for_the_gain():
     case = Case(CostModel([profile(quality=())])).made(2, confidence=0.6)
-    assert [step.gain for step in case.job.ahead] == pytest.approx([0.2, 0.4])
+    assert [step.gain for step in case.job.paths[0]] == pytest.approx([0.2, 0.4])
 
 
 def test_the_latest_start_leaves_time_for_the_stage_the_encoding_and_the_reserve():

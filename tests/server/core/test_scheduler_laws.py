@@ -25,7 +25,7 @@ from anytime_server.core.decisions import (
 from anytime_server.core.jobs import JobState
 from anytime_server.core.policy import QualityPerSecond
 from anytime_server.simulation.policies import EarliestDeadline, Fifo, SlackFit
-from server.core.factories import GMACS, MODEL, STAGE_S, job, report, scheduler, server_budget
+from server.core.factories import MODEL, job, ladder_profile, profile, scheduler, server_budget
 from server.core.fakes import run_until_idle
 
 TOLERANCE_S = 1e-9
@@ -70,7 +70,7 @@ class ExecutorRun:
         stage: the stage that it computes.
         limits: as last written.
         reports: exits that nobody has read.
-        wasted_s: time lost on a stage that was stopped.
+        wasted_s: time lost on a stage that was stopped; None if none was.
         is_over: nothing more will be computed.
     """
 
@@ -78,7 +78,7 @@ class ExecutorRun:
     stage: int
     limits: RunLimits
     reports: list[ExitReport] = field(default_factory=list)
-    wasted_s: float = 0.0
+    wasted_s: float | None = None
     is_over: bool = False
 
 
@@ -89,14 +89,17 @@ class SchedulerMachine(RuleBasedStateMachine):
     less than the executor has done, and the executor less than the scheduler wants.
     """
 
+    profile = profile()
+
     def __init__(self) -> None:
         super().__init__()
-        self.s = scheduler()
+        self.s = scheduler(profile=self.profile)
+        self.stages = self.s.costs.stages(MODEL, 64, 64)
         self.now = 0.0
         self.jobs: dict[str, JobState] = {}
         self.budgets: dict[str, Budget] = {}
         self.revs: dict[str, int] = {}
-        self.exits: dict[str, int] = {}
+        self.exits: dict[str, tuple[int, ...]] = {}
         self.confidence: dict[str, float] = {}
         self.ended: dict[str, object] = {}
         self.cancelled: set[str] = set()
@@ -116,11 +119,11 @@ class SchedulerMachine(RuleBasedStateMachine):
         assert name in self.jobs
         assert name not in self.ended
         if isinstance(ending, JobFinished):
-            assert ending.exit == self.exits[name]
+            assert ending.exit == self.last_exit(name)
             assert (ending.reason is Reason.CANCELLED) == (name in self.cancelled)
             assert ending.exit >= 1 or ending.reason is Reason.CANCELLED
         else:
-            assert self.exits[name] == 0
+            assert not self.exits[name]
         self.ended[name] = ending
 
     def limits_now(self, name):
@@ -135,22 +138,27 @@ class SchedulerMachine(RuleBasedStateMachine):
         deadline_ms = self.limits_now(name).deadline_ms
         return math.inf if deadline_ms is None else self.jobs[name].arrival_s + deadline_ms / 1e3
 
-    def check_depth(self, name, exit_):
-        """No limit forbids going to an exit."""
+    def last_exit(self, name):
+        return self.exits[name][-1] if self.exits[name] else 0
+
+    def check_depth(self, name, path):
+        """No limit forbids going on along a path, which leads on from where the request is."""
         limits = self.limits_now(name)
-        if exit_ > 1:
-            assert limits.max_exit is None or exit_ <= limits.max_exit
-            gmacs = sum(GMACS[:exit_])
+        made = (*self.exits[name], *path)
+        assert any(way.exits[: len(made)] == made for way in self.profile.ways)
+        if made[-1] > 1:
+            assert limits.max_exit is None or made[-1] <= limits.max_exit
+            gmacs = sum(self.stages[exit_ - 1].gmacs(1.0) for exit_ in made)
             assert limits.compute_gmacs is None or gmacs <= limits.compute_gmacs + 1e-6
             confidence = self.confidence.get(name, 0.0)
             assert limits.min_confidence is None or confidence < limits.min_confidence
 
     def check_limits(self, limits):
         """The scheduler allows its run no more than the budgets do."""
-        name, stage = self.run.job_id, self.exits[self.run.job_id] + 1
+        name = self.run.job_id
         assert limits.stop_at_s <= self.deadline_s(name) + TOLERANCE_S
-        self.check_depth(name, limits.last_stage)
-        if limits.last_stage > stage:
+        self.check_depth(name, limits.path)
+        if len(limits.path) > 1:
             assert len(self.active()) == 1
             assert not self.draining
             assert limits.last_stage <= self.s.server_limits.load_cap(self.jobs[name].urgency)
@@ -171,9 +179,9 @@ class SchedulerMachine(RuleBasedStateMachine):
         admission = self.s.submit(state, self.now)
         if isinstance(admission, Admitted):
             assert not self.draining
-            assert 1 <= admission.exit <= len(STAGE_S)
+            assert 1 <= admission.exit <= len(self.stages)
             self.jobs[name], self.budgets[name] = state, budget
-            self.exits[name] = self.revs[name] = 0
+            self.exits[name], self.revs[name] = (), 0
         else:
             assert admission.retry_after_s is None or admission.retry_after_s >= 0
         if turn:
@@ -196,9 +204,9 @@ class SchedulerMachine(RuleBasedStateMachine):
         if name in self.cancelled:
             assert change.effect is Effect.GONE
         elif step == 0:
-            assert change == (Effect.STALE, self.exits[name])
+            assert change == (Effect.STALE, self.last_exit(name))
         else:
-            assert change == (Effect.APPLIED, self.exits[name])
+            assert change == (Effect.APPLIED, self.last_exit(name))
             self.budgets[name], self.revs[name] = budget, rev
 
     @rule(budget=SERVER_BUDGETS)
@@ -233,11 +241,17 @@ class SchedulerMachine(RuleBasedStateMachine):
     @rule(share=SHARES, confidence=SHARES, factor=FACTORS, turn=st.booleans())
     def stage_ends(self, share, confidence, factor, turn):
         run = self.run
-        took_s = STAGE_S[run.stage - 1] * factor
+        stage = self.stages[run.stage - 1]
+        took_s = stage.seconds(1.0) * factor
         self.now += took_s
-        run.reports.append(report(run.stage, self.now, took_s, confidence, share))
-        run.stage += 1
-        run.is_over = run.stage > run.limits.last_stage
+        gmacs = stage.gmacs(1.0)
+        run.reports.append(
+            ExitReport(run.stage, confidence, share, confidence / 2, gmacs, took_s, self.now)
+        )
+        following = [later for later in run.limits.path if later > run.stage]
+        run.is_over = not following
+        if following:
+            run.stage = following[0]
         if turn:
             self.engine_turn()
 
@@ -245,7 +259,7 @@ class SchedulerMachine(RuleBasedStateMachine):
     @rule(spent_s=st.floats(0.0, 0.02))
     def stage_is_stopped(self, spent_s):
         run = self.run
-        if run.stage > run.limits.last_stage or self.now >= run.limits.stop_at_s:
+        if run.stage not in run.limits.path or self.now >= run.limits.stop_at_s:
             self.now += spent_s
             run.wasted_s, run.is_over = spent_s, True
 
@@ -260,7 +274,8 @@ class SchedulerMachine(RuleBasedStateMachine):
             failed = self.s.exit_made(name, found)
             self.take(failed)
             if counts and failed is None:
-                self.exits[name], self.confidence[name] = found.exit, found.confidence
+                self.exits[name] = (*self.exits[name], found.exit)
+                self.confidence[name] = found.confidence
         self.run.reports.clear()
 
     @precondition(lambda self: self.run is not None and self.run.is_over)
@@ -268,7 +283,7 @@ class SchedulerMachine(RuleBasedStateMachine):
     def read_end_of_run(self):
         self.read_exits()
         run, self.run = self.run, None
-        self.take(self.s.run_ended(run.job_id, run.wasted_s, self.now))
+        self.take(self.s.run_ended(run.job_id, run.wasted_s or 0.0, self.now))
 
     @rule()
     def write_limits(self):
@@ -281,7 +296,8 @@ class SchedulerMachine(RuleBasedStateMachine):
             assert self.run.job_id not in self.cancelled
             assert self.run.job_id not in self.ended
             self.check_limits(limits)
-            assert self.run.reports or not self.run.is_over
+            told = self.run.reports or self.run.wasted_s is not None  # or about to be
+            assert told or not self.run.is_over
         self.run.limits = limits
 
     @rule()
@@ -311,13 +327,12 @@ class SchedulerMachine(RuleBasedStateMachine):
         name = run.job_id
         assert name in self.active()
         assert name not in self.cancelled
-        assert run.stage == self.exits[name] + 1
-        assert run.stage <= run.limits.last_stage
+        assert run.stage == run.limits.path[0]
         assert run.limits.stop_at_s > self.now
         alone = run.stage == 1 and len(self.active()) == 1
         least_s = 0.0 if alone else run.predicted_s
         assert self.now + least_s <= self.deadline_s(name) + TOLERANCE_S
-        self.check_depth(name, run.stage)
+        self.check_depth(name, (run.stage,))
         self.check_limits(run.limits)
 
     @invariant()
@@ -337,8 +352,15 @@ class SchedulerMachine(RuleBasedStateMachine):
         assert not self.active()
 
 
+class LadderMachine(SchedulerMachine):
+    """The same for a model with a ladder, whose exits may be made along several ways."""
+
+    profile = ladder_profile()
+
+
 TestLaws = SchedulerMachine.TestCase
-TestLaws.settings = hypothesis_settings(
+TestLadderLaws = LadderMachine.TestCase
+TestLaws.settings = TestLadderLaws.settings = hypothesis_settings(
     max_examples=150, stateful_step_count=40, deadline=None, print_blob=False
 )
 

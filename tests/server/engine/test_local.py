@@ -16,7 +16,7 @@ from anytime_server.engine.local import LocalEngine
 from anytime_server.errors import RefusedError
 from anytime_server.metrics import Metrics
 from anytime_server.settings import Settings
-from server.factories import SIZE, image_file, infer
+from server.factories import SIZE, STREET, image_file, infer, served_model
 from server.fakes import EventRecorder, FakeExecutor
 
 ONE_MAP = OutputOptions(progress=False)
@@ -90,14 +90,32 @@ async def test_an_id_can_be_active_only_once():
 
 
 async def test_pixels_of_all_active_requests_are_bounded():
-    pixels = SIZE[0] * SIZE[1]
-    async with running_engine(max_pixels_in_flight=2 * pixels) as (engine, executor):
+    computed = 64 * 64  # after padding
+    image = SIZE[0] * SIZE[1] // 16
+    async with running_engine(max_pixels_in_flight=2 * (computed + image)) as (engine, executor):
         executor.gate.clear()
         await submit(engine, "a")
         await submit(engine, "b")
         with pytest.raises(RefusedError, match="would exceed") as refused:
             await submit(engine, "c")
         assert refused.value.problem.code is ErrorCode.OVERLOADED
+
+
+async def test_an_image_that_a_network_would_compute_too_large_is_refused_with_the_cure():
+    async with running_engine(max_computed_pixels=64 * 64 - 1) as (engine, _):
+        with pytest.raises(RefusedError, match="make the image smaller") as refused:
+            await submit(engine, "a")
+        assert refused.value.problem.code is ErrorCode.TOO_MANY_PIXELS
+
+
+async def test_the_executor_gets_ready_for_a_size_that_is_new_while_the_image_is_decoded():
+    served = served_model(STREET)
+    slow = replace(served, profile=replace(served.profile, prepare_s_per_px=1e-9))
+    async with running_engine(FakeExecutor(models=(slow,))) as (engine, executor):
+        for request_id in "ab":
+            _, recorder = await submit(engine, request_id)
+            await ended(recorder)
+        assert executor.prepared == [(STREET.name, SIZE)]
 
 
 async def test_a_request_over_http_is_remembered_for_a_while_and_one_of_a_websocket_is_not():
@@ -118,9 +136,9 @@ async def test_headers_are_read_in_the_order_in_which_images_come(monkeypatch):
     may_decode = threading.Event()
     decode = images.decode
 
-    def slow_decode(data, max_pixels, on_header=None):
+    def slow_decode(*arguments):
         may_decode.wait(10)
-        return decode(data, max_pixels, on_header)
+        return decode(*arguments)
 
     async with running_engine() as (engine, _):
         monkeypatch.setattr(images, "decode", slow_decode)

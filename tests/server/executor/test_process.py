@@ -35,8 +35,9 @@ def executor_of(weights, engine="torch", **changes):
 
 
 def command(job_id="a", stage=1, last=None, *, image=None, model="street", **changes):
-    limits = RunLimits(last or stage)
-    return RunCommand(job_id, model, stage, limits, image, **changes)
+    limits = RunLimits(tuple(range(stage, (last or stage) + 1)))
+    size = (0, 0) if image is None else image.shape[:2]
+    return RunCommand(job_id, model, stage, limits, image, size, **changes)
 
 
 def ignore(rendered):
@@ -124,7 +125,7 @@ async def test_a_run_stops_by_itself_when_its_time_is_up(weights):
     try:
         await executor.start()
         late = command("a", 1, 4, image=IMAGE)
-        limits = RunLimits(4, stop_at_s=time.monotonic())
+        limits = RunLimits((1, 2, 3, 4), stop_at_s=time.monotonic())
         end = await executor.run(late._replace(limits=limits), ignore)
         assert end.wasted_s > 0.0
         assert len(executor.take_exits()) < 4
@@ -170,7 +171,9 @@ async def test_a_child_that_misbehaves_is_an_error_of_the_run(tmp_path, name, er
     await executor.close()
 
 
-@pytest.mark.parametrize("limits", [STOP, RunLimits(1, stop_at_s=0.0)], ids=["stop", "time is up"])
+@pytest.mark.parametrize(
+    "limits", [STOP, RunLimits((1,), stop_at_s=0.0)], ids=["stop", "time is up"]
+)
 async def test_a_run_that_ignores_a_stop_is_killed(tmp_path, limits):
     executor = executor_of(tmp_path / "hang", target=misbehave, hang_s=0.05)
     await executor.start()

@@ -5,11 +5,11 @@ from dataclasses import dataclass, field
 import numpy as np
 import pytest
 
-from anytime_model.engines.base import ExitResult
+from anytime_model.engines.ladder import RungResult
 from anytime_server.core.decisions import RunLimits
 from anytime_server.executor.base import RenderedExit, RenderOptions, RunEnd
 from anytime_server.executor.control import SharedMemory
-from anytime_server.executor.messages import ExitMade, Fault, Forget, Render, StartRun
+from anytime_server.executor.messages import ExitMade, Fault, Forget, Prepare, Render, StartRun
 from anytime_server.executor.worker import Worker
 
 IMAGE = np.zeros((8, 8, 3), np.uint8)
@@ -43,6 +43,8 @@ class FakeModel:
     map_stride: int = 4
     task: FakeTask = field(default_factory=FakeTask)
     used_bytes: int = 123
+    worse: tuple = ()
+    prepared: list = field(default_factory=list)
 
     @property
     def engine(self):
@@ -55,27 +57,36 @@ class FakeModel:
     def criterion(self, stage):
         return None
 
-    def begin(self, image):
+    def improves(self, made):
+        return made[-1] not in self.worse
+
+    def prepare(self, size):
+        self.prepared.append(size)
+
+    def begin(self, image, *, size):
         self.begun += 1
-        return FakeRun(self)
+        return FakeRun(self, size)
 
 
 @dataclass
 class FakeRun:
     model: FakeModel
+    size: tuple
     exit: int = 0
 
-    def advance(self, criterion, pause):
+    def advance(self, criterion, pause, *, rung):
         pause()
         if self.model.on_stage is not None:
-            self.model.on_stage(self.exit + 1)
+            self.model.on_stage(rung)
         pause()
         if self.model.is_broken:
             raise MemoryError("no memory")
-        self.exit += 1
+        self.exit = rung
         self.model.computed.append(self.exit)
         ones = np.ones((2, 2), np.float32)
-        return ExitResult(self.exit, (8, 8), ones[None], ones, ones > 0, 1000)
+        return RungResult(
+            self.exit, (8, 8), ones[None], ones, ones > 0, 1000, source_size=self.size
+        )
 
 
 class FakePipe:
@@ -111,8 +122,8 @@ def serve(*commands, model=None, memory=None):
 
 def run(number, stage, last, job="a", *, first=True, render=None, each=False, **limits):
     shape = IMAGE.shape if first else None
-    start = StartRun(number, job, "street", stage, shape, render, last, each)
-    return start, RunLimits(last, **limits)
+    start = StartRun(number, job, "street", stage, shape, IMAGE.shape[:2], render, last, each)
+    return start, RunLimits(tuple(range(stage, last + 1)), **limits)
 
 
 def test_a_run_computes_up_to_its_last_stage_and_notes_every_exit():
@@ -126,8 +137,24 @@ def test_a_run_computes_up_to_its_last_stage_and_notes_every_exit():
     assert memory.control.engine_bytes[0] == 123
 
 
-def test_a_run_ends_with_the_networks_last_exit_whatever_the_limits_say():
-    assert serve(run(1, 1, 60))[2] == [1, 2, 3, 4]
+def test_a_run_makes_the_exits_of_its_path_and_no_others():
+    start, _ = run(1, 1, 1)
+    assert serve((start, RunLimits((1, 3, 4))))[2] == [1, 3, 4]
+
+
+def test_an_exit_that_is_no_better_is_reported_and_the_one_before_is_rendered():
+    model = FakeModel(worse=(3,))
+    _, replies, exits = serve(run(1, 1, 3, render=OPTIONS, each=True), model=model)
+    assert exits == [1, 2, 3]
+    shown = [reply.rendered and reply.rendered.exit for reply in replies[:-1]]
+    assert shown == [1, 2]
+    assert replies[-1].rendered.exit == 2
+
+
+def test_the_executor_gets_ready_for_a_size_without_an_answer():
+    model, replies, _ = serve(Prepare("street", (12, 16)))
+    assert model.prepared == [(12, 16)]
+    assert replies == []
 
 
 def test_only_the_last_exit_of_a_run_is_rendered():
@@ -166,7 +193,7 @@ def changing(memory, at_stage, limits):
 
 def test_lowering_the_last_stage_to_the_one_that_runs_ends_the_run_with_it():
     memory = SharedMemory.allocate(1000)
-    model = changing(memory, 2, RunLimits(2))
+    model = changing(memory, 2, RunLimits((1, 2)))
     _, (end,), exits = serve(run(1, 1, 4, render=OPTIONS), model=model, memory=memory)
     assert exits == [1, 2]
     assert end == RunEnd(0.0, None)  # it was to be rendered at exit 4
@@ -174,7 +201,7 @@ def test_lowering_the_last_stage_to_the_one_that_runs_ends_the_run_with_it():
 
 def test_lowering_it_further_stops_the_stage_at_once():
     memory = SharedMemory.allocate(1000)
-    model = changing(memory, 2, RunLimits(0))
+    model = changing(memory, 2, RunLimits(()))
     _, (end,), exits = serve(run(1, 1, 4, render=OPTIONS), model=model, memory=memory)
     assert (exits, model.computed) == ([1], [1])
     assert end.wasted_s > 0.0
@@ -183,13 +210,13 @@ def test_lowering_it_further_stops_the_stage_at_once():
 
 def test_raising_it_lets_the_run_go_on():
     memory = SharedMemory.allocate(1000)
-    model = changing(memory, 1, RunLimits(3))
+    model = changing(memory, 1, RunLimits((1, 2, 3)))
     assert serve(run(1, 1, 1), model=model, memory=memory)[2] == [1, 2, 3]
 
 
 def test_a_run_stops_by_itself_when_its_time_is_up_and_renders_the_map_before():
     memory = SharedMemory.allocate(1000)
-    model = changing(memory, 3, RunLimits(4, stop_at_s=0.0))
+    model = changing(memory, 3, RunLimits((1, 2, 3, 4), stop_at_s=0.0))
     _, (end,), exits = serve(run(1, 1, 4, render=OPTIONS), model=model, memory=memory)
     assert exits == [1, 2]
     assert end.rendered.exit == 2
@@ -197,13 +224,13 @@ def test_a_run_stops_by_itself_when_its_time_is_up_and_renders_the_map_before():
 
 def test_a_stopped_stage_can_be_computed_again():
     memory = SharedMemory.allocate(1000)
-    model = changing(memory, 2, RunLimits(0))
+    model = changing(memory, 2, RunLimits(()))
     again = run(2, 2, 2, first=False)
     model, replies, exits = serve(run(1, 1, 4), again, model=model, memory=memory)
     # The server's words for the second run are the first thing that it sees of it.
     assert [reply.wasted_s > 0.0 for reply in replies] == [True, True]
     model.on_stage = None
-    memory.control.begin(1, RunLimits(4))
+    memory.control.begin(1, RunLimits((1, 2, 3, 4)))
     model, replies, exits = serve(run(1, 1, 1), run(2, 2, 2, first=False), model=model)
     assert exits == [2]
 
@@ -245,9 +272,8 @@ def test_a_rendering_is_read_as_it_was_written_whether_it_fits_or_not(pixels):
         assert np.array_equal(read.confidence, labels + 1)
 
 
-def test_an_image_beyond_the_shared_memory_is_refused():
+@pytest.mark.parametrize("side", [10, 11], ids=["fits", "does not fit"])
+def test_an_image_arrives_as_it_is_whether_or_not_it_fits_into_the_shared_memory(side):
     memory = SharedMemory.allocate(100)
-    with pytest.raises(ValueError, match="363 bytes, at most 300"):
-        memory.write_image(np.zeros((11, 11, 3), np.uint8))
-    image = np.arange(300, dtype=np.uint8).reshape(10, 10, 3)
+    image = np.arange(3 * side * side).astype(np.uint8).reshape(side, side, 3)
     assert np.array_equal(memory.read_image(memory.write_image(image)), image)

@@ -1,0 +1,82 @@
+"""Which way a job goes on: the path through its model's exits that gives the best maps.
+
+A model with a ladder has several ways from exit to exit: the exits of a small image may be made to
+the last, or left early for those of a larger one. All are priced and rated before; so the choice is
+arithmetic on a few numbers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from enum import Enum, auto
+from typing import TYPE_CHECKING, TypeAlias
+
+if TYPE_CHECKING:
+    from anytime_server.core.jobs import StageForecast
+
+Path: TypeAlias = "tuple[StageForecast, ...]"
+
+
+class Aim(Enum):
+    """What is best.
+
+    Attributes:
+        BY_DEADLINE: the best map at the end of what can be reached.
+        OVER_TIME: the best maps on the whole, where any moment may be the one that counts: quality
+            summed over twice the time that the longest path takes.
+        PER_SECOND: the most quality for its time, as others wait.
+    """
+
+    BY_DEADLINE = auto()
+    OVER_TIME = auto()
+    PER_SECOND = auto()
+
+
+def reachable(paths: Iterable[Path], is_in_reach: Callable[[StageForecast], bool]) -> list[Path]:
+    """The paths as far as they can be followed; those that cannot be followed at all are left out.
+
+    Args:
+        paths: ways on from the last exit.
+        is_in_reach: whether an exit can be reached.
+    """
+    found = []
+    for path in paths:
+        steps = 0
+        while steps < len(path) and is_in_reach(path[steps]):
+            steps += 1
+        if steps:
+            found.append(path[:steps])
+    return found
+
+
+def choose(paths: Sequence[Path], aim: Aim) -> Path:
+    """The best of some paths, up to its best exit; the first of equals.
+
+    Args:
+        paths: at least one, none empty.
+        aim: what is best.
+    """
+    if len(paths) == 1:
+        return paths[0]
+    match aim:
+        case Aim.BY_DEADLINE:
+            return max(paths, key=lambda path: (_most_gain(path), -path[0].base_s))
+        case Aim.OVER_TIME:
+            end_s = 2.0 * max(path[-1].base_s for path in paths)
+            return max(paths, key=lambda path: _gain_over_time(path, end_s))
+        case Aim.PER_SECOND:
+            return max(paths, key=_gain_per_second)
+
+
+def _most_gain(path: Path) -> float:
+    return max(step.gain for step in path)
+
+
+def _gain_over_time(path: Path, end_s: float) -> float:
+    """Gain times the seconds for which it is the latest, until a moment."""
+    ends = [*(step.base_s for step in path[1:]), end_s]
+    return sum(step.gain * (next_s - step.base_s) for step, next_s in zip(path, ends, strict=True))
+
+
+def _gain_per_second(path: Path) -> float:
+    return max(step.gain / step.base_s for step in path)
