@@ -133,7 +133,10 @@ def _recorder(
                 head=part == "exits",
                 size=(output.shape[-2], output.shape[-1]),
                 channels=layer.out_channels,
-                per_position=kernel_h * kernel_w * layer.in_channels * layer.out_channels,
+                per_position=kernel_h
+                * kernel_w
+                * (layer.in_channels // layer.groups)
+                * layer.out_channels,
                 maskable=bool(getattr(layer, "maskable", False)),
             )
         )

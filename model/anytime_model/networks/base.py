@@ -295,16 +295,21 @@ class Family:
     Attributes:
         build: a network of random weights from one of the family's configurations.
         read: the configuration from the entries of a manifest and the number of outputs.
+        pretrain: puts published weights of another task into a network; None where there are none.
     """
 
     build: Callable[[Any], Network]
     read: Callable[[Mapping[str, Any], int], FamilyConfig]
+    pretrain: Callable[[Network], None] | None = None
 
 
 DEFAULT_FAMILY = "hrnet"
 """Of manifests that name none."""
 
-_FAMILIES: Mapping[str, str] = {"hrnet": "anytime_model.networks.hrnet"}
+_FAMILIES: Mapping[str, str] = {
+    "hrnet": "anytime_model.networks.hrnet",
+    "lite": "anytime_model.networks.lite",
+}
 """The package of each family, which defines `FAMILY`; it is imported when it is first asked for."""
 
 

@@ -24,11 +24,15 @@ class Sgd:
 
 @dataclass(frozen=True, slots=True)
 class Adam:
-    """Adam; `decoupled` takes the weight decay out of the gradient (AdamW)."""
+    """Adam; `decoupled` takes the weight decay out of the gradient (AdamW).
+
+    The stages' rate is `rate` times `stages`: less than the exits' where they are pretrained.
+    """
 
     rate: float
     weight_decay: float = 0.0
     decoupled: bool = False
+    stages: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +104,8 @@ class Recipe:
         average: decay of the weights' average (EMA), or None.
         clip: largest norm of the gradient, or None.
         half: whether convolutions run in bfloat16 (autocast).
+        pretrained: whether to start from the weights that the network's family has published
+            elsewhere for its backbone (`Family.pretrain`), instead of random ones.
         seed: of initialisation, order and augmentation.
     """
 
@@ -121,6 +127,7 @@ class Recipe:
     average: float | None = None
     clip: float | None = None
     half: bool = False
+    pretrained: bool = False
     seed: int = 0
 
     def __post_init__(self) -> None:

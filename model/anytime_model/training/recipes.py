@@ -12,6 +12,7 @@ from dataclasses import replace
 from anytime_model.data.augment import PoseAugmentation, SegmentationAugmentation
 from anytime_model.networks.base import FamilyConfig
 from anytime_model.networks.hrnet.config import NetworkConfig
+from anytime_model.networks.lite.config import LiteConfig
 from anytime_model.training.losses import CrossEntropy, HeatmapError
 from anytime_model.training.recipe import Adam, Adaptivity, LastEpochs, MuonSettings, Recipe, Sgd
 from anytime_model.training.schedules import Poly, Steps, WarmStableDecay
@@ -132,6 +133,23 @@ _LSPET = Recipe(
     half=True,
 )
 
+_CAMVID_LITE = Recipe(
+    name="camvid-lite",
+    data="camvid",
+    split="fit",
+    check_split="holdout",
+    network=LiteConfig("lite0", outputs=11),
+    augmentation=SegmentationAugmentation((256, 352), (0.4, 1.7), colour=0.4, blur=0.1),
+    loss=CrossEntropy(strides=(4, 4, 4, 2), balance=True, overlap=1.0),
+    optimiser=Adam(1.5e-3, weight_decay=0.02, decoupled=True, stages=0.3),
+    schedule=WarmStableDecay(decay_epochs=16, warmup_steps=100),
+    epochs=100,
+    batch=8,
+    average=0.99,
+    clip=5.0,
+    pretrained=True,
+)
+
 RECIPES = {
     recipe.name: recipe
     for recipe in (
@@ -141,6 +159,7 @@ RECIPES = {
         *_context_rows(),
         _CAMVID,
         *_rows(_CAMVID),
+        _CAMVID_LITE,
         _LSPET,
         *_rows(_LSPET),
     )

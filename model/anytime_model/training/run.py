@@ -15,7 +15,7 @@ from anytime_model.data.registry import open_layout
 from anytime_model.data.sample import SampleSource
 from anytime_model.errors import CheckpointError, ConfigError
 from anytime_model.evaluation.check import quick_scores
-from anytime_model.networks.base import Network, build_network
+from anytime_model.networks.base import Network, build_network, family
 from anytime_model.tasks import TASKS
 from anytime_model.training import processes
 from anytime_model.training.loop import PROGRESS, Callback, CheckpointPolicy, Training
@@ -102,6 +102,8 @@ def run(
     ending = recipe.ending_after(steps_per_epoch(len(source), recipe.batch))
     torch.manual_seed(recipe.seed)
     network = build_network(recipe.network).to(device)
+    if recipe.pretrained and not (start or init):
+        pretrain(network)
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs
     task = TASKS[source.task]
     if task.initial_head_std is not None:
@@ -155,6 +157,22 @@ def initialise_heads(network: Network, std: float) -> None:
     for head in network.exits:
         if isinstance(head.predict, nn.Conv2d):
             nn.init.normal_(head.predict.weight, std=std)
+
+
+def pretrain(network: Network) -> None:
+    """Put the weights that the network's family has published elsewhere into its backbone.
+
+    Raises:
+        ConfigError: there are none, or their package is not installed.
+        CheckpointError: their file cannot be used.
+    """
+    load = family(network.config.family).pretrain
+    if load is None:
+        raise ConfigError(
+            f"the family {network.config.family!r} has no published weights to start from; "
+            "leave `pretrained` out of the recipe."
+        )
+    load(network)
 
 
 def warm_start(network: Network, weights: Path) -> tuple[str, ...]:

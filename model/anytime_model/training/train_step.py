@@ -128,9 +128,22 @@ def build_optimisers(network: nn.Module, settings: Optimiser) -> list[torch.opti
     match settings:
         case Sgd(rate, momentum, decay):
             return [torch.optim.SGD(_groups(matrices, others, rate, decay), momentum=momentum)]
-        case Adam(rate, decay, decoupled):
+        case Adam(rate, decay, decoupled, stages):
             kind = torch.optim.AdamW if decoupled else torch.optim.Adam
-            return [kind(_groups(matrices, others, rate, decay))]
+            if stages == 1:
+                return [kind(_groups(matrices, others, rate, decay))]
+            inside = {id(p) for n, p in network.named_parameters() if "stages." in n}
+            groups = [
+                group
+                for of_stages, its_rate in ((False, rate), (True, rate * stages))
+                for group in _groups(
+                    [p for p in matrices if (id(p) in inside) == of_stages],
+                    [p for p in others if (id(p) in inside) == of_stages],
+                    its_rate,
+                    decay,
+                )
+            ]
+            return [kind(groups)]
         case MuonSettings(rate, adam, momentum, decay):
             edges = {
                 id(p)

@@ -1,0 +1,48 @@
+"""The anytime lite network: EfficientNet-Lite's stages, each followed by an exit."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from torch import Tensor, nn
+
+from anytime_model.networks.base import Network, Pause, Size, State
+from anytime_model.networks.lite.config import LiteConfig
+from anytime_model.networks.lite.encoder import build_stages
+from anytime_model.networks.lite.exits import build_exits
+
+
+class LiteNetwork(Network):
+    """A multi-exit EfficientNet-Lite.
+
+    Settled positions keep their maps, as in every family. Nothing else depends on them: features
+    are computed everywhere, so masks save no multiply-adds, and active positions see true features
+    around them, never interpolated ones.
+
+    Args:
+        config: which layers there are.
+    """
+
+    def __init__(self, config: LiteConfig) -> None:
+        super().__init__(config)
+        self.stages = build_stages(config.size)
+        self.exits = build_exits(config)
+        self.apply(_initialise)
+
+    def masks(self, active: Tensor) -> Mapping[Size, Tensor]:
+        """See `Network.masks`: that of the maps alone."""
+        return {(active.shape[-2], active.shape[-1]): active}
+
+    def run_stage(self, state: State, pause: Pause) -> tuple[tuple[Tensor, ...], Tensor]:
+        """See `Network.run_stage`; everything is computed."""
+        features = self.stages[state.exit](state.features, None, pause)
+        pause()
+        logits: Tensor = self.exits[state.exit](features, None)
+        return features, logits
+
+
+def _initialise(module: nn.Module) -> None:
+    if isinstance(module, nn.Conv2d):
+        nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
