@@ -15,6 +15,7 @@ from anytime_model.evaluation.measure import MeasureSettings
 from anytime_model.kernels.handles import ModelHandle, PlanHandle
 from anytime_model.kernels.library import Op, Slot, load
 from anytime_model.networks.hrnet import AnytimeNetwork, NetworkConfig
+from anytime_model.networks.lite import LiteConfig, LiteNetwork
 from anytime_model.tasks import TASKS
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -165,3 +166,28 @@ def with_masks(share: float) -> MeasureSettings:
     return MeasureSettings(
         criteria=(masks, masks, masks, None), criterion="random", thresholds=(share,) * 3
     )
+
+
+def tiny_lite(outputs=5, seed=0, **changes):
+    """A lite network of random weights, in evaluation mode, whose logits vary by about 2."""
+    torch.manual_seed(seed)
+    network = LiteNetwork(LiteConfig("tiny", outputs, **changes)).train()
+    with torch.no_grad():
+        for _ in range(3):  # statistics near those of its features, or depth wipes them out
+            for layer in network.modules():
+                if isinstance(layer, torch.nn.BatchNorm2d):
+                    layer.momentum = None
+            network(random_image(batch=2, height=128, width=128, seed=seed))
+        network.eval()
+        for exit_, state in zip(network.exits, network(random_image()), strict=True):
+            mean = state.logits.mean(dim=(0, 2, 3))
+            scale = 2.0 / (state.logits - mean[:, None, None]).std()
+            exit_.predict.weight.mul_(scale)
+            exit_.predict.bias.sub_(mean).mul_(scale)
+    return network.requires_grad_(False)
+
+
+def lite_checkpoint(**changes):
+    """A tiny lite network with its card."""
+    network = tiny_lite(**changes)
+    return Checkpoint(network, replace(tiny_card(), config=network.config))

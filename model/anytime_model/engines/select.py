@@ -1,12 +1,15 @@
 """The choice of an engine for a model: the one asked for, or the fastest that works here.
 
 The choice is explicit, `ANYTIME_ENGINE=auto|torch|native|openvino` or the caller's; only "auto"
-ever falls back to another engine, and logs a warning that says why.
+ever falls back to another engine, and logs a warning that says why. A family that the native
+kernels have no program for runs with OpenVINO where that is installed, else with torch; that is no
+fault and logs nothing.
 """
 
 import logging
 import os
 from enum import StrEnum
+from importlib.util import find_spec
 
 import torch
 
@@ -14,6 +17,7 @@ from anytime_model.checkpoint.store import Checkpoint
 from anytime_model.engines.base import Dtype, NetworkEngine
 from anytime_model.engines.ladder import LadderEngine
 from anytime_model.engines.native.engine import NativeEngine, fastest_dtype
+from anytime_model.engines.native.lowering import FamilyError
 from anytime_model.engines.native.memory import MemoryBudget
 from anytime_model.engines.openvino_engine import OpenVinoEngine
 from anytime_model.engines.torch_engine import TorchEngine
@@ -131,6 +135,9 @@ def make_network_engine(
         case EngineKind.AUTO if torch.device(device).type == "cpu":
             try:
                 return NativeEngine(checkpoint, dtype=dtype, memory=memory)
+            except FamilyError:
+                if find_spec("openvino") is not None:
+                    return OpenVinoEngine(checkpoint, dtype=dtype)
             except KernelError as e:
                 logger.warning("falling back to the torch engine, where masks save no time: %s", e)
     return TorchEngine(checkpoint, device, bf16=dtype == "bf16")

@@ -315,5 +315,5 @@ def test_another_family_needs_nothing_but_stages_masks_and_its_numbers():
 
 
 def test_an_unknown_family_is_refused_with_those_that_there_are():
-    with pytest.raises(ConfigError, match=r"'toy'.*'hrnet'"):
+    with pytest.raises(ConfigError, match=r"'toy'.*'hrnet'.*'lite'"):
         build_network(TwoExits())

@@ -11,7 +11,7 @@ import torch
 from anytime_model.errors import ConfigError
 from anytime_model.networks.hrnet.config import NetworkConfig
 from anytime_model.training.recipes import RECIPES
-from anytime_model.training.run import Overrides, recipe_named, siblings, warm_start
+from anytime_model.training.run import Overrides, pretrain, recipe_named, siblings, warm_start
 from model.data_factories import camvid_tree, tiny_recipe
 from model.factories import save_tiny, tiny_network
 from model.short_training import train
@@ -55,3 +55,8 @@ def test_a_warm_start_takes_the_backbone_and_leaves_other_heads(tmp_path: Path) 
     for name, tensor in stage.items():
         torch.testing.assert_close(tensor, trained.state_dict()[name], rtol=1e-3, atol=1e-3)
     assert all("predict" in name or "num_batches" in name for name in fresh)
+
+
+def test_a_family_without_published_weights_cannot_be_pretrained() -> None:
+    with pytest.raises(ConfigError, match=r"'hrnet'.*`pretrained`"):
+        pretrain(tiny_network())

@@ -45,6 +45,10 @@ from anytime_model.networks.hrnet.exits import LinearExit, OriginalExit, Redesig
 from anytime_model.networks.hrnet.masking import MaskedConv2d
 
 
+class FamilyError(KernelError):
+    """The kernels have no program for networks of this family."""
+
+
 def lower(network: Network, *, image_channels: int = 3) -> Program:
     """The program of a network in evaluation mode.
 
@@ -53,12 +57,12 @@ def lower(network: Network, *, image_channels: int = 3) -> Program:
         image_channels: 3, or 4 for arithmetic that takes input channels in pairs.
 
     Raises:
-        KernelError: the network's family has no lowering.
+        FamilyError: the network's family has no lowering.
     """
     if not isinstance(network, AnytimeNetwork):
-        raise KernelError(
-            f"the native engine cannot run the family {network.config.family!r}. "
-            "Choose another engine."
+        raise FamilyError(
+            f"the native engine cannot run the family {network.config.family!r}, only 'hrnet'. "
+            "Choose the engine openvino or torch, or auto."
         )
     with torch.no_grad():
         return _Lowering(network, image_channels).program

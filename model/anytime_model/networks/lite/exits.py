@@ -31,9 +31,7 @@ class Context(nn.Module):
         super().__init__()
         self._pool = pool
         self.reduce = ConvNorm(in_channels, width)
-        self.blocks = nn.ModuleList(
-            Separable(width, CONTEXT_KERNEL) for _ in range(CONTEXT_BLOCKS)
-        )
+        self.blocks = nn.ModuleList(Separable(width, CONTEXT_KERNEL) for _ in range(CONTEXT_BLOCKS))
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C_in, H, W) to (B, width, H / pool, W / pool)."""
@@ -44,19 +42,24 @@ class Context(nn.Module):
 
 
 class Join(nn.Module):
-    """One level: the level above upsampled, plus a 1x1 convolution of each map, then `refine`."""
+    """One level: the level above upsampled, plus a 1x1 convolution of each map, then `refine`.
 
-    def __init__(self, in_channels: Sequence[int], width: int, refine: nn.Module) -> None:
+    `grows` says whether the level above is coarser than this one.
+    """
+
+    def __init__(
+        self, in_channels: Sequence[int], width: int, refine: nn.Module, *, grows: bool
+    ) -> None:
         super().__init__()
+        self._grows = grows
         self.laterals = nn.ModuleList(nn.Conv2d(c, width, 1, bias=False) for c in in_channels)
         self.norm = nn.BatchNorm2d(width, eps=NORM_EPSILON, momentum=NORM_MOMENTUM)
         self.refine = refine
 
     def forward(self, above: Tensor, maps: Sequence[Tensor]) -> Tensor:
         """(B, width, h, w) and the maps of this level (B, C, H, W) to (B, width, H, W)."""
-        size = maps[0].shape[-2:]
-        if above.shape[-2:] != size:
-            above = upsample(above, size)
+        if self._grows:
+            above = upsample(above, maps[0].shape[-2:])
         own = [lateral(x) for lateral, x in zip(self.laterals, maps, strict=True)]
         joined: Tensor = self.refine(F.relu6(self.norm(reduce(add, own, above))))
         return joined
@@ -82,7 +85,12 @@ class JoiningExit(nn.Module):
             for level in sorted(set(strides), reverse=True)
         ]
         self.joins = nn.ModuleList(
-            Join([widths[i] for i in members], width, _refinement(strides[members[0]], width))
+            Join(
+                [widths[i] for i in members],
+                width,
+                _refinement(strides[members[0]], width),
+                grows=strides[members[0]] < MAP_STRIDES[-1],
+            )
             for members in self._levels
         )
         self.predict = nn.Conv2d(width, outputs, 1)

