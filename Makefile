@@ -4,13 +4,14 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 TESTS ?=
+CAMVID ?= data/camvid
 ENGINE_TESTS := tests/model/engines tests/model/kernels
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo serve test test-fast check format sanitize picture bench bench-engine bench-server clean
+.PHONY: help setup demo serve test test-fast check format sanitize picture bench bench-engine bench-server weights-camvid-lite clean
 
 help: ## Show this list.
-	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-20s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: ## Make .venv with everything, at the versions of constraints.txt, and compile the kernels.
 	@$(PYTHON) start.py setup
@@ -54,6 +55,13 @@ bench-engine: setup ## Our engine beside torch, ONNX Runtime and OpenVINO, as ra
 
 bench-server: setup ## Overhead, cancellation, pings, kept deadlines (BESIDE=../old compares two checkouts).
 	$(BIN)/python bench/server.py $(if $(BESIDE),--beside $(BESIDE))
+
+weights-camvid-lite: setup ## Train and export weights/camvid-lite (CAMVID=folder); run it again to go on.
+	$(BIN)/anytime-model train --recipe camvid-lite --data $(CAMVID) --out runs/camvid-lite \
+	  $(if $(wildcard runs/camvid-lite/progress.pt),--resume)
+	$(BIN)/anytime-model finish --recipe camvid-lite --progress runs/camvid-lite/progress.pt --data $(CAMVID) \
+	  --out weights --name camvid-lite --licence "CC BY-NC 4.0 (research use; trained on CamVid)" \
+	  --description "Street scenes in 11 classes; EfficientNet-Lite0 from ImageNet weights; trained on CamVid."
 
 clean: ## Remove the environment and all caches.
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis artifacts
