@@ -8,7 +8,7 @@ NORM_EPSILON = 1e-3
 """That the ImageNet weights were trained with."""
 
 
-class ConvNorm(nn.Module):
+class NormedConv(nn.Module):
     """Convolution, batch normalisation and, if wanted, ReLU6.
 
     A stride of 2 pads the right and the bottom more than the left and the top, as TensorFlow's
@@ -59,9 +59,9 @@ class InvertedResidual(nn.Module):
     ) -> None:
         super().__init__()
         inside = expansion * in_channels
-        self.expand = ConvNorm(in_channels, inside) if expansion > 1 else nn.Identity()
-        self.depthwise = ConvNorm(inside, inside, kernel, stride=stride, groups=inside)
-        self.project = ConvNorm(inside, out_channels, relu=False)
+        self.expand = NormedConv(in_channels, inside) if expansion > 1 else nn.Identity()
+        self.depthwise = NormedConv(inside, inside, kernel, stride=stride, groups=inside)
+        self.project = NormedConv(inside, out_channels, relu=False)
         self._shortcut = stride == 1 and in_channels == out_channels
 
     def forward(self, x: Tensor) -> Tensor:
@@ -75,8 +75,8 @@ class Separable(nn.Module):
 
     def __init__(self, channels: int, kernel: int) -> None:
         super().__init__()
-        self.depthwise = ConvNorm(channels, channels, kernel, groups=channels, relu=False)
-        self.mix = ConvNorm(channels, channels)
+        self.depthwise = NormedConv(channels, channels, kernel, groups=channels, relu=False)
+        self.mix = NormedConv(channels, channels)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) to the same shape."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from anytime_model.errors import ConfigError
-from anytime_model.networks.lite.presets import MAP_STRIDES, PRESETS, Preset
+from anytime_model.networks.lite.presets import MAP_STRIDES, PRESETS, LitePreset
 from anytime_model.tasks import TASKS, TaskName
 
 
@@ -76,7 +76,7 @@ class LiteConfig:
         return "lite"
 
     @property
-    def size(self) -> Preset:
+    def size(self) -> LitePreset:
         """The preset's widths and depths."""
         return PRESETS[self.preset]
 

@@ -11,16 +11,16 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from anytime_model.networks.base import Pause
-from anytime_model.networks.lite.blocks import ConvNorm, InvertedResidual
-from anytime_model.networks.lite.presets import Preset, Row
+from anytime_model.networks.lite.blocks import InvertedResidual, NormedConv
+from anytime_model.networks.lite.presets import LitePreset, Row
 
 
-class FirstStage(nn.Module):
+class StemStage(nn.Module):
     """The stem and three rows of blocks, to 1/8 of the resolution."""
 
-    def __init__(self, preset: Preset) -> None:
+    def __init__(self, preset: LitePreset) -> None:
         super().__init__()
-        self.stem = ConvNorm(3, preset.stem, 3, stride=2)
+        self.stem = NormedConv(3, preset.stem, 3, stride=2)
         rows = preset.stages[0]
         self.blocks = _blocks(preset.stem, rows)
         self._kept = rows[0].blocks + rows[1].blocks
@@ -42,7 +42,7 @@ class FirstStage(nn.Module):
         return (*maps, x)
 
 
-class Stage(nn.Module):
+class BlockStage(nn.Module):
     """Rows of blocks after an earlier stage: stages 2 to 4."""
 
     def __init__(self, in_channels: int, rows: Sequence[Row]) -> None:
@@ -80,15 +80,15 @@ def _blocks(in_channels: int, rows: Sequence[Row]) -> nn.ModuleList:
     return blocks
 
 
-def build_stages(preset: Preset) -> nn.ModuleList:
+def build_stages(preset: LitePreset) -> nn.ModuleList:
     """The four stages of a preset."""
-    stages: list[nn.Module] = [FirstStage(preset)]
+    stages: list[nn.Module] = [StemStage(preset)]
     for before, rows in zip(preset.stages, preset.stages[1:], strict=False):
-        stages.append(Stage(before[-1].width, rows))
+        stages.append(BlockStage(before[-1].width, rows))
     return nn.ModuleList(stages)
 
 
-def map_widths(preset: Preset) -> tuple[int, ...]:
+def map_widths(preset: LitePreset) -> tuple[int, ...]:
     """Channels of the maps that the last exit reads, finest first; exit k reads k + 1 of them."""
     first = preset.stages[0]
     return (first[1].width, *(rows[-1].width for rows in preset.stages))

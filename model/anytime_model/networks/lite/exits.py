@@ -14,7 +14,7 @@ from operator import add
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from anytime_model.networks.lite.blocks import NORM_EPSILON, NORM_MOMENTUM, ConvNorm, Separable
+from anytime_model.networks.lite.blocks import NORM_EPSILON, NORM_MOMENTUM, NormedConv, Separable
 from anytime_model.networks.lite.config import LiteConfig
 from anytime_model.networks.lite.encoder import map_widths
 from anytime_model.networks.lite.presets import MAP_STRIDES
@@ -30,7 +30,7 @@ class Context(nn.Module):
     def __init__(self, in_channels: int, width: int, pool: int) -> None:
         super().__init__()
         self._pool = pool
-        self.reduce = ConvNorm(in_channels, width)
+        self.reduce = NormedConv(in_channels, width)
         self.blocks = nn.ModuleList(Separable(width, CONTEXT_KERNEL) for _ in range(CONTEXT_BLOCKS))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -109,7 +109,7 @@ def _refinement(stride: int, width: int) -> nn.Module:
         case 4:
             return Separable(width, 3)
         case 8:
-            return ConvNorm(width, width, 3)
+            return NormedConv(width, width, 3)
         case _:
             return nn.Identity()
 

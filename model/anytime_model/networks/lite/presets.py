@@ -28,7 +28,7 @@ class Row:
 
 
 @dataclass(frozen=True, slots=True)
-class Preset:
+class LitePreset:
     """One network size.
 
     Attributes:
@@ -64,8 +64,8 @@ def _stages(widths: tuple[int, ...], blocks: tuple[int, ...]) -> tuple[tuple[Row
 PRESETS = {
     preset.name: preset
     for preset in (
-        Preset("tiny", 4, _stages((4, 4, 6, 6, 8, 8, 8), (1, 1, 1, 1, 1, 1, 1)), (8, 8, 8, 8)),
-        Preset(
+        LitePreset("tiny", 4, _stages((4, 4, 6, 6, 8, 8, 8), (1, 1, 1, 1, 1, 1, 1)), (8, 8, 8, 8)),
+        LitePreset(
             "lite0",
             32,
             _stages((16, 24, 40, 80, 112, 192, 320), (1, 2, 2, 3, 3, 4, 1)),
