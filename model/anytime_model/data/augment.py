@@ -30,6 +30,8 @@ class SegmentationAugmentation:
         colour: strength of brightness, contrast and saturation jitter, 0 for none; hue gets a
             quarter of it.
         blur: probability of a Gaussian blur or of sensor noise.
+        light: probability of each change of the light: gamma of 0.5 to 1.8, colour temperature,
+            an offset of each channel, shadows.
     """
 
     crop: tuple[int, int]
@@ -37,6 +39,7 @@ class SegmentationAugmentation:
     mirror: bool = True
     colour: float = 0.0
     blur: float = 0.0
+    light: float = 0.0
 
     @property
     def output_size(self) -> tuple[int, int]:
@@ -63,7 +66,8 @@ class SegmentationPipeline:
         ]
         if settings.mirror:
             steps.append(A.HorizontalFlip(p=0.5))
-        self._compose = A.Compose([*steps, *_appearance(settings.colour, settings.blur)])
+        appearance = _appearance(settings.colour, settings.blur)
+        self._compose = A.Compose([*steps, *_light(settings.light), *appearance])
 
     def __call__(self, sample: Sample, seed: int) -> Sample:
         """The sample after augmentation; the same seed does the same."""
@@ -176,3 +180,14 @@ def _appearance(colour: float, blur: float) -> list[A.BasicTransform | A.BaseCom
     if blur:
         steps.append(A.OneOf([A.GaussianBlur(blur_limit=(3, 5)), A.GaussNoise()], p=blur))
     return steps
+
+
+def _light(share: float) -> list[A.BasicTransform | A.BaseCompose]:
+    if not share:
+        return []
+    return [
+        A.RandomGamma(gamma_limit=(50, 180), p=share),
+        A.PlanckianJitter(p=share),
+        A.RGBShift(r_shift_limit=20, g_shift_limit=20, b_shift_limit=20, p=share),
+        A.RandomShadow(p=share),
+    ]

@@ -2,11 +2,12 @@
 
     images/{train,val,test}/STEM.jpg    labels/{train,val,test}/STEM.png    ids 0 to 10, void 11
 
-Its validation split is one clip of 6.7 seconds, which selects models badly. Two more splits serve
+Its validation split is one clip of 6.7 seconds, which selects models badly. Three more splits serve
 to train on nearly everything and still choose thresholds on unseen frames:
 
 * `holdout`: the last tenth of the training frames of each drive;
-* `fit`: the other training frames, and every fourth frame of the validation clip.
+* `fit`: the other training frames, and every fourth frame of the validation clip;
+* `fitval`: the same with all frames of the validation clip.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ CLASSES = (
     Label("bicyclist", "#0080c0"),
 )
 
-SPLITS = ("train", "val", "test", "trainval", "fit", "holdout")
+SPLITS = ("train", "val", "test", "trainval", "fit", "fitval", "holdout")
 HOLDOUT_SHARE = 0.1
 VAL_STEP = 4
 
@@ -89,9 +90,10 @@ def _select(root: Path, split: str) -> list[Path]:
     match split:
         case "trainval":
             return images("train") + images("val")
-        case "fit":
+        case "fit" | "fitval":
             held = set(_tails(images("train")))
-            return [p for p in images("train") if p not in held] + images("val")[::VAL_STEP]
+            step = VAL_STEP if split == "fit" else 1
+            return [p for p in images("train") if p not in held] + images("val")[::step]
         case "holdout":
             return _tails(images("train"))
         case _:

@@ -150,6 +150,21 @@ _CAMVID_LITE = Recipe(
     pretrained=True,
 )
 
+_CAMVID_LITE_LIGHT = replace(  # goes on from the weights that `camvid-lite` makes, with --init
+    _CAMVID_LITE,
+    name="camvid-lite-light",
+    split="fitval",
+    augmentation=SegmentationAugmentation(
+        (256, 352), (0.4, 1.7), colour=0.6, blur=0.15, light=0.35
+    ),
+    optimiser=Adam(1e-3, weight_decay=0.05, decoupled=True, stages=0.3),
+    schedule=WarmStableDecay(decay_epochs=5, warmup_steps=40),
+    steps=400,
+    average=0.985,
+    pretrained=False,
+    seed=1,
+)
+
 RECIPES = {
     recipe.name: recipe
     for recipe in (
@@ -160,6 +175,7 @@ RECIPES = {
         _CAMVID,
         *_rows(_CAMVID),
         _CAMVID_LITE,
+        _CAMVID_LITE_LIGHT,
         _LSPET,
         *_rows(_LSPET),
     )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -45,7 +47,9 @@ def test_labels_follow_their_pixels_through_scaling_cropping_and_mirroring(seed:
 @given(seed=SEEDS)
 @settings(max_examples=10, deadline=None)
 def test_the_same_seed_repeats_an_augmentation(seed: int) -> None:
-    pipeline = SegmentationAugmentation((32, 32), (0.5, 2.0), colour=0.5, blur=0.5).build()
+    pipeline = SegmentationAugmentation(
+        (32, 32), (0.5, 2.0), colour=0.5, blur=0.5, light=0.5
+    ).build()
     first = pipeline(street(), seed)
     pipeline(street(), seed + 1)
     again = pipeline(street(), seed)

@@ -33,6 +33,7 @@ def test_camvid_holds_out_the_end_of_each_drive_and_trains_on_the_rest(tmp_path:
     assert held == {"0006R0_f00009", "0016E5_00009"}
     assert not held & fit
     assert len(fit) == 18 + 2  # every fourth of eight validation frames
+    assert len(CamVid(root, "fitval")) == 18 + 8
 
 
 def test_labels_of_another_size_than_their_image_are_refused(tmp_path: Path) -> None:
