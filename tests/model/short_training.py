@@ -20,6 +20,7 @@ def train(
     stop_after: int | None = None,
     resume: bool = False,
     branch: Path | None = None,
+    teacher: Path | None = None,
     callback: Silent | None = None,
 ) -> Training:
     """Train a recipe here and now, in this process, with curves every two steps."""
@@ -31,6 +32,7 @@ def train(
         callback,
         resume=resume,
         branch=branch,
+        teacher=teacher,
         device=torch.device("cpu"),
         workers=0,
         policy=CheckpointPolicy(row_steps=2, check_epochs=1),

@@ -29,6 +29,10 @@ def train(
     init: Annotated[
         Path | None, typer.Option(help="Weights of ours to start from, such as a backbone's.")
     ] = None,
+    teacher: Annotated[
+        Path | None,
+        typer.Option(help="Weights of ours that teach, if the recipe is taught."),
+    ] = None,
     epochs: Annotated[int | None, typer.Option(help="Instead of the recipe's.")] = None,
     steps: Annotated[int | None, typer.Option(help="End after so many steps instead.")] = None,
     batch: Annotated[int | None, typer.Option(help="Samples a step, instead of ours.")] = None,
@@ -55,6 +59,7 @@ def train(
             resume=resume,
             branch=branch,
             init=init,
+            teacher=teacher,
             stop=stop,
             device=torch.device(device) if device else None,
             workers=workers,

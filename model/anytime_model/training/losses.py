@@ -20,6 +20,9 @@ from anytime_model.training.lovasz import lovasz_softmax
 SHARPNESS = 10.0
 """A heat-map's values times this are the logits of the localising term."""
 
+TEMPERATURE = 2.0
+"""That soft targets and what is compared with them are flattened by."""
+
 
 @dataclass(frozen=True, slots=True)
 class CrossEntropy:
@@ -146,6 +149,30 @@ def cross_entropy(
     known = target[target != IGNORE]
     weight = known.new_tensor(len(known)).float() if weights is None else weights[known].sum()
     return error / mean_over_processes(weight).clamp(min=1e-6)
+
+
+def soft_targets(maps: Sequence[Tensor], teacher: Tensor, labels: Tensor, step: int) -> Tensor:
+    """Each exit's divergence from a teacher's map, where the teacher is right, (exits,).
+
+    Args:
+        maps: of every exit, class logits (B, K, h, w).
+        teacher: class logits (B, K, h, w), without gradient.
+        labels: (B, H, W) uint8; H and W are multiples of h and w.
+        step: see `cross_entropy`.
+
+    Returns:
+        Means over the cells where the teacher's class is the label's, of the Kullback-Leibler
+        divergence at temperature 2, times 4 as in Hinton et al. (1503.02531).
+    """
+    target = _on_grid(labels, labels.shape[-1] // teacher.shape[-1], step)
+    right = teacher.argmax(1) == target
+    wanted = (teacher.float() / TEMPERATURE).log_softmax(1)
+    terms = []
+    for logits in maps:
+        found = (logits.float() / TEMPERATURE).log_softmax(1)
+        divergence = (wanted.exp() * (wanted - found)).sum(1)
+        terms.append((divergence * right).sum() / right.sum().clamp(min=1))
+    return TEMPERATURE**2 * torch.stack(terms)
 
 
 def _on_grid(labels: Tensor, stride: int, step: int) -> Tensor:

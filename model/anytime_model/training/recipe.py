@@ -106,6 +106,8 @@ class Recipe:
         half: whether convolutions run in bfloat16 (autocast).
         pretrained: whether to start from the weights that the network's family has published
             elsewhere for its backbone (`Family.pretrain`), instead of random ones.
+        taught: weight of the soft targets of a teacher, which the training is then given
+            (`run(teacher=...)`), or 0.
         seed: of initialisation, order and augmentation.
     """
 
@@ -128,6 +130,7 @@ class Recipe:
     clip: float | None = None
     half: bool = False
     pretrained: bool = False
+    taught: float = 0.0
     seed: int = 0
 
     def __post_init__(self) -> None:

@@ -165,6 +165,22 @@ _CAMVID_LITE_LIGHT = replace(  # goes on from the weights that `camvid-lite` mak
     seed=1,
 )
 
+_CAMVID_TAUGHT = replace(  # goes on from the weights of `camvid-w18`, with --init
+    _CAMVID,
+    name="camvid-w18-taught",
+    split="fitval",
+    augmentation=SegmentationAugmentation((224, 320), (0.4, 1.4), colour=0.5, blur=0.1, light=0.2),
+    optimiser=Adam(6e-4, weight_decay=0.02, decoupled=True),
+    schedule=WarmStableDecay(decay_epochs=4, warmup_steps=20),
+    steps=280,
+    last_epochs=None,
+    adaptivity=Adaptivity((0.99, 0.99, 0.99)),
+    average=0.98,
+    half=False,
+    taught=1.0,
+    seed=2,
+)
+
 RECIPES = {
     recipe.name: recipe
     for recipe in (
@@ -173,6 +189,7 @@ RECIPES = {
         *_rows(_MPII),
         *_context_rows(),
         _CAMVID,
+        _CAMVID_TAUGHT,
         *_rows(_CAMVID),
         _CAMVID_LITE,
         _CAMVID_LITE_LIGHT,

@@ -66,6 +66,7 @@ def run(
     workers: int = 1,
     policy: CheckpointPolicy = CheckpointPolicy(),  # noqa: B008  (frozen)
     init: Path | None = None,
+    teacher: Path | None = None,
     stop: Callable[[], bool] = lambda: False,
 ) -> Training:
     """Train a recipe.
@@ -83,6 +84,7 @@ def run(
         workers: processes that load and augment.
         policy: how often to save and check.
         init: weights of ours to start from instead of random ones.
+        teacher: weights of ours that teach by soft targets; a recipe with `taught` needs them.
         stop: asked after each step whether to stop.
 
     Raises:
@@ -121,7 +123,15 @@ def run(
 
     training = Training(
         recipe,
-        TrainStep(wrapped, network, recipe, device, class_weights=weights, process=process),
+        TrainStep(
+            wrapped,
+            network,
+            recipe,
+            device,
+            class_weights=weights,
+            teacher=_teacher(recipe, teacher),
+            process=process,
+        ),
         AugmentedSet(source, Pipelines(ending, source.skeleton), recipe.seed),
         out,
         callback,
@@ -199,6 +209,22 @@ def warm_start(network: Network, weights: Path) -> tuple[str, ...]:
         )
     network.load_state_dict(fitting, strict=False)
     return tuple(name for name in own if name not in fitting)
+
+
+def _teacher(recipe: Recipe, weights: Path | None) -> Network | None:
+    if bool(recipe.taught) != (weights is not None):
+        wanted = "needs a teacher; give weights" if recipe.taught else "has no teacher; leave out"
+        raise ConfigError(f"{recipe.name} {wanted} with --teacher.")
+    if weights is None:
+        return None
+    network = load_checkpoint(weights).network
+    found, own = network.config, recipe.network
+    if (found.outputs, found.map_stride) != (own.outputs, own.map_stride):
+        raise ConfigError(
+            f"the teacher {weights} has {found.outputs} outputs on a map of stride "
+            f"{found.map_stride}; expected {own.outputs} and {own.map_stride}. Give another."
+        )
+    return network
 
 
 def _device(process: processes.ProcessRank) -> torch.device:

@@ -45,6 +45,8 @@ class TrainStep:
         recipe: what to do.
         device: where.
         class_weights: (K,) for a balanced cross-entropy, or None.
+        teacher: another network of the same outputs and map stride, whose last exit teaches all
+            exits (`Recipe.taught`), or None.
         process: this process among those that train together.
     """
 
@@ -56,6 +58,7 @@ class TrainStep:
         device: torch.device,
         *,
         class_weights: Tensor | None = None,
+        teacher: Network | None = None,
         process: ProcessRank = ALONE,
     ) -> None:
         self.network = network
@@ -65,6 +68,7 @@ class TrainStep:
         self._recipe = recipe
         self._device = device
         self._process = process
+        self._teacher = teacher.to(device).eval() if teacher else None
         self._class_weights = None if class_weights is None else class_weights.to(device)
 
     def step(
@@ -99,6 +103,10 @@ class TrainStep:
             class_weights=self._class_weights,
             mean_over_processes=self._process.mean,
         )
+        if self._teacher and batch.labels is not None:
+            with torch.no_grad():
+                last = self._teacher(normalise(batch.images), None)[-1].logits
+            terms = terms + recipe.taught * losses.soft_targets(maps, last, batch.labels, step)
         loss = terms @ terms.new_tensor(recipe.exit_weights)
         for optimiser in self.optimisers:
             optimiser.zero_grad(set_to_none=True)

@@ -57,6 +57,14 @@ def test_the_same_seed_repeats_an_augmentation(seed: int) -> None:
     np.testing.assert_array_equal(first.labels, again.labels)
 
 
+def test_changes_of_the_light_leave_the_labels_as_they_are() -> None:
+    plain = SegmentationAugmentation((40, 60), (1.0, 1.0), mirror=False)
+    lit = replace(plain, light=1.0).build()(street(), seed=3)
+    assert lit.labels is not None
+    np.testing.assert_array_equal(lit.labels, street().labels)
+    assert not np.array_equal(lit.image, street().image)
+
+
 @given(seed=SEEDS, x=st.integers(20, 44), y=st.integers(20, 44))
 @settings(max_examples=40, deadline=None)
 def test_joints_follow_their_pixels(seed: int, x: int, y: int) -> None:

@@ -18,6 +18,7 @@ from anytime_model.training.losses import (
     gaussians,
     heatmap_error,
     per_exit,
+    soft_targets,
 )
 from anytime_model.training.lovasz import lovasz_softmax
 
@@ -71,6 +72,19 @@ def test_overlap_adds_the_lovasz_loss_of_the_maps_own_resolution() -> None:
     plain, more = (per_exit(CrossEntropy(overlap=w), maps, example, step=0) for w in (0.0, 0.5))
     expected = 0.5 * lovasz_softmax(maps[0], labels[:, 2::4, 2::4], IGNORE)
     torch.testing.assert_close(more - plain, expected.expand(4))
+
+
+def test_soft_targets_are_the_divergence_where_the_teacher_is_right() -> None:
+    labels = torch.tensor([[0, 1]], dtype=torch.uint8)[None]
+    teacher = torch.tensor([[[[4.0, 4.0]], [[0.0, 0.0]]]])  # right at the first cell alone
+    flat = torch.zeros(1, 2, 1, 2, requires_grad=True)
+    terms = soft_targets([flat, teacher], teacher, labels, step=0)
+    wanted = (teacher[0, :, 0, 0] / 2).softmax(0)
+    expected = 4 * (wanted * (wanted.log() - math.log(0.5))).sum()
+    assert terms.tolist() == pytest.approx([float(expected), 0.0])
+    terms.sum().backward()
+    assert flat.grad is not None
+    assert not flat.grad[..., 1].any()
 
 
 def test_a_gaussian_peaks_where_decoding_looks_for_it() -> None:

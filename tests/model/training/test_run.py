@@ -35,6 +35,19 @@ def test_recipe_and_data_must_fit(tmp_path: Path, data: Path) -> None:
         train(recipe, data, tmp_path / "out")
 
 
+def test_a_taught_recipe_needs_a_teacher_of_its_own_classes(tmp_path: Path, data: Path) -> None:
+    with pytest.raises(ConfigError, match="needs a teacher"):
+        train(tiny_recipe(taught=1.0), data, tmp_path / "out")
+    card = save_tiny(tmp_path / "weights")
+    with pytest.raises(ConfigError, match="5 outputs"):
+        train(
+            tiny_recipe(taught=1.0),
+            data,
+            tmp_path / "out",
+            teacher=tmp_path / "weights" / card.file,
+        )
+
+
 def test_an_unknown_recipe_lists_the_known_ones() -> None:
     with pytest.raises(ConfigError, match="camvid-w18"):
         recipe_named("nonsense")
