@@ -5,7 +5,7 @@ where a mask is off, the map keeps its earlier value. So it is the network of th
 as nothing is masked; where something is, active positions see true features around them and not
 interpolated ones.
 
-A graph is compiled for one image size, which takes seconds; the sizes used last are kept.
+The network is traced once. A graph is compiled for one image size; the sizes used last are kept.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from __future__ import annotations
 import warnings
 from collections import OrderedDict
 from collections.abc import Sequence
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -71,6 +72,8 @@ class OpenVinoEngine:
         self._options = {"INFERENCE_PRECISION_HINT": dtype, "NUM_STREAMS": "1"}
         if threads is not None:
             self._options["INFERENCE_NUM_THREADS"] = str(threads)
+        self._core = _core()
+        self._converted = self._convert()
         self._graphs: OrderedDict[tuple[int, int], list[Any]] = OrderedDict()
         self._mean = torch.tensor(self.card.mean).view(1, 3, 1, 1)
         self._std = torch.tensor(self.card.std).view(1, 3, 1, 1)
@@ -118,9 +121,20 @@ class OpenVinoEngine:
         return graphs
 
     def _compile(self, size: tuple[int, int]) -> list[Any]:
-        core = self._openvino.Core()
         graphs = []
-        features: tuple[Tensor, ...] = (torch.zeros(1, 3, *size),)
+        shapes = [[1, 3, *size]]
+        for converted in self._converted:
+            model = converted.clone()
+            model.reshape(dict(enumerate(shapes)))
+            graphs.append(self._core.compile_model(model, "CPU", self._options))
+            shapes = [list(output.shape) for output in model.outputs[:-1]]
+        return graphs
+
+    def _convert(self) -> list[Any]:
+        """The stages with their exits, for any size: tracing takes far longer than compiling."""
+        models = []
+        side = self.card.config.stride
+        features: tuple[Tensor, ...] = (torch.zeros(1, 3, side, side),)
         for stage, exit_ in zip(self.network.stages, self.network.exits, strict=True):
             part = _Part(stage, exit_).eval()
             with torch.inference_mode():
@@ -129,11 +143,21 @@ class OpenVinoEngine:
                 # The converter traces with torch.jit, which torch deprecates.
                 warnings.simplefilter("ignore", DeprecationWarning)
                 warnings.filterwarnings("ignore", category=UserWarning, module="torch.*")
-                model = self._openvino.convert_model(part, example_input=features)
-            model.reshape({i: list(x.shape) for i, x in enumerate(features)})
-            graphs.append(core.compile_model(model, "CPU", self._options))
+                models.append(self._openvino.convert_model(part, example_input=features))
             features = tuple(torch.zeros(x.shape) for x in made[:-1])
-        return graphs
+        return models
+
+
+@cache
+def _core() -> Any:
+    """One for the process: its CPU plugin replaces the thread's alternate signal stack.
+
+    Plugins that end in another order than they began leave a stack that has been freed, and the
+    next signal ends the process.
+    """
+    import openvino  # noqa: PLC0415  an optional extra
+
+    return openvino.Core()
 
 
 class _Part(nn.Module):
