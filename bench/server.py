@@ -177,7 +177,7 @@ def time_bare(engine, card, pixels):
     """Milliseconds of the network alone, all exits, as the server runs it."""
     began = time.perf_counter()
     run = engine.begin(pixels)
-    for criterion in card.criteria():
+    for criterion in card.rung_criteria():
         run.advance(criterion)
     return (time.perf_counter() - began) * 1e3
 
@@ -453,7 +453,7 @@ def arguments():
 def measure(asks, ports, only, rounds, bare, model, image):
     """Everything that was asked for, of all servers in turn."""
     results = {}
-    exits = len(bare[1].criteria())
+    exits = len(bare[1].rung_criteria())
     if "overhead" in only:
         results["overhead"] = measure_overhead(asks, *bare, image, rounds)
     if "cancel" in only:
