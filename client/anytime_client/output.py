@@ -131,6 +131,8 @@ def update_to_json(update: Update, *, with_map: bool = False) -> JsonObject:
         **asdict(update.times),
         "skipped": update.skipped,
     }
+    if update.side is not None:
+        fields["side"] = update.side
     if update.changed_share is not None:
         fields["changed_share"] = round(update.changed_share, 6)
     if update.joints is not None:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import groupby
 from typing import Final, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from anytime_client.results import Update
 from anytime_protocol.enums import ArrayName
@@ -24,7 +25,8 @@ BONE_COLOR: Final[Rgb] = (17, 138, 178)
 _TEXT_COLOR: Final[Rgb] = (24, 28, 32)
 _BACKGROUND: Final[Rgb] = (255, 255, 255)
 _GAP: Final = 12
-_CAPTION_HEIGHT: Final = 44
+_SHEET_SIDES: Final = (240, 960)
+"""Px between which the longer side of an image on a sheet is kept."""
 
 
 def palette(model: ModelInfo) -> NDArray[np.uint8]:
@@ -63,34 +65,44 @@ def overlay(image: Image.Image, update: Update) -> Image.Image:
 
 
 def caption(update: Update) -> str:
-    """One line about an exit: number, time, confidence, share of settled pixels."""
+    """Two lines about an exit: number and size; time, confidence, share of settled pixels."""
     settled = f", {update.confident_share:.0%} settled" if ArrayName.MAP in update.arrays else ""
     return (
-        f"exit {update.exit} of {update.exits}: {update.times.elapsed_ms:.0f} ms, "
+        f"{update.label}\n{update.times.elapsed_ms:.0f} ms, "
         f"confidence {update.confidence:.2f}{settled}"
     )
 
 
-def contact_sheet(image: Image.Image, updates: Sequence[Update], columns: int = 2) -> Image.Image:
+def contact_sheet(image: Image.Image, updates: Sequence[Update]) -> Image.Image:
     """The exits side by side, each over the image, with its caption below.
 
+    Exits of one size are a row; those of a model that has one size are two in a row.
+
     Args:
-        image: RGB, upright.
+        image: RGB, upright; one that is very large or small is drawn at another size.
         updates: one or more.
-        columns: images in a row.
     """
-    columns = min(columns, len(updates))
-    rows = -(-len(updates) // columns)
-    width, height = image.width + _GAP, image.height + _CAPTION_HEIGHT
-    sheet = Image.new("RGB", (columns * width + _GAP, rows * height + _GAP), _BACKGROUND)
+    rows = [list(row) for _, row in groupby(updates, lambda update: update.side)]
+    if len(rows) == 1:
+        rows = [list(updates[start : start + 2]) for start in range(0, len(updates), 2)]
+    image = _at_sheet_size(image)
+    text_height = max(12, image.width // 20)
+    font = ImageFont.load_default(size=text_height)
+    width, height = image.width + _GAP, image.height + 3 * text_height + _GAP
+    size = (max(map(len, rows)) * width + _GAP, len(rows) * height + _GAP)
+    sheet = Image.new("RGB", size, _BACKGROUND)
     draw = ImageDraw.Draw(sheet)
-    font = ImageFont.load_default(size=max(12, image.width // 28))
-    for index, update in enumerate(updates):
-        x = _GAP + (index % columns) * width
-        y = _GAP + (index // columns) * height
-        sheet.paste(overlay(image, update), (x, y))
-        draw.text((x, y + image.height + 6), caption(update), _TEXT_COLOR, font)
+    for y, row in zip(range(_GAP, size[1], height), rows, strict=False):
+        for x, update in zip(range(_GAP, size[0], width), row, strict=False):
+            sheet.paste(overlay(image, update), (x, y))
+            draw.text((x, y + image.height + 6), caption(update), _TEXT_COLOR, font)
     return sheet
+
+
+def _at_sheet_size(image: Image.Image) -> Image.Image:
+    least, most = _SHEET_SIDES
+    factor = min(max(least, *image.size), most) / max(image.size)
+    return image if factor == 1 else ImageOps.scale(image, factor, Image.Resampling.LANCZOS)
 
 
 def _draw_skeleton(image: Image.Image, update: Update) -> Image.Image:

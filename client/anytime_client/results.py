@@ -45,7 +45,8 @@ class Update:
 
     Attributes:
         model: that computed it.
-        exit: 1 or more, higher with each update.
+        exit: 1 or more, higher with each update; numbers between may be left out, as a server
+            passes over exits that would not pay.
         exits: that the model has.
         width: of the upright input, px.
         height: of the same, px.
@@ -53,7 +54,8 @@ class Update:
         confident_share: share of settled pixels, 0 to 1.
         gmacs: really computed so far, in 1e9 multiply-adds.
         times: when.
-        skipped: exits since the last update that were not sent.
+        skipped: exits since the last update that were ready and not sent, because this one was
+            ready before they could be.
         changed_share: share of the map's pixels that differ from the last update, 0 to 1; None
             at the first and without a map.
         arrays: all arrays of the update, by name.
@@ -73,6 +75,19 @@ class Update:
     changed_share: float | None = None
     arrays: Mapping[ArrayName, Array] = field(default_factory=dict, repr=False)
     joints: NDArray[np.float32] | None = field(default=None, repr=False)
+
+    @property
+    def side(self) -> int | None:
+        """Px to which the image's longer side was brought, as the server describes the exit.
+
+        None where the image was computed as large as it is, and where the server does not say.
+        """
+        return _side(self.model, self.exit)
+
+    @property
+    def label(self) -> str:
+        """The exit in words: `exit 5 of 8 (480 px)`."""
+        return _label(self.model, self.exit, self.exits)
 
     @property
     def map(self) -> NDArray[np.uint8]:
@@ -157,6 +172,15 @@ class Update:
         )
 
 
+def _side(model: ModelInfo, exit_: int) -> int | None:
+    return model.exits[exit_ - 1].side if 1 <= exit_ <= len(model.exits) else None
+
+
+def _label(model: ModelInfo, exit_: int, exits: int) -> str:
+    side = _side(model, exit_)
+    return f"exit {exit_} of {exits}" + ("" if side is None else f" ({side} px)")
+
+
 def _changed_share(arrays: Mapping[ArrayName, Array], previous: Update | None) -> float | None:
     new = arrays.get(ArrayName.MAP)
     old = previous.arrays.get(ArrayName.MAP) if previous is not None else None
@@ -197,6 +221,11 @@ class Result:
     gmacs: float
     timing: Timing
     update: Update | None
+
+    @property
+    def label(self) -> str:
+        """The exit in words, as in `Update.label`."""
+        return _label(self.model, self.exit, self.exits)
 
     @property
     def best(self) -> Update:

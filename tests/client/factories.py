@@ -24,6 +24,23 @@ STREET = ModelInfo(
     tuple(ExitInfo(gmacs) for gmacs in (1.0, 2.0, 3.0, 4.0)),
     (ClassInfo(0, "sky", (128, 128, 128)), ClassInfo(3, "road", (128, 64, 128))),
 )
+LADDER = ModelInfo(
+    "ladder",
+    Task.SEGMENTATION,
+    tuple(
+        ExitInfo(gmacs, quality, side, expected_ms)
+        for gmacs, quality, side, expected_ms in [
+            (1.0, 0.4, 240, 9.0),
+            (1.5, 0.5, 240, 14.5),
+            (4.0, 0.55, 480, 40.0),
+            (6.0, 0.6, 480, 66.0),
+        ]
+    ),
+    STREET.classes,
+    engine="native-avx512-bf16",
+    precision="bf16",
+)
+"""Its exits are two at each of two sizes."""
 POSE = ModelInfo(
     "pose",
     Task.POSE,
@@ -31,7 +48,7 @@ POSE = ModelInfo(
     keypoints=("ankle", "knee"),
     skeleton=((0, 1),),
 )
-READY = Ready("fake 1", (STREET, POSE), ConnectionLimits(max_in_flight=4))
+READY = Ready("fake 1", (STREET, POSE, LADDER), ConnectionLimits(max_in_flight=4))
 MAPS = (
     np.array([[0, 0, 0], [3, 3, 3]], np.uint8),
     np.array([[0, 0, 3], [3, 3, 3]], np.uint8),
@@ -47,14 +64,15 @@ def accepted(request_id: str) -> Accepted:
     return Accepted(request_id, 4, 4, 40.0)
 
 
-def update(request_id: str, exit_: int, *, raw: bool = False) -> Update:
-    """Exit 1 raw, the others as deltas on the exit before."""
+def update(request_id: str, exit_: int, *, raw: bool = False, base: int | None = None) -> Update:
+    """Exit 1 raw, the others as deltas on the exit `base`, by default the one before."""
     new = MAPS[exit_ - 1].tobytes()
     if exit_ == 1 or raw:
         payload, segment = new, raw_segment()
     else:
-        payload = delta.encode(MAPS[exit_ - 2].tobytes(), new)
-        segment = ArraySegment(ArrayName.MAP, Encoding.DELTA, (2, 3), len(payload), base=exit_ - 1)
+        base = base or exit_ - 1
+        payload = delta.encode(MAPS[base - 1].tobytes(), new)
+        segment = ArraySegment(ArrayName.MAP, Encoding.DELTA, (2, 3), len(payload), base=base)
     return Update(
         request_id, exit_, 4, 3, 2, 10.0 * exit_, 5.0 * exit_, exit_, 0.2 * exit_, 0.25 * exit_,
         parts=(segment,), payload=payload,
@@ -74,13 +92,18 @@ def failed(request_id: str) -> Failed:
     return Failed(request_id, ErrorCode.OVERLOADED, "no room", retry_after_ms=180.0)
 
 
+def map_update(exit_: int, model: ModelInfo = STREET) -> results.Update:
+    """The update of a model of four exits."""
+    times = results.UpdateTimes(10.0 * exit_, 7.5 * exit_)
+    arrays = {ArrayName.MAP: MAPS[exit_ - 1]}
+    return results.Update(
+        model, exit_, 4, 3, 2, 0.8, 0.9, 3.5, times, changed_share=0.5, arrays=arrays
+    )
+
+
 def street_update() -> results.Update:
     """The update of the model `STREET` at exit 4."""
-    times = results.UpdateTimes(40.0, 30.0)
-    arrays = {ArrayName.MAP: MAPS[3]}
-    return results.Update(
-        STREET, 4, 4, 3, 2, 0.8, 0.9, 3.5, times, changed_share=0.5, arrays=arrays
-    )
+    return map_update(4)
 
 
 def pose_update(score: float = 0.9) -> results.Update:

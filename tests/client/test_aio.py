@@ -32,7 +32,7 @@ async def test_many_requests_share_one_connection():
         async with AsyncClient(server.url) as client:
             results = await asyncio.gather(*(client.predict(PIXELS) for _ in range(4)))
             assert [result.exit for result in results] == [4] * 4
-            assert [model.name for model in await client.models()] == ["street", "pose"]
+            assert [model.name for model in await client.models()] == ["street", "pose", "ladder"]
         assert len(server.tokens) == 1
 
 

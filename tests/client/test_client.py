@@ -108,7 +108,7 @@ def test_closing_in_another_thread_ends_a_wait_and_the_next_request_connects_ane
             client.close()
             with pytest.raises(ConnectionLostError):
                 waiting.result(5)
-        assert [model.name for model in client.models] == ["street", "pose"]
+        assert [model.name for model in client.models] == ["street", "pose", "ladder"]
         assert len(server.tokens) == 2
 
 

@@ -4,7 +4,7 @@ import numpy as np
 from PIL import Image
 
 from anytime_client import render
-from client.factories import MAPS, pose_update, street_update
+from client.factories import LADDER, MAPS, STREET, map_update, pose_update, street_update
 
 GREY = Image.new("RGB", (30, 20), (100, 100, 100))
 
@@ -37,4 +37,27 @@ def test_a_contact_sheet_has_room_for_every_exit_and_its_caption():
     assert four.width > 2 * GREY.width
     assert four.height > 2 * GREY.height
     caption = render.caption(street_update())
-    assert caption == "exit 4 of 4: 40 ms, confidence 0.80, 90% settled"
+    assert caption == "exit 4 of 4\n40 ms, confidence 0.80, 90% settled"
+
+
+def sheet_size_of(image, exits, model=LADDER):
+    return render.contact_sheet(image, [map_update(exit_, model) for exit_ in exits]).size
+
+
+def test_a_contact_sheet_has_a_row_for_each_size_of_the_ladder():
+    image = Image.new("RGB", (480, 360))
+    width, height = sheet_size_of(image, [1])
+    assert sheet_size_of(image, [1, 2, 4]) == (2 * width - 12, 2 * height - 12)
+    assert sheet_size_of(image, [1, 3, 4]) == (2 * width - 12, 2 * height - 12)
+    assert sheet_size_of(image, [1, 4]) == (width, 2 * height - 12)
+
+
+def test_a_contact_sheet_of_a_model_without_a_ladder_has_two_exits_in_a_row():
+    image = Image.new("RGB", (480, 360))
+    width, height = sheet_size_of(image, [1], STREET)
+    assert sheet_size_of(image, [1, 3, 4], STREET) == (2 * width - 12, 2 * height - 12)
+
+
+def test_large_and_small_images_are_drawn_on_a_sheet_at_a_size_that_can_be_read():
+    assert sheet_size_of(Image.new("RGB", (4000, 3000)), [1])[0] == 960 + 2 * 12
+    assert sheet_size_of(Image.new("RGB", (4, 3)), [1])[0] == 240 + 2 * 12

@@ -57,6 +57,17 @@ def test_a_request_goes_through_all_exits_to_its_result(pair):
     assert (result.exit, result.reason, result.best) == (2, Reason.DEADLINE, shown[1])
 
 
+def test_exits_that_are_passed_over_leave_gaps_that_deltas_reach_across(pair):
+    name = pair.infer(model="ladder")
+    pair.receive()
+    updates = [update(name, 1), update(name, 2), update(name, 4, base=2)]
+    pair.send(accepted(name), *updates, finished(name, 4))
+    *shown, result = [event for _, event in pair.client.events()][1:]
+    assert [(one.exit, one.side) for one in shown] == [(1, 240), (2, 240), (4, 480)]
+    assert shown[-1].map.tolist() == MAPS[3].tolist()
+    assert (result.exit, result.best) == (4, shown[-1])
+
+
 def test_requests_are_told_apart(pair):
     first, second = pair.infer(), pair.infer(model="street")
     pair.receive()

@@ -91,10 +91,12 @@ def demo(
     for update in updates:
         write(out / f"exit{update.exit}.png", encode_update(update, upright, OutputFormat.OVERLAY))
     save_sheet(out / "exits.png", upright, updates)
-    if updates and console.is_terminal:
-        console.print(terminal.image_to_text(render.overlay(upright, updates[-1])))
+    if console.is_terminal:
+        for update in dict.fromkeys([*updates[:1], *updates[-1:]]):
+            console.print(terminal.image_to_text(render.overlay(upright, update)))
+            console.print(render.caption(update), highlight=False)
     if updates:
-        names = f"exit{updates[0].exit}.png to exit{updates[-1].exit}.png"
+        names = ", ".join(f"exit{update.exit}.png" for update in updates)
         options.print_note(f"maps:   {names} and exits.png in {out}")
     options.print_note(f"page:   {address.base}/")
     if process is None:

@@ -2,31 +2,49 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 import typer
 from rich.console import Console
 from rich.table import Table
 
 from anytime_client.cli import options
-from anytime_protocol.model_info import ExitInfo
+from anytime_protocol.enums import Task
+from anytime_protocol.model_info import ModelInfo
+
+_METRICS: Final = {Task.SEGMENTATION: "mIoU", Task.POSE: "PCKh@0.5"}
 
 
 def models(context: typer.Context, as_json: options.AsJson = False) -> None:
-    """List the server's models, their exits' costs and quality, classes or joints."""
+    """List the server's models: each exit's size, time, quality and cost; classes or joints."""
     with options.connect(context) as client:
         served = client.models
     if as_json:
         options.print_json({"models": [model.to_json() for model in served]})
         return
-    table = Table("model", "task", "exits: GMACs (quality)", "classes or joints")
+    console = Console()
     for model in served:
+        console.print(_table(model))
         names = [info.name for info in model.classes] or list(model.keypoints)
-        exits = "\n".join(
-            f"{number}: {_exit(exit_)}" for number, exit_ in enumerate(model.exits, 1)
+        console.print(f"{_plural(model.task)}: {', '.join(names)}\n", highlight=False)
+
+
+def _table(model: ModelInfo) -> Table:
+    facts = [model.name, str(model.task)]
+    facts += [value for value in (model.engine, model.precision) if value is not None]
+    table = Table(title=", ".join(facts), title_justify="left")
+    for heading in ("exit", "side px", "expected ms", _METRICS[model.task], "GMACs"):
+        table.add_column(heading, justify="right")
+    for number, exit_ in enumerate(model.exits, 1):
+        table.add_row(
+            str(number),
+            "as sent" if exit_.side is None else str(exit_.side),
+            "" if exit_.expected_ms is None else f"{exit_.expected_ms:.1f}",
+            "" if exit_.quality is None else f"{exit_.quality:.3f}",
+            f"{exit_.gmacs:.2f}",
         )
-        table.add_row(model.name, str(model.task), exits, ", ".join(names))
-    Console().print(table)
+    return table
 
 
-def _exit(info: ExitInfo) -> str:
-    quality = "" if info.quality is None else f" ({info.quality:.3f})"
-    return f"{info.gmacs:.2f}{quality}"
+def _plural(task: Task) -> str:
+    return "classes" if task is Task.SEGMENTATION else "joints"

@@ -64,7 +64,7 @@ def summary(result: Result) -> str:
     except MissingArrayError:
         confidence = ""
     return (
-        f"exit {result.exit} of {result.exits} ({result.reason}){confidence}, "
+        f"{result.label}, {result.reason}{confidence}, "
         f"{timing.total_ms:.1f} ms = queue {timing.queue_ms:.1f} + decode {timing.decode_ms:.1f} "
         f"+ compute {timing.compute_ms:.1f} + encode {timing.encode_ms:.1f} + rest"
     )

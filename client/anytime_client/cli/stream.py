@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 from PIL import Image
+from rich import box
 from rich.live import Live
 from rich.table import Table
 
@@ -68,14 +69,16 @@ def stream_with_table(
 ) -> list[Update]:
     """All updates of an image, with a table on standard error that grows as they come."""
     console = options.stderr_console()
-    table = Table(title=name, title_justify="left")
-    for column in ("exit", "elapsed ms", "compute ms", "GMACs", "confidence", "settled", "changed"):
-        table.add_column(column, justify="right")
+    # 80 columns are enough.
+    table = Table(title=name, title_justify="left", box=box.SIMPLE_HEAD)
+    table.pad_edge, table.collapse_padding = False, True
+    for column in ("exit", "elapsed ms", "compute ms", "GMACs", "confident", "settled", "changed"):
+        table.add_column(column, justify="right", no_wrap=True)
 
     def add_row(update: Update) -> None:
         changed = "" if update.changed_share is None else f"{update.changed_share:.1%}"
         table.add_row(
-            f"{update.exit}/{update.exits}",
+            update.label.removeprefix("exit "),
             f"{update.times.elapsed_ms:.1f}",
             f"{update.times.compute_ms:.1f}",
             f"{update.gmacs:.2f}",

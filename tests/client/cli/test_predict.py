@@ -36,4 +36,4 @@ def test_the_map_is_printed_as_json(anytime, url, image):
 def test_times_are_printed_for_people_on_standard_error(anytime, url, image):
     done = anytime(url, "predict", image)
     assert done.stdout == b""
-    assert b"exit 4 of 4 (complete), confidence 0.80, 44.0 ms = queue 1.0 +" in done.stderr
+    assert b"exit 4 of 4, complete, confidence 0.80, 44.0 ms = queue 1.0 +" in done.stderr

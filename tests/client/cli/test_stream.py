@@ -12,7 +12,7 @@ def test_every_exit_is_shown_and_saved(anytime, url, image, tmp_path):
     assert [path.name for path in sorted(out.iterdir())] == [
         f"street-exit{number}.png" for number in range(1, 5)
     ]
-    assert "4/4" in done.stderr.decode()
+    assert "4 of 4" in done.stderr.decode()
     with Image.open(tmp_path / "sheet.png") as sheet:
         assert sheet.width > 6
 
@@ -21,3 +21,27 @@ def test_json_is_one_line_an_exit_and_one_for_the_result(anytime, url, image):
     lines = anytime(url, "stream", image, "--json").stdout.splitlines()
     found = [(fields["type"], fields["exit"]) for fields in map(json.loads, lines)]
     assert found == [("update", 1), ("update", 2), ("update", 3), ("update", 4), ("final", 4)]
+
+
+def test_exits_have_their_size_and_may_be_passed_over(anytime, url, image, tmp_path):
+    arguments = ["--model", "ladder", "--out", tmp_path, "--sheet", tmp_path / "sheet.png"]
+    done = anytime(url, "stream", image, *arguments)
+    assert done.returncode == 0, done.stderr
+    table = [line.split("  ")[0].strip() for line in done.stderr.decode().splitlines()]
+    shown = ["1 of 4 (240 px)", "2 of 4 (240 px)", "4 of 4 (480 px)"]
+    assert [line for line in table if "of 4 (" in line and "exit" not in line] == shown
+    assert "exit 4 of 4 (480 px), complete" in done.stderr.decode()
+    files = ["sheet.png", "street-exit1.png", "street-exit2.png", "street-exit4.png", "street.png"]
+    assert [path.name for path in sorted(tmp_path.iterdir())] == files
+
+
+def test_a_table_of_exits_with_sizes_fits_in_80_columns(anytime, url, image):
+    printed = anytime(url, "stream", image, "--model", "ladder").stderr.decode()
+    assert "elapsed ms  compute ms  GMACs  confident  settled  changed" in printed
+    assert "…" not in printed
+
+
+def test_json_gives_the_size_of_each_exit(anytime, url, image):
+    lines = anytime(url, "stream", image, "--model", "ladder", "--json").stdout.splitlines()
+    found = [(fields["exit"], fields["side"]) for fields in map(json.loads, lines)]
+    assert found == [(1, 240), (2, 240), (4, 480), (4, 480)]
