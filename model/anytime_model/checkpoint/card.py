@@ -38,10 +38,19 @@ class RungPath:
     quality: tuple[float, ...]
 
 
+def may_follow(rung: int, made: int, num_exits: int) -> bool:
+    """Whether a rung may be made after another: it is the next one, or the first of a larger size.
+
+    Args:
+        rung: its number, from 1.
+        made: number of the last one made, 0 for none.
+        num_exits: exits of the network.
+    """
+    return rung == made + 1 or (rung > made and (rung - 1) % num_exits == 0)
+
+
 def is_path(rungs: tuple[int, ...], num_exits: int, num_sides: int) -> bool:
     """Whether a ladder leads from its first rung along these.
-
-    Each rung is the next one, or the first one of a larger size.
 
     Args:
         rungs: their numbers, from 1.
@@ -50,10 +59,7 @@ def is_path(rungs: tuple[int, ...], num_exits: int, num_sides: int) -> bool:
     """
     if not rungs or rungs[0] != 1 or rungs[-1] > num_exits * num_sides:
         return False
-    return all(
-        later == rung + 1 or (later > rung and later % num_exits == 1 % num_exits)
-        for rung, later in pairwise(rungs)
-    )
+    return all(may_follow(later, rung, num_exits) for rung, later in pairwise(rungs))
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,7 +25,7 @@ def run(
         typer.Option(help="auto, torch, native or openvino [default: as ANYTIME_ENGINE says]."),
     ] = None,
     precision: Annotated[
-        Precision, typer.Option(help="auto is the one that this CPU multiplies faster.")
+        Precision, typer.Option(help="auto: what this CPU multiplies faster.")
     ] = Precision.AUTO,
     device: Annotated[str, typer.Option(help="Of the torch engine: cpu or cuda.")] = "cpu",
 ) -> None:

@@ -27,11 +27,11 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from anytime_model.checkpoint.card import Card
+from anytime_model.checkpoint.card import Card, may_follow
 from anytime_model.confidence import Criterion
 from anytime_model.engines.base import Dtype, Engine, Pause, Run, check_image
 from anytime_model.errors import ConfigError, FinishedError
-from anytime_model.networks.base import FamilyConfig, Prior, Size
+from anytime_model.networks.base import FamilyConfig, Prior, Size, padded_size
 from anytime_model.ops import upsample
 from anytime_model.results import Decoded, ExitResult, Keypoints, SegmentationMap
 
@@ -188,15 +188,12 @@ class LadderRun:
             raise FinishedError(
                 f"all {self.exit} rungs have been made; begin again with another image."
             )
-        index, before = divmod(wanted - 1, exits)
-        if not self.exit < wanted <= exits * len(self._sides) or (
-            before and wanted != self.exit + 1
-        ):
+        if wanted > exits * len(self._sides) or not may_follow(wanted, self.exit, exits):
             raise ConfigError(
                 f"rung {wanted} does not follow rung {self.exit}; expected the next one, or the "
                 "first of a larger size."
             )
-        at = self._at
+        index, at = (wanted - 1) // exits, self._at
         if at is None or at.index != index:
             if at is not None:
                 at.release()
@@ -362,5 +359,5 @@ def _cells(size: Size, map_stride: int) -> Size:
 
 
 def _padded_cells(size: Size, config: FamilyConfig) -> Size:
-    height, width = (n + -n % config.stride for n in size)
+    height, width = padded_size(size, config.stride)
     return height // config.map_stride, width // config.map_stride

@@ -26,7 +26,7 @@ from anytime_model.confidence import Criterion
 from anytime_model.engines.base import Dtype, Pause, check_image, check_normalised
 from anytime_model.errors import ConfigError, FinishedError
 from anytime_model.flops import ConvCost, conv_costs, stage_macs
-from anytime_model.networks.base import Prior, State
+from anytime_model.networks.base import Prior, State, padded_size
 from anytime_model.results import Decoded, ExitResult
 
 POLL_MS = 2
@@ -104,8 +104,7 @@ class OpenVinoEngine:
 
     def prepare(self, size: tuple[int, int]) -> None:
         """See `Engine.prepare`: compiles the graphs."""
-        stride = self.card.config.stride
-        self._compiled((size[0] + -size[0] % stride, size[1] + -size[1] % stride))
+        self._compiled(padded_size(size, self.card.config.stride))
 
     def decode(self, result: ExitResult) -> Decoded:
         """See `Engine.decode`."""

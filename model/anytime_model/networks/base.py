@@ -34,6 +34,11 @@ Pause = Callable[[], None]
 Size = tuple[int, int]
 
 
+def padded_size(size: Size, stride: int) -> Size:
+    """(H, W) px of an image of this size once it is padded to multiples of `stride`."""
+    return size[0] + -size[0] % stride, size[1] + -size[1] % stride
+
+
 class FamilyConfig(Protocol):
     """What the configuration of every family says; frozen and hashable."""
 
@@ -346,6 +351,14 @@ def one_per_exit(
             "for each but the last."
         )
     return [*criteria, None][:num_exits]
+
+
+def initialise(module: nn.Module) -> None:
+    """Random weights of a convolution before training (He et al., ICCV 2015); no other module's."""
+    if isinstance(module, nn.Conv2d):
+        nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
 
 
 def _never_pause() -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from enum import Enum, auto
+from itertools import takewhile
 from typing import TYPE_CHECKING, TypeAlias
 
 if TYPE_CHECKING:
@@ -39,14 +40,8 @@ def reachable(paths: Iterable[Path], is_in_reach: Callable[[StageForecast], bool
         paths: ways on from the last exit.
         is_in_reach: whether an exit can be reached.
     """
-    found = []
-    for path in paths:
-        steps = 0
-        while steps < len(path) and is_in_reach(path[steps]):
-            steps += 1
-        if steps:
-            found.append(path[:steps])
-    return found
+    found = (tuple(takewhile(is_in_reach, path)) for path in paths)
+    return [path for path in found if path]
 
 
 def choose(paths: Sequence[Path], aim: Aim) -> Path:

@@ -31,7 +31,7 @@ from anytime_model.engines.native.memory import MemoryBudget, Plan, PlanMaker, p
 from anytime_model.errors import FinishedError
 from anytime_model.kernels.handles import RunHandle, decode_labels
 from anytime_model.kernels.library import KernelError, Measure, load
-from anytime_model.networks.base import Prior
+from anytime_model.networks.base import Prior, padded_size
 from anytime_model.results import Decoded, ExitResult
 
 SLICE_US = 500
@@ -104,7 +104,7 @@ class NativeEngine:
         self, size: tuple[int, int], put: Callable[[RunHandle], None], prior: Prior | None
     ) -> "NativeRun":
         config = self.card.config
-        height, width = self._padded(size)
+        height, width = padded_size(size, config.stride)
         if prior is not None:
             cells = (height // config.map_stride, width // config.map_stride)
             prior.check(1, config.outputs, cells)
@@ -115,16 +115,14 @@ class NativeEngine:
 
     def prepare(self, size: tuple[int, int]) -> None:
         """See `Engine.prepare`: makes the plan and the buffers of one run."""
-        plan, handle = self._memory.take_run(self._plans, self._padded(size))
+        plan, handle = self._memory.take_run(
+            self._plans, padded_size(size, self.card.config.stride)
+        )
         plan.give_back(handle)
 
     def decode(self, result: ExitResult) -> Decoded:
         """See `Engine.decode`."""
         return self.card.task.decode(result, self._decode_classes)
-
-    def _padded(self, size: tuple[int, int]) -> tuple[int, int]:
-        stride = self.card.config.stride
-        return size[0] + -size[0] % stride, size[1] + -size[1] % stride
 
     def _decode_classes(self, result: ExitResult) -> NDArray[np.uint8]:
         map_ = np.ascontiguousarray(result.logits.transpose(1, 2, 0))

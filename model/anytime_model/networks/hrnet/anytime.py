@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from torch import Tensor, nn
+from torch import Tensor
 
-from anytime_model.networks.base import Network, Pause, Size, State
+from anytime_model.networks.base import Network, Pause, Size, State, initialise
 from anytime_model.networks.hrnet.backbone import build_stages
 from anytime_model.networks.hrnet.config import NetworkConfig
 from anytime_model.networks.hrnet.exits import build_exits
@@ -29,7 +29,7 @@ class AnytimeNetwork(Network):
             last_outputs=self._branches if TASKS[config.task].combines_branches else 1,
         )
         self.exits = build_exits(config)
-        self.apply(_initialise)
+        self.apply(initialise)
 
     def masks(self, active: Tensor) -> Mapping[Size, Tensor]:
         """See `Network.masks`: one for each branch's resolution."""
@@ -44,10 +44,3 @@ class AnytimeNetwork(Network):
         pause()
         logits: Tensor = self.exits[state.exit](features, masks)
         return features, logits
-
-
-def _initialise(module: nn.Module) -> None:
-    if isinstance(module, nn.Conv2d):
-        nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-        if module.bias is not None:
-            nn.init.zeros_(module.bias)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from torch import Tensor, nn
+from torch import Tensor
 
-from anytime_model.networks.base import Network, Pause, Size, State
+from anytime_model.networks.base import Network, Pause, Size, State, initialise
 from anytime_model.networks.lite.config import LiteConfig
 from anytime_model.networks.lite.encoder import build_stages
 from anytime_model.networks.lite.exits import build_exits
@@ -27,7 +27,7 @@ class LiteNetwork(Network):
         super().__init__(config)
         self.stages = build_stages(config.size)
         self.exits = build_exits(config)
-        self.apply(_initialise)
+        self.apply(initialise)
 
     def masks(self, active: Tensor) -> Mapping[Size, Tensor]:
         """See `Network.masks`: that of the maps alone."""
@@ -39,10 +39,3 @@ class LiteNetwork(Network):
         pause()
         logits: Tensor = self.exits[state.exit](features, None)
         return features, logits
-
-
-def _initialise(module: nn.Module) -> None:
-    if isinstance(module, nn.Conv2d):
-        nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-        if module.bias is not None:
-            nn.init.zeros_(module.bias)
