@@ -12,6 +12,7 @@ from anytime_client.http import HttpApi
 from anytime_client.images import ImageLike
 from anytime_client.requests import InferRequest, last_map_only
 from anytime_client.results import Result, Update
+from anytime_client.session import RequestEvent
 from anytime_client.stream_state import SATISFIED_BUDGET, Satisfied, StreamState
 from anytime_client.transport import RequestStream, Transport, TransportKind, open_transport
 from anytime_protocol.budget import Budget
@@ -30,12 +31,17 @@ class AsyncStream:
     """
 
     def __init__(
-        self, send: Callable[[], Awaitable[RequestStream]], satisfied: Satisfied | None = None
+        self,
+        send: Callable[[], Awaitable[RequestStream]],
+        is_closed: Callable[[], bool],
+        satisfied: Satisfied | None = None,
     ) -> None:
         self._send = send
+        self._is_closed = is_closed
         self._stream: RequestStream | None = None
         self._satisfied = satisfied
         self._state = StreamState()
+        self._may_resend = True
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -100,8 +106,7 @@ class AsyncStream:
         """
         while not self._state.is_over:
             try:
-                event = await (await self._started()).next()
-                update = self._state.handle(event)
+                update = self._state.handle(await self._event())
             except AnytimeError:
                 await self.close()
                 raise
@@ -115,6 +120,7 @@ class AsyncStream:
         Args:
             budget: the new one; limits that it does not name no longer hold.
         """
+        self._may_resend = False
         await (await self._started()).set_budget(budget)
 
     async def enough(self) -> None:
@@ -123,6 +129,7 @@ class AsyncStream:
 
     async def cancel(self) -> None:
         """Tells the server to stop at once; the loop ends with the result `cancelled`."""
+        self._may_resend = False
         await (await self._started()).cancel()
 
     async def wait(self) -> Result:
@@ -142,6 +149,19 @@ class AsyncStream:
             if self._stream is not None:
                 await self._stream.close()
 
+    async def _event(self) -> RequestEvent:
+        """The next event; sends the request once more if its connection was just being closed."""
+        event = await (await self._started()).next()
+        if self._may_resend and self._was_never_read(event):
+            self._stream = await self._send()
+            event = await self._stream.next()
+        self._may_resend = False
+        return event
+
+    def _was_never_read(self, first: RequestEvent) -> bool:
+        in_order = isinstance(first, ConnectionLostError) and first.in_order
+        return in_order and not self._is_closed()
+
     async def _started(self) -> RequestStream:
         if self._stream is None:
             self._stream = await self._send()
@@ -153,7 +173,8 @@ class AsyncClient:
 
     A request that runs when the connection ends fails with `ConnectionLostError`: the server has
     cancelled it, and whether it is still worth repeating is for the caller to decide. The next
-    request connects anew.
+    request connects anew. A request that met the end of an idle connection (the server closed it
+    in order and said nothing of the request, so it never read it) is sent once more.
 
     Args:
         url: of the server, such as `http://127.0.0.1:8000`; a path is kept.
@@ -263,7 +284,7 @@ class AsyncClient:
             want=want,
             urgency=urgency,
         )
-        return AsyncStream(lambda: self._send(request), satisfied)
+        return AsyncStream(lambda: self._send(request), lambda: self._transport is None, satisfied)
 
     async def server_budget(self) -> ServerBudgetStatus:
         """The operator's budget, the limits in force now, and the server's load."""
@@ -291,11 +312,7 @@ class AsyncClient:
             await transport.close()
 
     async def _send(self, request: InferRequest) -> RequestStream:
-        """Sends a request; once more if it met the end of an idle connection."""
-        try:
-            return await (await self._connected()).infer(request)
-        except ConnectionLostError:
-            return await (await self._connected()).infer(request)
+        return await (await self._connected()).infer(request)
 
     async def _connected(self) -> Transport:
         async with self._connecting:

@@ -144,7 +144,8 @@ class Client:
 
     A request that runs when the connection ends fails with `ConnectionLostError`: the server has
     cancelled it, and whether it is still worth repeating is for the caller to decide. The next
-    request connects anew.
+    request connects anew. A request that met the end of an idle connection (the server closed it
+    in order and said nothing of the request, so it never read it) is sent once more.
 
     Threads may share a client.
 

@@ -14,7 +14,7 @@ A cancelled request is a result (`Reason.CANCELLED`), not an error.
 
 from __future__ import annotations
 
-from anytime_protocol.enums import ErrorCode
+from anytime_protocol.enums import CloseCode, ErrorCode
 from anytime_protocol.http.problems import Problem
 from anytime_protocol.messages import Failed
 
@@ -61,6 +61,11 @@ class ConnectionLostError(ConnectError):
     def __init__(self, url: str, why: str, code: int | None) -> None:
         super().__init__(url, why)
         self.code = code
+
+    @property
+    def in_order(self) -> bool:
+        """Whether the websocket was closed on purpose and for no fault."""
+        return self.code in {CloseCode.NORMAL, CloseCode.GOING_AWAY, CloseCode.RESTART}
 
 
 class SilenceError(AnytimeError):

@@ -139,14 +139,53 @@ async def test_silence_is_an_error_and_cancels_the_request(answer):
 
 
 async def test_a_lost_connection_fails_the_request_and_the_next_one_connects_anew():
-    answers = iter([[HangUp(1012)]])
+    answers = iter([[HangUp(1011)]])
     with fake_server(lambda event: next(answers, None) or answer_all_exits(event)) as server:
         async with AsyncClient(server.url) as client:
-            with pytest.raises(ConnectionLostError, match="restarts") as caught:
+            with pytest.raises(ConnectionLostError, match="made a mistake") as caught:
                 await client.predict(PIXELS)
-            assert caught.value.code == 1012
+            assert caught.value.code == 1011
             assert (await client.predict(PIXELS)).exit == 4
         assert len(server.tokens) == 2
+
+
+@pytest.mark.parametrize("code", [1000, 1001, 1012])
+async def test_a_request_that_the_server_closed_before_reading_is_sent_once_more(code):
+    answers = iter([[HangUp(code)]])
+    with fake_server(lambda event: next(answers, None) or answer_all_exits(event)) as server:
+        async with AsyncClient(server.url) as client:
+            assert (await client.predict(PIXELS)).exit == 4
+        assert len(server.tokens) == 2
+
+
+async def test_a_request_is_sent_no_third_time():
+    with fake_server(lambda _: [HangUp(1012)]) as server:
+        async with AsyncClient(server.url) as client:
+            with pytest.raises(ConnectionLostError, match="restarts"):
+                await client.predict(PIXELS)
+        assert len(server.tokens) == 2
+
+
+async def test_a_request_that_the_server_accepted_is_not_sent_again():
+    def accept_and_hang_up(event):
+        return [accepted(event.id), HangUp(1012)]
+
+    with fake_server(accept_and_hang_up) as server:
+        async with AsyncClient(server.url) as client:
+            with pytest.raises(ConnectionLostError, match="restarts"):
+                await client.predict(PIXELS)
+        assert len(server.tokens) == 1
+
+
+async def test_a_request_whose_client_is_closed_is_not_sent_again():
+    with fake_server(answer_nothing) as server:
+        client = AsyncClient(server.url)
+        stream = client.stream(PIXELS)
+        await stream.start()
+        await client.close()
+        with pytest.raises(ConnectionLostError):
+            await stream.wait()
+        assert len(server.tokens) == 1
 
 
 async def test_nobody_at_the_url_fails_at_once():
