@@ -42,7 +42,7 @@ sanitize: setup ## Run the engines' tests with kernels under AddressSanitizer an
 	ANYTIME_SANITIZE=1 $(BIN)/python -m anytime_model.kernels.build
 	ANYTIME_SANITIZE=1 ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1 \
 	  LD_PRELOAD="$$(g++ -print-file-name=libasan.so) $$(g++ -print-file-name=libubsan.so)" \
-	  $(BIN)/python -m pytest -k "not openvino and not lite" $(ENGINE_TESTS)
+	  $(BIN)/python -m pytest -k "not openvino" $(ENGINE_TESTS)
 
 picture: setup ## Make the README's picture from the shipped weights (with a server running).
 	$(BIN)/anytime stream client/web/samples/street-1.jpg --sheet docs/street-exits.png

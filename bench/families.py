@@ -51,6 +51,7 @@ def contenders(options):
     found = {
         f"lite {name}": make(small)
         for name, make in {
+            "native f32": NativeEngine,
             "openvino bf16": lambda c: OpenVinoEngine(c, dtype="bf16"),
             "openvino f32": OpenVinoEngine,
             "torch f32": TorchEngine,

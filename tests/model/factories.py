@@ -118,7 +118,9 @@ def plan_maker(isa=None, *, winograd=True, **changes):
         slots = [Slot(b.level, b.channels, b.floats, b.storage) for b in program.buffers]
         ops = []
         for o in program.operations:
-            op = Op(o.kind, o.where, o.conv, o.norm, o.relu, o.keep, o.out, o.first, o.residual)
+            op = Op(
+                o.kind, o.where, o.conv, o.norm, o.activation, o.keep, o.out, o.first, o.residual
+            )
             op.pool, op.fused, op.tiled = o.pool, o.fused, o.tiled
             op.inputs = len(o.sources)
             for i, source in enumerate(o.sources):
@@ -187,7 +189,7 @@ def tiny_lite(outputs=5, seed=0, **changes):
     return network.requires_grad_(False)
 
 
-def lite_checkpoint(**changes):
+def lite_checkpoint(task="segmentation", **changes):
     """A tiny lite network with its card."""
-    network = tiny_lite(**changes)
-    return Checkpoint(network, replace(tiny_card(), config=network.config))
+    network = tiny_lite(task=task, **changes)
+    return Checkpoint(network, replace(tiny_card(task), config=network.config))

@@ -70,19 +70,37 @@ class ModelHandle(_Handle):
     def __init__(self, library: Library, isa: str) -> None:
         super().__init__(library, "model", library.call("model_new", library.isa_index(isa)))
 
-    def add_conv(self, weights: Floats, stride: int, *, dense: bool = False) -> int:
+    def add_conv(
+        self, weights: Floats, stride: int, *, before: int | None = None, dense: bool = False
+    ) -> int:
         """Pack a convolution (out, in, k, k) and return its index.
 
         Args:
             weights: of the convolution.
             stride: 1 or 2.
+            before: rows and columns of a window above and left of the pixel that it belongs to;
+                half the kernel by default.
             dense: it is only done at every position, in the first stage, together with what
                 follows it.
         """
         values = np.ascontiguousarray(weights, np.float32)
         outputs, inputs, kernel, _ = values.shape
+        before = kernel // 2 if before is None else before
         index = self.library.call(
-            "model_conv", self.handle, floats(values), outputs, inputs, kernel, stride, dense
+            "model_conv",
+            *(self.handle, floats(values), outputs, inputs, kernel, stride, before, dense),
+        )
+        return int(index)
+
+    def add_depthwise(self, weights: Floats, stride: int) -> int:
+        """Pack a depthwise convolution (channels, 1, k, k) and return its index.
+
+        Its windows begin (k - stride) / 2 rows and columns before the pixel that they belong to.
+        """
+        values = np.ascontiguousarray(weights, np.float32)
+        channels, _, kernel, _ = values.shape
+        index = self.library.call(
+            "model_depthwise", self.handle, floats(values), channels, kernel, stride
         )
         return int(index)
 

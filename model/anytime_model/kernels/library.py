@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from anytime_model.errors import AnytimeModelError
 from anytime_model.kernels.build import BuildOptions, library_path
 
-ABI = 4
+ABI = 5
 TERMS = 4
 OUT_OF_MEMORY = -2
 
@@ -52,6 +52,15 @@ class Where(IntEnum):
 
     ACTIVE = 0
     NEEDED = 1
+    EVERYWHERE = 2
+
+
+class Activation(IntEnum):
+    """What an operation's sums go through."""
+
+    NONE = 0
+    RELU = 1
+    RELU6 = 2
 
 
 class Storage(IntEnum):
@@ -87,7 +96,7 @@ class Op(ctypes.Structure):
         *(
             (name, c_int32)
             for name in (
-                *("kind", "where", "conv", "norm", "relu", "keep"),
+                *("kind", "where", "conv", "norm", "activation", "keep"),
                 *("out", "first", "residual", "pool", "fused", "tiled", "inputs"),
             )
         ),
@@ -106,7 +115,8 @@ _SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
     "peak": (c_double, [c_int32]),
     "model_new": (_HANDLE, [c_int32]),
     "model_free": (None, [_HANDLE]),
-    "model_conv": (c_int32, [_HANDLE, _FLOATS, *(c_int32,) * 5]),
+    "model_conv": (c_int32, [_HANDLE, _FLOATS, *(c_int32,) * 6]),
+    "model_depthwise": (c_int32, [_HANDLE, _FLOATS, *(c_int32,) * 3]),
     "model_norm": (c_int32, [_HANDLE, _FLOATS, _FLOATS, _FLOATS, c_int32]),
     "plan_new": (
         _HANDLE,

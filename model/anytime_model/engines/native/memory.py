@@ -84,7 +84,12 @@ class PlanMaker:
     def __init__(self, library: Library, isa: str, program: Program) -> None:
         self._model = ModelHandle(library, isa)
         for conv in program.convs:
-            self._model.add_conv(conv.weights, conv.stride, dense=conv.dense)
+            if conv.depthwise:
+                self._model.add_depthwise(conv.weights, conv.stride)
+            else:
+                self._model.add_conv(
+                    conv.weights, conv.stride, before=conv.before, dense=conv.dense
+                )
         for norm in program.norms:
             self._model.add_norm(norm.bias, norm.shift, norm.window)
         self._buffers = program.buffers
@@ -192,7 +197,7 @@ def _op(operation: Operation) -> Op:
         operation.where,
         operation.conv,
         operation.norm,
-        operation.relu,
+        operation.activation,
         operation.keep,
         operation.out,
         operation.first,

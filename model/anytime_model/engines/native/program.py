@@ -6,7 +6,7 @@ mean what is said of the structures in kernels/native/api.h.
 
 from dataclasses import dataclass, field
 
-from anytime_model.kernels.library import Floats, Kind, Storage, Where
+from anytime_model.kernels.library import Activation, Floats, Kind, Storage, Where
 
 IMAGE_LEVEL = 0
 MAP_LEVEL = 2
@@ -18,14 +18,19 @@ class ConvWeights:
     """One convolution.
 
     Attributes:
-        weights: (out, in, k, k) float32.
+        weights: (out, in, k, k) float32; (channels, 1, k, k) of a depthwise one.
         stride: 1 or 2.
+        before: rows and columns of a window above and left of the pixel that it belongs to; None
+            is half the kernel. A depthwise one has (k - stride) / 2 whatever is said here.
         dense: it is done at every position, in the first stage, fused with what follows it.
+        depthwise: every channel by itself.
     """
 
     weights: Floats
     stride: int
+    before: int | None = None
     dense: bool = False
+    depthwise: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +78,7 @@ class Operation:
     sources: tuple[int, ...] = ()
     conv: int = -1
     norm: int = -1
-    relu: bool = False
+    activation: Activation = Activation.NONE
     keep: bool = False
     first: int = 0
     residual: int = -1

@@ -14,6 +14,7 @@
 #include "pool.hpp"
 
 using anytime::kIsas;
+using anytime::kMostChannels;
 using anytime::Measure;
 using anytime::Refusal;
 
@@ -115,23 +116,42 @@ AnytimeModel* anytime_model_new(int32_t isa) {
 void anytime_model_free(AnytimeModel* model) { delete model; }
 
 int32_t anytime_model_conv(AnytimeModel* handle, const float* weights, int32_t out_channels,
-                           int32_t in_channels, int32_t kernel, int32_t stride, int32_t dense) {
+                           int32_t in_channels, int32_t kernel, int32_t stride, int32_t before,
+                           int32_t dense) {
   return guarded([&]() -> int32_t {
     anytime::Model& model = *handle->model;
-    constexpr int kMost = 16384;
-    if (out_channels < 1 || out_channels > kMost || in_channels < 1 || in_channels > kMost)
+    if (out_channels < 1 || out_channels > kMostChannels || in_channels < 1 ||
+        in_channels > kMostChannels)
       throw Refusal("a convolution's channels are out of range");
     if ((kernel != 1 && kernel != 3) || (stride != 1 && stride != 2))
       throw Refusal("a convolution must be 1x1 or 3x3, of stride 1 or 2");
+    if (before < 0 || before > kernel / 2 || kernel - 1 - before > stride)
+      throw Refusal("a convolution's window must reach one pixel beyond the border at most");
     if (in_channels % model.kernels->depth)
       throw Refusal("this instruction set takes an even number of input channels");
-    if (dense && (kernel != 3 || stride != 1))
+    if (dense && (kernel != 3 || stride != 1 || before != 1))
       throw Refusal("only a 3x3 convolution of stride 1 can be dense");
     const anytime::Kernels& kernels = *model.kernels;
     model.convs.push_back(
         dense && kernels.conv_winograd != nullptr
             ? anytime::make_winograd_conv(kernels, weights, out_channels, in_channels)
-            : anytime::make_conv(kernels, weights, out_channels, in_channels, kernel, stride));
+            : anytime::make_conv(kernels, weights, out_channels, in_channels, kernel, stride,
+                                 before));
+    return int32_t(model.convs.size()) - 1;
+  });
+}
+
+int32_t anytime_model_depthwise(AnytimeModel* handle, const float* weights, int32_t channels,
+                                int32_t kernel, int32_t stride) {
+  return guarded([&]() -> int32_t {
+    anytime::Model& model = *handle->model;
+    if (channels < 1 || channels > kMostChannels)
+      throw Refusal("a convolution's channels are out of range");
+    if (kernel < 1 || kernel > anytime::kMostDepthwise || kernel % 2 == 0 || stride < 1 ||
+        stride > 2 || stride > kernel)
+      throw Refusal("a depthwise convolution must be 1x1, 3x3, 5x5 or 7x7, of stride 1 or 2");
+    model.convs.push_back(
+        anytime::make_depthwise(*model.kernels, weights, channels, kernel, stride));
     return int32_t(model.convs.size()) - 1;
   });
 }

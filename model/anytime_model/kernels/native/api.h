@@ -16,7 +16,7 @@
 extern "C" {
 #endif
 
-#define ANYTIME_ABI 4
+#define ANYTIME_ABI 5
 
 #pragma GCC visibility push(default)
 
@@ -34,8 +34,9 @@ typedef enum {
 } AnytimeKind;
 
 /* ACTIVE: where the mask is on. NEEDED: that, and every other place whose value something active
- * will read. An interpolation does what is needed and not active. Without a mask, ACTIVE is everything. */
-typedef enum { ANYTIME_ACTIVE = 0, ANYTIME_NEEDED = 1 } AnytimeWhere;
+ * will read. An interpolation does what is needed and not active. Without a mask, ACTIVE is
+ * everything; EVERYWHERE is so with one, too. */
+typedef enum { ANYTIME_ACTIVE = 0, ANYTIME_NEEDED = 1, ANYTIME_EVERYWHERE = 2 } AnytimeWhere;
 
 /* What holds a slot. SCRATCH: with the plan. RUN: with the run, between stages too. LOCAL: only
  * within a fused group, for the few sites that it is at. WINDOW: only within a row tiling, and only
@@ -61,7 +62,7 @@ typedef struct {
   int32_t where;
   int32_t conv;     /* index in the model, or -1 */
   int32_t norm;     /* index in the model, or -1 for no bias */
-  int32_t relu;
+  int32_t activation; /* 0: none, 1: ReLU, 2: ReLU6, at most 6 */
   int32_t keep;     /* an interpolation follows and needs the values before ReLU */
   int32_t out;      /* slot */
   int32_t first;    /* channel of the slot that a weighted sum starts to write at */
@@ -89,11 +90,17 @@ double anytime_peak(int32_t isa);
 /* ---- weights ---- */
 AnytimeModel* anytime_model_new(int32_t isa);
 void anytime_model_free(AnytimeModel*);
-/* Floats as (out, in, kernel, kernel). `dense`: a 3x3 convolution of stride 1 that is only done in
- * the first stage, together with the next operation; there is a faster way for such. Returns the
- * convolution's index. */
+/* Floats as (out, in, kernel, kernel). `before`: rows and columns of a window above and left of the
+ * pixel (stride * y, stride * x) that it belongs to, 1 for a 3x3 convolution padded evenly. `dense`:
+ * a 3x3 convolution of stride 1 that is only done in the first stage, together with the next
+ * operation; there is a faster way for such. Returns the convolution's index. */
 int32_t anytime_model_conv(AnytimeModel*, const float* weights, int32_t out_channels,
-                           int32_t in_channels, int32_t kernel, int32_t stride, int32_t dense);
+                           int32_t in_channels, int32_t kernel, int32_t stride, int32_t before,
+                           int32_t dense);
+/* A convolution of every channel by itself. Floats as (channels, kernel, kernel), the kernel 1, 3, 5
+ * or 7 wide, 1 of stride 1 only. `before` is (kernel - stride) / 2. Returns the convolution's index. */
+int32_t anytime_model_depthwise(AnytimeModel*, const float* weights, int32_t channels,
+                                int32_t kernel, int32_t stride);
 /* `bias` is added to a sum; `shift` is the part of it that comes after an interpolation; `window`
  * holds the interpolation's 49 weights, or is NULL. Returns the norm's index. */
 int32_t anytime_model_norm(AnytimeModel*, const float* bias, const float* shift,

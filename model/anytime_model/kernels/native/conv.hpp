@@ -11,7 +11,7 @@
 // most of a register, so those channels are dot products instead: lanes run along the row of the
 // window, the weights of a channel along with them, and one sum across lanes ends it.
 //
-// What follows the sum is done while it is still in registers: bias, residual, ReLU. Where an
+// What follows the sum is done while it is still in registers: bias, residual, activation. Where an
 // interpolation will need the value before ReLU and residual, it is also kept aside.
 #pragma once
 
@@ -28,11 +28,10 @@ struct Window {  // where a pixel's window starts, and how to go through it
 
   explicit Window(const ConvCall& c) {
     const PackedConv& p = *c.conv;
-    int reach = p.kernel / 2;
     rows = p.kernel;
     length = p.kernel * p.in_channels;
-    step = int64_t(c.in_pitch) * p.in_channels;
-    in = static_cast<const E*>(c.in) - reach * (step + p.in_channels);
+    step = int64_t(c.in_grid.pitch()) * p.in_channels;
+    in = static_cast<const E*>(c.in) - p.before * (step + p.in_channels);
   }
 };
 
@@ -49,7 +48,7 @@ ANYTIME_INLINE void finish(const ConvCall& c, int64_t where, bool keep, Simd::V 
     const O* other = static_cast<const O*>(c.residual) + where;
     sum = Simd::add(sum, whole ? load(other) : load(other, mask));
   }
-  if (c.relu) sum = Simd::max(sum, Simd::zero());
+  sum = activate(c.activation, sum);
   if (whole) store(out, sum);
   else store(out, sum, mask);
 }
@@ -153,7 +152,8 @@ ANYTIME_INLINE void dots(const ConvCall& c, const Group& g, const int32_t* from,
       float y = total[p * R + r] + (c.bias ? c.bias[g.first + r] : 0.0f);
       if (keep[p] && c.kept != nullptr) c.kept[where + r] = y;
       if (c.residual != nullptr) y += to_float(static_cast<const O*>(c.residual)[where + r]);
-      if (c.relu) y = y > 0 ? y : 0;
+      if (c.activation != Activation::none) y = y > 0 ? y : 0;
+      if (c.activation == Activation::relu6) y = y < 6 ? y : 6;
       static_cast<O*>(c.out)[where + r] = from_float<O>(y);
     }
   }

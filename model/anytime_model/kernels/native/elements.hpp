@@ -34,6 +34,12 @@ ANYTIME_INLINE Simd::V load(const float* p, Simd::Mask m) { return Simd::load(p,
 ANYTIME_INLINE void store(float* p, Simd::V v) { Simd::store(p, v); }
 ANYTIME_INLINE void store(float* p, Simd::V v, Simd::Mask m) { Simd::store(p, v, m); }
 
+ANYTIME_INLINE Simd::V activate(Activation kind, Simd::V v) {
+  if (kind == Activation::none) return v;
+  v = Simd::max(v, Simd::zero());
+  return kind == Activation::relu6 ? Simd::min(v, Simd::all(6)) : v;
+}
+
 struct Float {
   using Element = float;
   using Weight = Simd::V;

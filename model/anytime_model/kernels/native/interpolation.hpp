@@ -42,7 +42,7 @@ void interpolate(const InterpolationCall& c, int first, int last) {
         sum = Simd::fma(load(near[j] + k, mask...), Simd::all(weight[j]), sum);
       if (c.residual != nullptr)
         sum = Simd::add(sum, load(static_cast<const E*>(c.residual) + where + k, mask...));
-      if (c.relu) sum = Simd::max(sum, Simd::zero());
+      sum = activate(c.activation, sum);
       store(static_cast<E*>(c.out) + where + k, sum, mask...);
     };
     int k = 0;

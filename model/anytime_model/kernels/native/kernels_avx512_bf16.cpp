@@ -3,6 +3,7 @@
 #include "simd_avx512_bf16.hpp"
 
 #include "conv.hpp"
+#include "depthwise.hpp"
 #include "interpolation.hpp"
 #include "image.hpp"
 #include "logits.hpp"
@@ -15,7 +16,8 @@ const Kernels kAvx512Bf16 = {
     Brain::depth,      Simd::most_vectors,
     sizeof(bf16),      pack<Brain>,
     conv<Brain, bf16>, conv<Brain, float>,
-    nullptr,           interpolate<bf16>,
+    depthwise<bf16>,   nullptr,
+    interpolate<bf16>,
     weighted_sum<bf16, bf16>, weighted_sum<float, float>,
     image<bf16>,
     confidence,        decode,

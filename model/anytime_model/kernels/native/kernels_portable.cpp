@@ -2,6 +2,7 @@
 #include "simd_portable.hpp"
 
 #include "conv.hpp"
+#include "depthwise.hpp"
 #include "interpolation.hpp"
 #include "image.hpp"
 #include "logits.hpp"
@@ -15,7 +16,8 @@ const Kernels kPortable = {
     1,                 Simd::most_vectors,
     sizeof(float),     pack<Float>,
     conv<Float, float>, conv<Float, float>,
-    conv_winograd<Float>, interpolate<float>,
+    depthwise<float>,  conv_winograd<Float>,
+    interpolate<float>,
     weighted_sum<float, float>, weighted_sum<float, float>,
     image<float>,
     confidence,        decode,

@@ -94,7 +94,7 @@ Buffer::Buffer(int64_t bytes) {
 void Buffer::Free::operator()(void* p) const { std::free(p); }
 
 std::unique_ptr<Conv> make_conv(const Kernels& k, const float* oihw, int out_channels,
-                                int in_channels, int kernel, int stride) {
+                                int in_channels, int kernel, int stride, int before) {
   auto conv = std::make_unique<Conv>();
   conv->groups = divide(k, out_channels);
   int64_t elements = 0;
@@ -106,9 +106,23 @@ std::unique_ptr<Conv> make_conv(const Kernels& k, const float* oihw, int out_cha
   for (const Group& g : conv->groups)
     k.pack(oihw, in_channels, kernel, g,
            static_cast<char*>(conv->weights.get()) + g.offset * k.element_size);
-  conv->packed = {in_channels, out_channels, kernel, stride, conv->weights.get(),
+  conv->packed = {in_channels, out_channels, kernel, stride, before, false, conv->weights.get(),
                   conv->groups.data(), int(conv->groups.size()), nullptr};
   conv->macs = int64_t(kernel) * kernel * in_channels * out_channels;
+  return conv;
+}
+
+std::unique_ptr<Conv> make_depthwise(const Kernels& k, const float* weights, int channels, int kernel,
+                                     int stride) {
+  auto conv = std::make_unique<Conv>();
+  const int taps = kernel * kernel, padded = (channels + k.lanes - 1) / k.lanes * k.lanes;
+  conv->weights = Buffer(int64_t(taps) * padded * sizeof(float));
+  float* to = static_cast<float*>(conv->weights.get());
+  for (int tap = 0; tap < taps; tap++)
+    for (int c = 0; c < channels; c++) to[int64_t(tap) * padded + c] = weights[int64_t(c) * taps + tap];
+  conv->packed = {channels, channels, kernel, stride, (kernel - stride) / 2, true,
+                  conv->weights.get(), nullptr, 0, nullptr};
+  conv->macs = kernel == 1 ? 0 : int64_t(taps) * channels;
   return conv;
 }
 
@@ -131,10 +145,10 @@ std::unique_ptr<Conv> make_winograd_conv(const Kernels& k, const float* oihw, in
           combined[(std::size_t(o) * 3 + y) * in_channels + i] =
               float(factors[0] * w[0] + factors[1] * w[1] + factors[2] * w[2]);
         }
-    conv->points.push_back(make_conv(k, combined.data(), out_channels, 3 * in_channels, 1, 1));
+    conv->points.push_back(make_conv(k, combined.data(), out_channels, 3 * in_channels, 1, 1, 0));
     conv->packed_points.push_back(conv->points.back()->packed);
   }
-  conv->packed = {in_channels, out_channels, 3, 1, nullptr, nullptr, 0, conv->packed_points.data()};
+  conv->packed = {in_channels, out_channels, 3, 1, 1, false, nullptr, nullptr, 0, conv->packed_points.data()};
   conv->macs = int64_t(9) * in_channels * out_channels;
   return conv;
 }

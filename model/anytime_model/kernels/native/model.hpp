@@ -10,6 +10,8 @@
 
 namespace anytime {
 
+constexpr int kMostChannels = 16384;  // of a feature map
+
 // Memory on cache lines, zero at first. Throws std::bad_alloc.
 class Buffer {
  public:
@@ -58,7 +60,10 @@ struct Isa {
 extern const std::vector<Isa> kIsas;
 
 std::unique_ptr<Conv> make_conv(const Kernels&, const float* oihw, int out_channels,
-                                int in_channels, int kernel, int stride);
+                                int in_channels, int kernel, int stride, int before);
+// One of 1x1 is the factor of a normalisation, which does not count as multiply-adds.
+std::unique_ptr<Conv> make_depthwise(const Kernels&, const float* weights, int channels, int kernel,
+                                     int stride);
 // A 3x3 convolution of stride 1 by Winograd F(4,3), for kernels that have it.
 std::unique_ptr<Conv> make_winograd_conv(const Kernels&, const float* oihw, int out_channels,
                                       int in_channels);

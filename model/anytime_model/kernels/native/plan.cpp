@@ -6,7 +6,7 @@
 namespace anytime {
 namespace {
 
-constexpr int kMostSlots = 4096, kMostOps = 65536, kMostChannels = 16384;
+constexpr int kMostSlots = 4096, kMostOps = 65536;
 
 void require(bool held, int index, const char* what) {
   if (!held) throw Refusal("operation " + std::to_string(index) + ": " + what);
@@ -93,7 +93,9 @@ void Plan::check(const AnytimeOp& op, int i) const {
   const AnytimeSlot& out = slot(op.out);
   require(out.level >= 1, i, "it would write the image");
   require(op.inputs >= 0 && op.inputs <= ANYTIME_TERMS, i, "too many inputs");
-  require(op.where == ANYTIME_ACTIVE || op.where == ANYTIME_NEEDED, i, "unknown sites");
+  require(op.where >= ANYTIME_ACTIVE && op.where <= ANYTIME_EVERYWHERE, i, "unknown sites");
+  require(op.activation >= int(Activation::none) && op.activation <= int(Activation::relu6), i,
+          "unknown activation");
   require(op.conv >= -1 && op.conv < int(model_->convs.size()), i, "no such convolution");
   require(op.norm >= -1 && op.norm < int(model_->norms.size()), i, "no such norm");
   require(!op.keep || op.where == ANYTIME_ACTIVE, i, "only active values are kept");
@@ -115,7 +117,8 @@ void Plan::check(const AnytimeOp& op, int i) const {
       require(in.channels == conv.in_channels && out.channels == conv.out_channels, i,
               "convolution of other channels");
       require(in.level + (conv.stride == 2) == out.level, i, "convolution between these levels");
-      require(conv.stride == 1 || op.where == ANYTIME_ACTIVE, i, "strided where not active");
+      require(conv.stride == 1 || op.where != ANYTIME_NEEDED, i, "strided where needed");
+      require(!conv.depthwise || !out.floats, i, "a depthwise convolution to floats");
       require(conv.points == nullptr ||
                   (i < ends_[0] && op.fused && op.where == ANYTIME_ACTIVE &&
                    pyramid_.level[out.level].width % kWinogradOutputs == 0),
@@ -155,6 +158,7 @@ void Plan::check(const AnytimeOp& op, int i) const {
 void Plan::check_fused(int first, int last) const {
   const auto pointwise = [&](const AnytimeOp& op) {
     return op.kind == ANYTIME_CONV && model_->convs[op.conv]->packed.kernel == 1 &&
+           !model_->convs[op.conv]->packed.depthwise &&
            model_->convs[op.conv]->packed.stride == 1;
   };
   for (int i = first; i < last; i++) {

@@ -52,8 +52,7 @@ void RowTiling::add_uses(const Model& model, const std::vector<AnytimeSlot>& slo
     const int slot = op.in[t];
     if (op.kind == ANYTIME_CONV) {
       const PackedConv& conv = model.convs[op.conv]->packed;
-      const int reach = conv.kernel / 2;
-      read(slot, {step, slot, false, conv.stride, reach, reach});
+      read(slot, {step, slot, false, conv.stride, conv.before, conv.kernel - 1 - conv.before});
       continue;
     }
     require(slots[slot].level == slots[op.out].level - (op.pool != 0), index,

@@ -63,6 +63,8 @@ const LevelLists& Run::lists(int level) const {
 Sites Run::sites(const AnytimeOp& op) const {
   const LevelLists& all = lists(plan_->slots_[op.out].level);
   if (op.kind == ANYTIME_INTERPOLATE) return all.to_interpolate();
+  if (op.where == ANYTIME_EVERYWHERE)
+    return plan_->full_.level(plan_->slots_[op.out].level).active();
   return op.where == ANYTIME_ACTIVE ? all.active() : all.needed();
 }
 
@@ -192,15 +194,18 @@ int Run::end_of_group(int op) const {
   return op + 1;
 }
 
-// Of an operation at one site, in multiply-adds; those of a weighted sum are slower.
+// Of an operation at one site, in multiply-adds of a convolution; others' are slower.
 int64_t Run::cost(const AnytimeOp& op) const {
-  return op.kind == ANYTIME_CONV ? plan_->model_->convs[op.conv]->macs
-                                 : 64 * plan_->slots_[op.out].channels;
+  if (op.kind != ANYTIME_CONV) return 64 * plan_->slots_[op.out].channels;
+  const Conv& conv = *plan_->model_->convs[op.conv];
+  const PackedConv& packed = conv.packed;
+  return packed.depthwise ? int64_t(4) * packed.kernel * packed.kernel * packed.in_channels : conv.macs;
 }
 
 void Run::step(int op, int end, int first, int last) {
   for (int i = op; i < end; i++)
-    if (plan_->ops_[i].kind == ANYTIME_CONV) macs_ += cost(plan_->ops_[i]) * (last - first);
+    if (plan_->ops_[i].kind == ANYTIME_CONV)
+      macs_ += plan_->model_->convs[plan_->ops_[i].conv]->macs * (last - first);
   if (end - op > 1) return fused(op, end, first, last);
   switch (plan_->ops_[op].kind) {
     case ANYTIME_CONV: return conv(plan_->ops_[op], first, last);
@@ -229,6 +234,10 @@ void Run::fused(int op, int end, int first, int last) {
         continue;
       }
       const ConvCall call = conv_call(one, here, worker);
+      if (call.conv->depthwise) {
+        kernels.depthwise(call, 0, count);
+        continue;
+      }
       if (call.conv->points != nullptr) {
         char* local = static_cast<char*>(local_[worker].get());
         kernels.conv_winograd(call, 0, count,
@@ -246,7 +255,7 @@ ConvCall Run::conv_call(const AnytimeOp& op, const Sites& sites, int worker) con
   ConvCall call{};
   call.conv = &conv.packed;
   call.in = buffer(op.in[0], worker);
-  call.in_pitch = plan_->pyramid_.level[plan_->slots_[op.in[0]].level].pitch();
+  call.in_grid = plan_->pyramid_.level[plan_->slots_[op.in[0]].level];
   call.from = conv.packed.stride == 2 ? sites.twice : at(op.in[0], sites.at);
   call.sites = sites;
   call.sites.at = at(op.out, sites.at);
@@ -255,12 +264,16 @@ ConvCall Run::conv_call(const AnytimeOp& op, const Sites& sites, int worker) con
   if (op.keep) call.kept = static_cast<float*>(plan_->kept_.get());
   if (op.norm >= 0)
     call.bias = static_cast<const float*>(plan_->model_->norms[op.norm]->bias.get());
-  call.relu = op.relu != 0;
+  call.activation = Activation(op.activation);
   return call;
 }
 
 void Run::conv(const AnytimeOp& op, int first, int last) {
   const ConvCall call = conv_call(op, sites(op), 0);
+  if (call.conv->depthwise) {
+    share(first, last, kLeastTask, [&](int a, int b) { plan_->kernels().depthwise(call, a, b); });
+    return;
+  }
   const auto kernel = plan_->slots_[op.out].floats ? plan_->kernels().conv_to_float
                                                    : plan_->kernels().conv;
   const int groups = call.conv->group_count;
@@ -295,7 +308,7 @@ void Run::interpolate(const AnytimeOp& op, int first, int last) {
       static_cast<const float*>(norm.shift.get()),
       norm.window,
       norm.used,
-      op.relu != 0,
+      Activation(op.activation),
   };
   if (first == 0) macs_ += lists(out.level).neighbours(norm.used) * out.channels;
   share(first, last, kLeastTask, [&](int a, int b) { plan_->kernels().interpolate(call, a, b); });
@@ -320,7 +333,7 @@ WeightedSumCall Run::weighted_sum_call(const AnytimeOp& op, const Sites& sites, 
   if (op.keep) call.kept = static_cast<float*>(plan_->kept_.get());
   if (op.norm >= 0)
     call.bias = static_cast<const float*>(plan_->model_->norms[op.norm]->bias.get());
-  call.relu = op.relu != 0;
+  call.activation = Activation(op.activation);
   return call;
 }
 

@@ -29,6 +29,7 @@ struct Simd {
   static ANYTIME_INLINE void store(float* p, V v, Mask m) { _mm256_maskstore_ps(p, m, v); }
   static ANYTIME_INLINE V add(V a, V b) { return _mm256_add_ps(a, b); }
   static ANYTIME_INLINE V max(V a, V b) { return _mm256_max_ps(a, b); }
+  static ANYTIME_INLINE V min(V a, V b) { return _mm256_min_ps(a, b); }
   static ANYTIME_INLINE V fma(V a, V b, V c) { return _mm256_fmadd_ps(a, b, c); }
   // Lane i of the result is the sum over the lanes of v[i].
   static ANYTIME_INLINE V sums(const V (&v)[lanes]) {

@@ -34,6 +34,7 @@ struct Simd {
   }
   static ANYTIME_INLINE V add(V a, V b) { return a + b; }
   static ANYTIME_INLINE V max(V a, V b) { return a > b ? a : b; }
+  static ANYTIME_INLINE V min(V a, V b) { return a < b ? a : b; }
   static ANYTIME_INLINE V fma(V a, V b, V c) { return a * b + c; }
   // Lane i of the result is the sum over the lanes of v[i].
   static ANYTIME_INLINE V sums(const V (&v)[lanes]) {

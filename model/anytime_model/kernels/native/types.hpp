@@ -32,6 +32,7 @@ constexpr int kBusySums = 10;                        // see Kernels::busy
 constexpr int kWinogradOutputs = 4;                  // pixels side by side, see winograd.hpp
 constexpr int kWinogradPoints = kWinogradOutputs + 2;
 constexpr int kMostWinogradTiles = 12;               // in a call
+constexpr int kMostDepthwise = 7;                    // side of a depthwise kernel
 constexpr int kMostTerms = 4;                        // maps that a weighted sum may have
 constexpr int kMostOutputs = 256;                    // classes or joints
 
@@ -76,8 +77,10 @@ struct Group {
 struct PackedConv {
   int in_channels;
   int out_channels;
-  int kernel;  // 1 or 3
+  int kernel;  // 1 or 3; up to kMostDepthwise, odd, of a depthwise convolution
   int stride;  // 1 or 2
+  int before;  // rows and columns of the window above and left of the pixel that it belongs to
+  bool depthwise;  // every channel by itself; weights are floats, see depthwise.hpp
   const void* weights;
   const Group* groups;
   int group_count;
@@ -89,17 +92,19 @@ constexpr int64_t winograd_room(const PackedConv& conv, int tiles) {
   return int64_t(kWinogradPoints) * tiles * (3 * conv.in_channels + conv.out_channels);
 }
 
+enum class Activation : int32_t { none = 0, relu = 1, relu6 = 2 };
+
 struct ConvCall {
   const PackedConv* conv;
   const void* in;
-  int in_pitch;
+  Grid in_grid;
   const int32_t* from;   // indices of the inputs; those of the outputs are in `sites`
   Sites sites;
   void* out;             // out_channels wide
   const void* residual;  // nullptr, or laid out as out
   float* kept;           // nullptr, or where values before ReLU go, laid out as out
   const float* bias;     // nullptr, or one for each output channel, padded to whole registers
-  bool relu;
+  Activation activation;
 };
 
 struct InterpolationCall {
@@ -112,7 +117,7 @@ struct InterpolationCall {
   const float* shift;   // what normalisation adds after the interpolation
   const float* window;  // 49 weights
   uint64_t used;        // bits of the window whose weights matter
-  bool relu;
+  Activation activation;
 };
 
 struct SumTerm {
@@ -132,7 +137,7 @@ struct WeightedSumCall {
   int first;         // channel to write to
   float* kept;
   const float* bias;
-  bool relu;
+  Activation activation;
 };
 
 struct ImageCall {
@@ -176,6 +181,7 @@ struct Kernels {
   void (*pack)(const float* oihw, int in_channels, int kernel, const Group& group, void* out);
   void (*conv)(const ConvCall&, int group, int first, int last);
   void (*conv_to_float)(const ConvCall&, int group, int first, int last);
+  void (*depthwise)(const ConvCall&, int first, int last);
   void (*conv_winograd)(const ConvCall&, int first, int last, float* room);  // or nullptr
   void (*interpolate)(const InterpolationCall&, int first, int last);
   void (*weighted_sum)(const WeightedSumCall&, int first, int last);

@@ -84,7 +84,7 @@ void weighted_sum(const WeightedSumCall& c, int first, int last) {
       for (int j = 0; j < count; j++)
         sum = Simd::fma(load(source[j] + k, mask...), Simd::all(weight[j]), sum);
       if (keep) store(c.kept + where + k, sum, mask...);
-      if (c.relu) sum = Simd::max(sum, Simd::zero());
+      sum = activate(c.activation, sum);
       store(static_cast<O*>(c.out) + where + k, sum, mask...);
     };
     int k = 0;

@@ -64,7 +64,7 @@ void conv_winograd(const ConvCall& c, int first, int last, float* room) {
   const PackedConv& conv = *c.conv;
   const int tiles = (last - first) / kWinogradOutputs;
   const int in = conv.in_channels, out = conv.out_channels;
-  const int64_t row = int64_t(c.in_pitch) * in, spread = int64_t(tiles) * 3 * in;
+  const int64_t row = int64_t(c.in_grid.pitch()) * in, spread = int64_t(tiles) * 3 * in;
   const auto each = [](int channels, const auto& body) __attribute__((always_inline)) {
     int k = 0;
     for (; k + Simd::lanes <= channels; k += Simd::lanes) body(k);

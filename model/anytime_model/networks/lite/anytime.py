@@ -16,8 +16,8 @@ class LiteNetwork(Network):
     """A multi-exit EfficientNet-Lite.
 
     Settled positions keep their maps, as in every family. Nothing else depends on them: features
-    are computed everywhere, so masks save no multiply-adds, and active positions see true features
-    around them, never interpolated ones.
+    are computed everywhere, and active positions see true features around them, never interpolated
+    ones. So masks save an engine no more than an exit's work at the map's own resolution.
 
     Args:
         config: which layers there are.

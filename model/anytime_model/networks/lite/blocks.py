@@ -62,12 +62,12 @@ class InvertedResidual(nn.Module):
         self.expand = NormedConv(in_channels, inside) if expansion > 1 else nn.Identity()
         self.depthwise = NormedConv(inside, inside, kernel, stride=stride, groups=inside)
         self.project = NormedConv(inside, out_channels, relu=False)
-        self._shortcut = stride == 1 and in_channels == out_channels
+        self.shortcut = stride == 1 and in_channels == out_channels
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C_in, H, W) to (B, C_out, H / stride, W / stride)."""
         y: Tensor = self.project(self.depthwise(self.expand(x)))
-        return x + y if self._shortcut else y
+        return x + y if self.shortcut else y
 
 
 class Separable(nn.Module):

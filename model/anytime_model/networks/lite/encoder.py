@@ -23,7 +23,7 @@ class StemStage(nn.Module):
         self.stem = NormedConv(3, preset.stem, 3, stride=2)
         rows = preset.stages[0]
         self.blocks = _blocks(preset.stem, rows)
-        self._kept = rows[0].blocks + rows[1].blocks
+        self.kept = rows[0].blocks + rows[1].blocks
 
     def forward(
         self,
@@ -35,7 +35,7 @@ class StemStage(nn.Module):
         x = self.stem(features[0])
         maps: tuple[Tensor, ...] = ()
         for done, block in enumerate(self.blocks):
-            if done == self._kept:
+            if done == self.kept:
                 maps = (x,)
             pause()
             x = block(x)

@@ -80,7 +80,7 @@ class JoiningExit(nn.Module):
     ) -> None:
         super().__init__()
         self.context = Context(widths[-1], width, MAP_STRIDES[-1] // strides[-1])
-        self._levels = [
+        self.levels = [
             [i for i, stride in enumerate(strides) if stride == level]
             for level in sorted(set(strides), reverse=True)
         ]
@@ -91,14 +91,14 @@ class JoiningExit(nn.Module):
                 _refinement(strides[members[0]], width),
                 grows=strides[members[0]] < MAP_STRIDES[-1],
             )
-            for members in self._levels
+            for members in self.levels
         )
         self.predict = nn.Conv2d(width, outputs, 1)
 
     def forward(self, maps: Sequence[Tensor], masks: None) -> Tensor:  # noqa: ARG002
         """Maps, finest first, to (B, outputs, h, w) at 1/4."""
         x = self.context(maps[-1])
-        for join, members in zip(self.joins, self._levels, strict=True):
+        for join, members in zip(self.joins, self.levels, strict=True):
             x = join(x, [maps[i] for i in members])
         y: Tensor = self.predict(x)
         return y

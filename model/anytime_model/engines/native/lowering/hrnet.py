@@ -1,36 +1,21 @@
-"""The lowering of an HRNet to a flat program: operations on numbered buffers, without sizes.
+"""The lowering of an HRNet.
 
-There are three operations: a convolution at listed positions, the interpolation that follows a
-masked one, and the weighted sum of maps of several resolutions.
-
-Batch normalisation is folded into the weights. Since interpolation comes before it, a norm keeps
+Since interpolation comes before it, a norm keeps
 two vectors: what is added to every sum (`bias`), and the part of that which comes after the
 interpolation (`shift`). A 1x1 convolution after bilinear upsampling is done before it instead, at
 the coarser resolution; both are linear, so only rounding differs. Features of a head are never
 concatenated at full size: each branch meets its own columns of the head's first weights.
 """
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import replace
-from typing import Any
+from collections.abc import Sequence
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
-from anytime_model.engines.native.program import (
-    IMAGE_LEVEL,
-    MAP_LEVEL,
-    Buffer,
-    ConvWeights,
-    NormWeights,
-    Operation,
-    Program,
-)
-from anytime_model.kernels.library import Floats, KernelError, Kind, Storage, Where
+from anytime_model.engines.native.lowering.builder import Builder, folded
+from anytime_model.engines.native.program import MAP_LEVEL, Buffer
+from anytime_model.kernels.library import Activation, Kind, Storage, Where
 from anytime_model.kernels.reference import rbf_weights
-from anytime_model.networks.base import Network
 from anytime_model.networks.hrnet.anytime import AnytimeNetwork
 from anytime_model.networks.hrnet.backbone import (
     DownFusion,
@@ -45,37 +30,12 @@ from anytime_model.networks.hrnet.exits import LinearExit, OriginalExit, Redesig
 from anytime_model.networks.hrnet.masking import MaskedConv2d
 
 
-class FamilyError(KernelError):
-    """The kernels have no program for networks of this family."""
+class HrnetLowering(Builder):
+    """The program of an HRNet; see `Builder`."""
 
-
-def lower(network: Network, *, image_channels: int = 3) -> Program:
-    """The program of a network in evaluation mode.
-
-    Args:
-        network: an HRNet of any configuration.
-        image_channels: 3, or 4 for arithmetic that takes input channels in pairs.
-
-    Raises:
-        FamilyError: the network's family has no lowering.
-    """
-    if not isinstance(network, AnytimeNetwork):
-        raise FamilyError(
-            f"the native engine cannot run the family {network.config.family!r}, only 'hrnet'. "
-            "Choose the engine openvino or torch, or auto."
-        )
-    with torch.no_grad():
-        return _Lowering(network, image_channels).program
-
-
-class _Lowering:
-    def __init__(self, network: Network, image_channels: int) -> None:
-        self.program = Program()
-        self.free: dict[tuple[int, int, bool, Storage], list[Buffer]] = {}
-        self.scratch = Storage.SCRATCH
-        image = self.buffer(IMAGE_LEVEL, image_channels, storage=Storage.RUN)
-        self.map = self.buffer(MAP_LEVEL, network.config.outputs, floats=True, storage=Storage.RUN)
-        features = [image]
+    def __init__(self, network: AnytimeNetwork, image_channels: int) -> None:
+        super().__init__(network.config.outputs, image_channels)
+        features = [self.image]
         for stage, exit_ in zip(network.stages, network.exits, strict=True):
             match stage:
                 case FirstStage():
@@ -91,69 +51,6 @@ class _Lowering:
             if isinstance(stage, FirstStage):
                 self.tile_rows(end)
             self.program.ends.append(len(self.program.operations))
-
-    # Buffers and weights
-
-    def buffer(
-        self,
-        level: int,
-        channels: int,
-        *,
-        floats: bool = False,
-        storage: Storage | None = None,
-    ) -> Buffer:
-        storage = self.scratch if storage is None else storage
-        unused = self.free.get((level, channels, floats, storage))
-        if unused:
-            return unused.pop()
-        made = Buffer(len(self.program.buffers), level, channels, floats, storage)
-        self.program.buffers.append(made)
-        return made
-
-    def release(self, *buffers: Buffer) -> None:
-        for one in buffers:
-            if one.storage is not Storage.RUN:
-                key = (one.level, one.channels, one.floats, one.storage)
-                self.free.setdefault(key, []).append(one)
-
-    @contextmanager
-    def fused_group(self) -> Iterator[None]:
-        """What is emitted inside is one fused group: all of it at a few sites, then at the next."""
-        first = len(self.program.operations)
-        yield
-        operations = self.program.operations
-        last = len(operations) - 1
-        if operations[last].kind is Kind.INTERPOLATE:  # it needs all sites of what it interpolates
-            last -= 1
-        for i in range(first, last):
-            operations[i] = replace(operations[i], fused=True)
-
-    def tile_rows(self, end: int) -> None:
-        """Tile all operations up to `end`, and those fused with it, by rows.
-
-        What lies between them goes through windows.
-        """
-        operations = self.program.operations
-        for i in range(len(operations)):
-            if operations[i].fused:
-                continue
-            if i >= end:
-                break
-            operations[i] = replace(operations[i], tiled=True)
-
-    def weights(self, weights: Tensor, stride: int = 1, *, dense: bool = False) -> int:
-        self.program.convs.append(ConvWeights(_array(weights), stride, dense))
-        return len(self.program.convs) - 1
-
-    def norm(self, bias: Tensor, shift: Tensor, conv: nn.Conv2d) -> int:
-        window = None
-        if isinstance(conv, MaskedConv2d):
-            window = _array(rbf_weights(conv.lam.float()).flatten())
-        self.program.norms.append(NormWeights(_array(bias), _array(shift), window))
-        return len(self.program.norms) - 1
-
-    def emit(self, kind: Kind, out: Buffer, where: Where = Where.ACTIVE, **rest: Any) -> None:
-        self.program.operations.append(Operation(kind, where, out.slot, **rest))
 
     # Layers
 
@@ -180,7 +77,7 @@ class _Lowering:
             relu = isinstance(layer, ConvNorm) and layer.relu
         if out is None:
             out = self.buffer(x.level + (stride == 2), weights.shape[0])
-        norm = self.norm(bias, shift, conv)
+        norm = self.norm(bias, shift, _window(conv))
         other = -1 if residual is None else residual.slot
         masked = interpolate and isinstance(conv, MaskedConv2d)
         self.emit(
@@ -189,18 +86,15 @@ class _Lowering:
             sources=(x.slot,),
             conv=self.weights(weights, stride, dense=dense),
             norm=norm,
-            relu=relu,
+            activation=_activation(relu),
             residual=other,
             keep=masked,
         )
         if masked:
-            self.emit(Kind.INTERPOLATE, out, norm=norm, relu=relu, residual=other)
+            self.emit(
+                Kind.INTERPOLATE, out, norm=norm, activation=_activation(relu), residual=other
+            )
         return out
-
-    def sum(self, terms: Sequence[Buffer], out: Buffer, *, where: Where, relu: bool) -> None:
-        self.emit(
-            Kind.WEIGHTED_SUM, out, where, sources=tuple(term.slot for term in terms), relu=relu
-        )
 
     def first_stage(self, stage: FirstStage, x: Buffer) -> Buffer:
         """The stem and the bottlenecks.
@@ -233,6 +127,7 @@ class _Lowering:
         return wide
 
     def stage(self, stage: Stage, features: Sequence[Buffer]) -> list[Buffer]:
+        """The branches' own layers, then the modules that join them."""
         branches = [
             x if isinstance(layer, nn.Identity) else self.layer(_conv_norm(layer), x)
             for layer, x in zip(stage.transition.keep, features, strict=True)
@@ -249,6 +144,7 @@ class _Lowering:
     def fusion_module(
         self, module: FusionModule, features: Sequence[Buffer], storage: Storage
     ) -> list[Buffer]:
+        """A chain of blocks for each branch, then each branch's sum of all."""
         branches = []
         for chain, start in zip(module.branches, features, strict=True):
             x = start
@@ -263,6 +159,7 @@ class _Lowering:
         return fused
 
     def fusion(self, fusion: Fusion, branches: Sequence[Buffer], storage: Storage) -> Buffer:
+        """One branch's sum of what all branches give to it."""
         terms = []
         own = branches[fusion.target]
         for source, x in zip(fusion.sources, branches, strict=True):
@@ -281,13 +178,14 @@ class _Lowering:
                 case _:
                     raise TypeError(f"{type(source).__name__} is no part of a fusion")
         out = self.buffer(own.level, own.channels, storage=storage)
-        self.sum(terms, out, where=Where.NEEDED, relu=True)
+        self.sum(terms, out, where=Where.NEEDED, activation=Activation.RELU)
         self.release(*(term for term in terms if term is not own))
         return out
 
     # Exits
 
     def exit(self, exit_: nn.Module, features: Sequence[Buffer]) -> None:
+        """A head, into the map."""
         match exit_:
             case LinearExit():
                 self.layer(_conv(exit_.predict), features[0], out=self.map, interpolate=False)
@@ -299,6 +197,7 @@ class _Lowering:
                 raise TypeError(f"an exit of type {type(exit_).__name__} has no lowering")
 
     def original(self, exit_: OriginalExit, features: Sequence[Buffer]) -> None:
+        """All features mixed by 1x1 convolutions, at the finest resolution."""
         finest, *coarser = features
         weights, bias, shift, conv = _folded(exit_.mix)
         columns = torch.split(weights, [x.channels for x in features], dim=1)
@@ -310,23 +209,24 @@ class _Lowering:
             terms.append(term)
         mixed = self.buffer(MAP_LEVEL, len(weights), storage=Storage.LOCAL)
         index = self.weights(columns[0])
-        norm = self.norm(bias, shift, conv)
+        norm = self.norm(bias, shift, _window(conv))
         with self.fused_group():
             if terms:
-                self.sum(terms, mixed, where=Where.ACTIVE, relu=False)
+                self.sum(terms, mixed, where=Where.ACTIVE)
             self.emit(
                 Kind.CONV,
                 mixed,
                 sources=(finest.slot,),
                 conv=index,
                 norm=norm,
-                relu=exit_.mix.relu,
+                activation=_activation(exit_.mix.relu),
                 residual=mixed.slot if terms else -1,
             )
             self.layer(_conv(exit_.predict), mixed, out=self.map, interpolate=False)
         self.release(mixed, *terms)
 
     def redesigned(self, exit_: RedesignedExit, features: Sequence[Buffer]) -> None:
+        """Pooled features mixed at coarser resolutions, and upsampled again."""
         first, *others = [_conv_norm(layer) for layer in exit_.encoder]
         x = self.pooled(first, features)
         for other in others:
@@ -361,36 +261,34 @@ class _Lowering:
         coarse = self.buffer(x.level, out.channels, floats=out.floats)
         index = self.weights(weights)
         self.emit(Kind.CONV, coarse, Where.NEEDED, sources=(x.slot,), conv=index)
-        norm = self.norm(bias, shift, conv)
-        self.emit(Kind.WEIGHTED_SUM, out, sources=(coarse.slot,), norm=norm, relu=relu, keep=masked)
+        norm = self.norm(bias, shift, _window(conv))
+        self.emit(
+            Kind.WEIGHTED_SUM,
+            out,
+            sources=(coarse.slot,),
+            norm=norm,
+            activation=_activation(relu),
+            keep=masked,
+        )
         if masked:
-            self.emit(Kind.INTERPOLATE, out, norm=norm, relu=relu)
+            self.emit(Kind.INTERPOLATE, out, norm=norm, activation=_activation(relu))
         self.release(coarse)
         return out
 
 
 def _folded(layer: ConvNorm | nn.Conv2d) -> tuple[Tensor, Tensor, Tensor, nn.Conv2d]:
-    """Weights, bias and shift with normalisation folded in (in double precision), and the layer."""
+    """Weights, bias and shift with normalisation folded in, and the convolution."""
     conv = layer.conv if isinstance(layer, ConvNorm) else layer
-    weights = conv.weight.double()
-    bias = torch.zeros(weights.shape[0]) if conv.bias is None else conv.bias
-    bias, shift = (
-        bias.double().to(weights.device),
-        torch.zeros_like(weights[:, 0, 0, 0]),
-    )
-    if isinstance(layer, ConvNorm):
-        norm = layer.norm
-        if norm.running_mean is None or norm.running_var is None:
-            raise TypeError("normalisation without running statistics cannot be folded")
-        scale = norm.weight.double() / (norm.running_var.double() + norm.eps).sqrt()
-        shift = norm.bias.double() - norm.running_mean.double() * scale
-        weights = weights * scale[:, None, None, None]
-        bias = bias * scale + shift
-    return weights, bias, shift, conv
+    return *folded(conv, layer.norm if isinstance(layer, ConvNorm) else None), conv
 
 
-def _array(values: Tensor) -> Floats:
-    return np.ascontiguousarray(values.detach().cpu().float().numpy())
+def _window(conv: nn.Conv2d) -> Tensor | None:
+    """The interpolation's weights after a masked convolution, (49,)."""
+    return rbf_weights(conv.lam.float()).flatten() if isinstance(conv, MaskedConv2d) else None
+
+
+def _activation(relu: bool) -> Activation:
+    return Activation.RELU if relu else Activation.NONE
 
 
 def _conv_norm(layer: nn.Module) -> ConvNorm:
