@@ -17,6 +17,8 @@ import {
 import { changedShare, render } from "./render.js";
 
 const WANT = { encoding: "delta", confidence: true, active: true };
+const MAP_SIDE = 960; // px of a map's longer side that are enough for the page
+const METRICS = { segmentation: "mIoU", pose: "PCKh@0.5" };
 const SATISFIED_BUDGET = { min_confidence: 0 };
 const POLL_MS = 2000;
 const BUDGET_HINT = "Moves reach the server while it computes.";
@@ -55,7 +57,7 @@ const connection = new Connection({
   onReady: handleReady,
   onAccepted: (accepted) => {
     state.predicted = accepted.predicted_ms;
-    setStatus(`Admitted: exit ${accepted.predicted_exit} expected in ${milliseconds(accepted.predicted_ms)}.`);
+    setStatus(`Admitted: ${exitName(accepted.predicted_exit)} expected in ${milliseconds(accepted.predicted_ms)}.`);
   },
   onUpdate: handleUpdate,
   onApplied: (applied) => {
@@ -102,7 +104,7 @@ function handleUpdate(update) {
   update.changed = changedShare(before?.arrays.map, update.arrays.map);
   state.updates.push(update);
   state.shown = -1;
-  const facts = `Exit ${update.exit} of ${update.exits}, ${milliseconds(update.elapsed_ms)}, ` +
+  const facts = `${capitalised(exitName(update.exit))}, ${milliseconds(update.elapsed_ms)}, ` +
     `${percent(update.confidence)} confident.`;
   setStatus(facts);
   if (!repeats()) announce(facts);
@@ -112,7 +114,7 @@ function handleUpdate(update) {
 function handleEnd(end) {
   if (end.type === "final") {
     state.final = end;
-    const text = `Exit ${end.exit} of ${end.exits} in ${milliseconds(end.total_ms)}: ${REASONS[end.reason] ?? end.reason}.`;
+    const text = `${capitalised(exitName(end.exit))} in ${milliseconds(end.total_ms)}: ${REASONS[end.reason] ?? end.reason}.`;
     setStatus(text);
     if (!repeats()) announce(text);
   } else {
@@ -142,7 +144,7 @@ async function run() {
   state.budgetPending = false;
   $("applied").textContent = BUDGET_HINT;
   connection.infer(
-    { model: $("model").value, media_type: state.image.mediaType, budget: budget(), want: WANT },
+    { model: $("model").value, media_type: state.image.mediaType, budget: budget(), want: { ...WANT, scale: mapScale() } },
     state.image.file,
   );
   if (!repeats()) setStatus("Asked.");
@@ -157,6 +159,21 @@ function budget() {
   };
   return budgetOf(positions, model()?.exits.length ?? 1);
 }
+
+/** The smallest scale at which a map of the image is large enough for the page. */
+function mapScale() {
+  const side = Math.max(state.image.bitmap.width, state.image.bitmap.height);
+  return [0.25, 0.5].find((scale) => scale * side >= MAP_SIDE) ?? 1;
+}
+
+/** An exit in words, with the size at which it is computed where the server tells it. */
+function exitName(exit) {
+  const exits = model()?.exits ?? [];
+  const side = exits[exit - 1]?.side;
+  return `exit ${exit} of ${exits.length}${side ? ` (${side} px)` : ""}`;
+}
+
+const capitalised = (text) => text[0].toUpperCase() + text.slice(1);
 
 function model() {
   return state.ready?.models.find(({ name }) => name === $("model").value) ?? null;
@@ -205,14 +222,14 @@ function renderAll() {
   $("progress").max = update?.exits ?? model()?.exits.length ?? 4;
   $("progress").value = update?.exit ?? 0;
   renderLegend($("legend"), update, model());
-  if (state.updates.length > 0 || state.final !== null) renderExits();
+  renderExits();
 }
 
 function renderExits() {
   const last = state.updates.at(-1)?.elapsed_ms ?? 0;
   const total = state.final?.total_ms ?? Math.max(last, state.predicted, 1);
   const shown = state.shown < 0 ? state.updates.length - 1 : state.shown;
-  renderTimeline($("timeline"), state.updates, { total, shown }, (index) => {
+  renderTimeline($("timeline"), model()?.exits ?? [], state.updates, { total, shown, final: state.final }, (index) => {
     state.shown = index;
     renderAll();
   });
@@ -235,7 +252,7 @@ function describe(update) {
   const name = state.image?.name ?? "No image yet";
   if (!update) return name;
   const kind = update.keypoints ? "joints" : "map";
-  return `${name} with the ${kind} of exit ${update.exit} of ${update.exits}, ` +
+  return `${name} with the ${kind} of ${exitName(update.exit)}, ` +
     `${percent(update.confidence)} confident`;
 }
 
@@ -253,13 +270,23 @@ function setEnabled(button, enabled) {
 }
 
 function renderModel() {
-  const exits = model()?.exits.length ?? 4;
+  const served = model();
+  const exits = served?.exits.length ?? 4;
+  $("metric").textContent = served?.exits.some(({ quality }) => quality !== undefined) ? METRICS[served.task] : "";
+  $("model-facts").textContent = served ? describeModel(served) : "";
   const slider = $("exit");
   const wasDeepest = Number(slider.value) === Number(slider.max);
   slider.max = String(exits);
   if (wasDeepest) slider.value = slider.max;
   renderBudget();
   renderLegend($("legend"), state.rendered, model());
+  renderExits();
+}
+
+function describeModel({ exits, engine, precision }) {
+  const sides = [...new Set(exits.map(({ side }) => side).filter(Boolean))];
+  const at = sides.length > 0 ? ` at ${sides.join(", ")} px` : "";
+  return [`${exits.length} exits${at}`, engine, precision].filter(Boolean).join(" · ");
 }
 
 function renderBudget() {
@@ -267,7 +294,9 @@ function renderBudget() {
   const exit = Number($("exit").value);
   const confidence = Number($("confidence").value);
   setOutput("deadline", deadline === null ? "none" : `${deadline} ms`);
-  setOutput("exit", exit === Number($("exit").max) ? `${exit} (all)` : String(exit));
+  const side = model()?.exits[exit - 1]?.side;
+  const deepest = exit === Number($("exit").max);
+  setOutput("exit", deepest ? `${exit} (all)` : `${exit}${side ? ` (${side} px)` : ""}`);
   setOutput("confidence", confidence === 100 ? "never" : `${confidence} %`);
 }
 

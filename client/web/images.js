@@ -1,12 +1,11 @@
 /**
  * Images from a file, a sample or the camera: the file to send and the bitmap to draw.
  *
- * The server takes JPEG, PNG and WebP up to a number of pixels and bytes; everything else that the
- * browser can decode is converted to a JPEG that fits.
+ * The server takes JPEG, PNG and WebP of any size up to a number of pixels and bytes, and brings them
+ * to the sizes that it computes at. Everything else that the browser can decode is sent as a JPEG.
  */
 
 const SENT_AS_IS = new Set(["image/jpeg", "image/png", "image/webp"]);
-const CAMERA_WIDTH = 640;
 
 /**
  * @typedef {object} SourceImage
@@ -30,11 +29,15 @@ export async function imageFromBlob(blob, name, limits) {
     throw new Error(`${name} is not an image that this browser can show.`);
   }
   const pixels = bitmap.width * bitmap.height;
-  const fits = pixels <= limits.max_pixels && blob.size <= limits.max_payload_bytes;
-  if (fits && SENT_AS_IS.has(blob.type)) {
+  if (pixels > limits.max_pixels) {
+    const found = `${bitmap.width} x ${bitmap.height} px`;
+    bitmap.close();
+    throw new Error(`${name} has ${found}, the server takes ${millions(limits.max_pixels)} million: make it smaller.`);
+  }
+  if (blob.size <= limits.max_payload_bytes && SENT_AS_IS.has(blob.type)) {
     return { bitmap, file: await blob.arrayBuffer(), mediaType: blob.type, name };
   }
-  return encodeJpeg(bitmap, Math.min(1, Math.sqrt(limits.max_pixels / pixels)), name, 0.92);
+  return encodeJpeg(bitmap, name, 0.92);
 }
 
 /**
@@ -42,17 +45,14 @@ export async function imageFromBlob(blob, name, limits) {
  * @returns {Promise<SourceImage>}
  */
 export async function imageFromVideo(video) {
-  const scale = Math.min(1, CAMERA_WIDTH / video.videoWidth);
-  return encodeJpeg(await createImageBitmap(video), scale, "Camera", 0.85);
+  return encodeJpeg(await createImageBitmap(video), "Camera", 0.85);
 }
 
-async function encodeJpeg(bitmap, scale, name, quality) {
-  const width = Math.max(1, Math.floor(bitmap.width * scale));
-  const height = Math.max(1, Math.floor(bitmap.height * scale));
-  const canvas = new OffscreenCanvas(width, height);
-  canvas.getContext("2d").drawImage(bitmap, 0, 0, width, height);
-  bitmap.close();
+async function encodeJpeg(bitmap, name, quality) {
+  const canvas = new OffscreenCanvas(bitmap.width, bitmap.height);
+  canvas.getContext("2d").drawImage(bitmap, 0, 0);
   const blob = await canvas.convertToBlob({ type: "image/jpeg", quality });
-  const file = await blob.arrayBuffer();
-  return { bitmap: await createImageBitmap(canvas), file, mediaType: "image/jpeg", name };
+  return { bitmap, file: await blob.arrayBuffer(), mediaType: "image/jpeg", name };
 }
+
+const millions = (pixels) => (pixels / 1e6).toFixed(1);

@@ -26,43 +26,76 @@ export const percent = (share) => `${(100 * share).toFixed(share < 0.0995 ? 1 : 
 export const milliseconds = (ms) => `${ms < 10 ? ms.toFixed(1) : Math.round(ms)} ms`;
 
 /**
- * The exits as rows on one scale of time; a row is a button that shows its exit again.
+ * All exits of a model as rows on one scale of time, those that have come as buttons that show
+ * them again.
  *
  * @param {HTMLElement} list
- * @param {object[]} updates of the request, each with `changed`
- * @param {{total: number, shown: number, exits: number}} state
+ * @param {object[]} exits of the model's description
+ * @param {object[]} updates of the request, each with `changed`; exits between may have none
+ * @param {{total: number, shown: number, final: object|null}} state
  * @param {(index: number) => void} choose
  */
-export function renderTimeline(list, updates, state, choose) {
-  const rows = updates.map((update, index) => {
-    const previous = updates[index - 1];
-    const start = previous?.elapsed_ms ?? 0;
-    const compute = update.compute_ms - (previous?.compute_ms ?? 0);
-    const bar = element("span", { className: "bar" });
-    const span = element("span", { className: "span" });
-    const work = element("span", { className: "work" });
-    setExtent(span, start, update.elapsed_ms, state.total);
-    setExtent(work, update.elapsed_ms - Math.min(compute, update.elapsed_ms - start),
-      update.elapsed_ms, state.total);
-    bar.append(span, work);
-    const facts = [`${percent(update.confidence)} confident`];
-    if (update.arrays.map) facts.push(`${percent(update.confident_share)} settled`);
-    if (update.changed !== null) facts.push(`${percent(update.changed)} changed`);
-    if (update.skipped > 0) facts.push(`${update.skipped} before it not sent`);
-    const button = element(
-      "button",
-      { type: "button", className: "exit-row", onclick: () => choose(index) },
-      element("span", { className: "exit-name" }, `Exit ${update.exit}`),
-      bar,
-      element("span", { className: "exit-time" }, milliseconds(update.elapsed_ms)),
-      element("span", { className: "exit-facts" }, facts.join(" · ")),
+export function renderTimeline(list, exits, updates, state, choose) {
+  const rows = exits.map((info, at) => {
+    const index = updates.findIndex(({ exit }) => exit === at + 1);
+    const row = index < 0
+      ? element("div", { className: "exit-idle" })
+      : element("button", { type: "button", className: "exit-row", onclick: () => choose(index) });
+    row.append(
+      element("span", { className: "exit-name" }, `Exit ${at + 1}`),
+      element("span", { className: "exit-side" }, info.side ? `${info.side} px` : ""),
+      element("span", { className: "exit-quality" }, info.quality === undefined ? "" : `${(100 * info.quality).toFixed(1)} %`),
     );
-    button.setAttribute("aria-pressed", String(index === state.shown));
-    return element("li", {}, button);
+    if (index < 0) {
+      const expected = info.expected_ms !== undefined && state.final === null && !(updates.at(-1)?.exit > at);
+      row.append(
+        element("span", { className: "exit-fate" }, fateOf(at + 1, updates, state.final)),
+        element("span", { className: "exit-time" }, expected ? `~${milliseconds(info.expected_ms)}` : ""),
+      );
+    } else {
+      const update = updates[index];
+      row.append(
+        timeBar(update, updates[index - 1], state.total),
+        element("span", { className: "exit-time" }, milliseconds(update.elapsed_ms)),
+        element("span", { className: "exit-facts" }, factsOf(update)),
+      );
+      row.setAttribute("aria-pressed", String(index === state.shown));
+    }
+    return element("li", {}, row);
   });
   const focused = [...list.children].findIndex((row) => row.contains(document.activeElement));
   list.replaceChildren(...rows);
   if (focused >= 0) list.children[focused]?.firstElementChild.focus();
+}
+
+function timeBar(update, previous, total) {
+  const start = previous?.elapsed_ms ?? 0;
+  const compute = update.compute_ms - (previous?.compute_ms ?? 0);
+  const span = element("span", { className: "span" });
+  const work = element("span", { className: "work" });
+  setExtent(span, start, update.elapsed_ms, total);
+  setExtent(work, update.elapsed_ms - Math.min(compute, update.elapsed_ms - start), update.elapsed_ms, total);
+  return element("span", { className: "bar" }, span, work);
+}
+
+function factsOf(update) {
+  const facts = [`${percent(update.confidence)} confident`];
+  if (update.arrays.map) facts.push(`${percent(update.confident_share)} settled`);
+  if (update.changed !== null) facts.push(`${percent(update.changed)} changed`);
+  return facts.join(" · ");
+}
+
+/** Why there is no map of an exit: nothing while it may still come. */
+function fateOf(exit, updates, final) {
+  const next = updates.findIndex((update) => update.exit > exit);
+  if (next < 0) {
+    if (final === null) return "";
+    return final.reason === "complete" ? "passed over" : "not computed";
+  }
+  const between = updates[next].exit - (updates[next - 1]?.exit ?? 0) - 1;
+  const { skipped } = updates[next]; // made, and replaced by a later one before they could be sent
+  if (skipped === 0) return "passed over";
+  return skipped < between ? "passed over or not sent" : "not sent: a better one was ready";
 }
 
 /** Where the whole time went: a bar of parts, and the same as text. */

@@ -1,10 +1,11 @@
 /**
  * Draws an image and an exit's map, mask, confidence or keypoints over it on a canvas.
  *
- * The canvas has the image's size or a multiple of it.
+ * The canvas has the image's size, a multiple of it where that is small, or less where it is large.
  */
 
 const MIN_SIDE = 640; // px of the canvas's longer side, so that lines over a small image are fine
+const MAX_SIDE = 1920; // px of the same, so that a photo of many megapixels is drawn at once
 const MIN_SCORE = 0.2; // from which a keypoint is drawn
 const SETTLED_COLOR = [16, 20, 26, 205];
 
@@ -16,10 +17,13 @@ const SETTLED_COLOR = [16, 20, 26, 205];
  * @param {{view: "map"|"settled"|"confidence", opacity: number}} options
  */
 export function render(canvas, image, update, model, options) {
-  const zoom = Math.max(1, Math.ceil(MIN_SIDE / Math.max(image.width, image.height)));
-  if (canvas.width !== zoom * image.width || canvas.height !== zoom * image.height) {
-    canvas.width = zoom * image.width;
-    canvas.height = zoom * image.height;
+  const side = Math.max(image.width, image.height);
+  const zoom = Math.min(Math.max(1, Math.ceil(MIN_SIDE / side)), MAX_SIDE / side);
+  const width = Math.max(1, Math.round(zoom * image.width));
+  const height = Math.max(1, Math.round(zoom * image.height));
+  if (canvas.width !== width || canvas.height !== height) {
+    canvas.width = width;
+    canvas.height = height;
   }
   const context = canvas.getContext("2d");
   context.globalAlpha = 1;
