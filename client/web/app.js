@@ -286,7 +286,8 @@ function renderModel() {
 function describeModel({ exits, engine, precision }) {
   const sides = [...new Set(exits.map(({ side }) => side).filter(Boolean))];
   const at = sides.length > 0 ? ` at ${sides.join(", ")} px` : "";
-  return [`${exits.length} exits${at}`, engine, precision].filter(Boolean).join(" · ");
+  const named = precision && engine?.endsWith(precision); // as in native-avx512-f32
+  return [`${exits.length} exits${at}`, engine, named ? "" : precision].filter(Boolean).join(" · ");
 }
 
 function renderBudget() {
