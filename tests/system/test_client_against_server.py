@@ -32,7 +32,7 @@ from anytime_client import (
 from anytime_protocol.enums import ErrorCode
 from client.fakes import free_port
 from model.factories import random_pixels, save_tiny
-from system.factories import save_slow
+from system.factories import save_ladder, save_slow
 from system.processes import real_server, tcp_proxy, wait_for_http
 
 # A server's start takes long on a busy machine.
@@ -49,6 +49,7 @@ def weights(tmp_path_factory):
     save_tiny(folder)
     save_tiny(folder, task="pose", name="pose")
     save_slow(folder)
+    save_ladder(folder)
     return folder
 
 
@@ -120,6 +121,33 @@ def test_a_pose_model_gives_joints_and_heatmaps(client, image):
     update = client.predict(image, model="pose", want=OutputOptions(heatmaps=True)).best
     assert update.keypoints.shape == (5, 3)
     assert update.heatmaps.shape[0] == 5
+
+
+def test_exits_that_do_not_pay_are_passed_over_and_maps_have_the_images_size(client, image):
+    with client.stream(image, model="ladder") as stream:
+        updates = list(stream)
+    exits = [update.exit for update in updates]
+    assert exits == sorted({*exits} - {3, 4})
+    assert {update.side for update in updates} <= {64, 128}
+    assert all(update.map.shape == (480, 640) for update in updates)
+    assert (stream.result.exit, stream.result.reason) == (8, Reason.COMPLETE)
+    np.testing.assert_array_equal(stream.result.map, client.predict(image, model="ladder").map)
+
+
+def test_a_photo_of_many_megapixels_is_sent_as_it_is(client):
+    out = io.BytesIO()
+    Image.fromarray(random_pixels(30, 40)).resize((4000, 3000)).save(out, "JPEG")
+    result = client.predict(out.getvalue(), model="ladder", want=OutputOptions(scale=0.25))
+    assert (result.exit, result.map.shape) == (8, (750, 1000))
+    assert (result.best.width, result.best.height) == (4000, 3000)
+
+
+def test_a_photo_beyond_the_bound_on_decoding_is_refused_with_the_cure(client):
+    out = io.BytesIO()
+    Image.new("RGB", (8000, 6000)).save(out, "PNG")
+    with pytest.raises(RequestError, match=r"8000x6000 .* 26214400 .*: make it smaller") as caught:
+        client.predict(out.getvalue(), model="ladder")
+    assert caught.value.code is ErrorCode.TOO_MANY_PIXELS
 
 
 def test_limits_are_obeyed(client, image):

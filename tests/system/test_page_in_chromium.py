@@ -11,7 +11,7 @@ from PIL import Image
 from anytime_client import Budget, Client
 from anytime_protocol.arrays import delta
 from model.factories import random_pixels, save_tiny
-from system.factories import save_slow
+from system.factories import save_ladder, save_slow
 from system.processes import real_server, tcp_proxy
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
@@ -45,6 +45,7 @@ def weights(tmp_path_factory):
     save_tiny(folder)
     save_tiny(folder, task="pose", name="pose")
     save_slow(folder)
+    save_ladder(folder)
     return folder
 
 
@@ -127,6 +128,51 @@ def test_each_exit_can_be_looked_at_again(page, url):
     expect(page.locator("#canvas")).to_have_attribute("aria-label", _matches("exit 1 of 4"))
     page.locator("#timeline .exit-row").last.click()
     assert colours(page) == last
+
+
+def test_each_exit_of_a_ladder_has_its_size_and_quality(page, url):
+    open_page(page, url)
+    page.locator("#model").select_option("ladder")
+    expect(page.locator("#status")).to_contain_text("Exit 8 of 8 (128 px) in")
+    expect(page.locator("#model-facts")).to_contain_text("8 exits at 64, 128 px")
+    expect(page.locator("#metric")).to_have_text("mIoU")
+    rows = page.locator("#timeline li")
+    expect(rows).to_have_count(8)
+    expect(rows.nth(7)).to_contain_text("Exit 8128 px80.0 %")
+    for passed_over in (2, 3):
+        expect(rows.nth(passed_over)).to_contain_text(re.compile("passed over|not sent"))
+        expect(rows.nth(passed_over).locator("button")).to_have_count(0)
+    save_screenshot(page, "ladder")
+
+
+def test_exits_that_a_budget_rules_out_are_shown_as_not_computed(page, url):
+    open_page(page, url)
+    page.locator("#model").select_option("ladder")
+    expect(page.locator("#status")).to_contain_text("Exit 8 of 8 (128 px) in")
+    page.locator("#exit").focus()
+    for _ in range(6):
+        page.keyboard.press("ArrowLeft")
+    expect(page.locator("#exit-value")).to_have_text("2 (64 px)")
+    expect(page.locator("#status")).to_contain_text("Exit 2 of 8 (64 px) in")
+    expect(page.locator("#timeline li").nth(2)).to_contain_text("not computed")
+    expect(page.locator("#progress")).to_have_js_property("value", 2)
+
+
+def test_a_photo_of_many_megapixels_is_sent_as_it_is_and_one_too_large_is_refused(
+    page, url, tmp_path
+):
+    open_page(page, url)
+    page.locator("#model").select_option("ladder")
+    Image.fromarray(random_pixels(30, 40)).resize((4000, 3000)).save(tmp_path / "photo.jpg")
+    page.set_input_files("#file", tmp_path / "photo.jpg")
+    expect(page.locator("#canvas")).to_have_attribute("aria-label", _matches("photo.jpg with"))
+    expect(page.locator("#canvas")).to_have_attribute("width", "1920")
+    expect(page.locator("#status")).to_contain_text("all exits done")
+    Image.new("RGB", (8000, 6000)).save(tmp_path / "huge.png")
+    page.set_input_files("#file", tmp_path / "huge.png")
+    expect(page.locator("#status")).to_have_text(
+        "huge.png has 8000 x 6000 px, the server takes 26.2 million: make it smaller."
+    )
 
 
 def test_views_differ(page, url):
