@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from anytime_model.errors import DataError
 
@@ -37,17 +38,28 @@ def files_in(folder: Path, pattern: str, expected: str) -> list[Path]:
     return found
 
 
-def read_image(path: Path) -> npt.NDArray[np.uint8]:
-    """An image file as (H, W, 3) uint8 RGB."""
+@contextmanager
+def opened_image(path: Path, expected: str) -> Iterator[Image.Image]:
+    """An image file, opened; reading in the block may fail as opening may.
+
+    Raises:
+        DataError: it is missing, too large, or no image that can be read to its end.
+    """
     try:
         with Image.open(path) as image:
-            return np.asarray(image.convert("RGB"))
+            yield image
     except FileNotFoundError as error:
-        raise DataError(path, "no such image;", "expected a JPEG or PNG file.") from error
-    except (UnidentifiedImageError, OSError) as error:
+        raise DataError(path, "no such file;", f"expected {expected}.") from error
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise DataError(
             path, f"is no readable image ({error});", "copy it again from its source."
         ) from error
+
+
+def read_image(path: Path) -> npt.NDArray[np.uint8]:
+    """An image file as (H, W, 3) uint8 RGB."""
+    with opened_image(path, "a JPEG or PNG file") as image:
+        return np.asarray(image.convert("RGB"))
 
 
 def read_labels(path: Path, size: tuple[int, int] | None = None) -> npt.NDArray[np.uint8]:
@@ -57,24 +69,22 @@ def read_labels(path: Path, size: tuple[int, int] | None = None) -> npt.NDArray[
         path: an 8-bit greyscale or palette PNG.
         size: (H, W) that the labels must have: those of their image.
     """
-    try:
-        with Image.open(path) as image:
-            if image.mode not in {"L", "P"}:
-                raise DataError(
-                    path, f"has mode {image.mode};", "expected class ids in one 8-bit channel."
-                )
-            labels: npt.NDArray[np.uint8] = np.asarray(image)
-    except FileNotFoundError as error:
-        raise DataError(path, "no such label file;", "expected one for each image.") from error
-    except (UnidentifiedImageError, OSError) as error:
-        raise DataError(
-            path, f"is no readable image ({error});", "copy it again from its source."
-        ) from error
-    if size is not None and labels.shape != size:
-        raise DataError(
-            path, f"is {labels.shape} px, its image {size};", "expected labels of the image's size."
-        )
+    with opened_image(path, "a label file for each image") as image:
+        if image.mode not in {"L", "P"}:
+            raise DataError(
+                path, f"has mode {image.mode};", "expected class ids in one 8-bit channel."
+            )
+        labels: npt.NDArray[np.uint8] = np.asarray(image)
+    require_size(path, labels.shape, size)
     return labels
+
+
+def require_size(path: Path, found: tuple[int, ...], size: tuple[int, int] | None) -> None:
+    """Raise `DataError` if labels (H, W) have another size than their image; None is any."""
+    if size is not None and found != size:
+        raise DataError(
+            path, f"is {found} px, its image {size};", "expected labels of the image's size."
+        )
 
 
 def read_json(path: Path, expected: str) -> Any:

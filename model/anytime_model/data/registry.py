@@ -9,6 +9,7 @@ from pathlib import Path
 from anytime_model.data.camvid import CamVid
 from anytime_model.data.cityscapes import Cityscapes
 from anytime_model.data.files import require_folder
+from anytime_model.data.folder import open_folder
 from anytime_model.data.lspet import Lspet
 from anytime_model.data.mpii import Mpii
 from anytime_model.data.pascal_context import PascalContext
@@ -33,7 +34,11 @@ class Layout:
     marks: tuple[str, ...]
 
 
+OWN = "folder"
+"""The layout of data sets that users make themselves."""
+
 LAYOUTS = {
+    OWN: Layout("own data", open_folder, ("classes.toml",)),
     "cityscapes": Layout("Cityscapes", Cityscapes, ("leftImg8bit",)),
     "mpii": Layout(
         "MPII", Mpii, ("annot", "mpii_human_pose_v1_u12_1.mat", "mpii_human_pose_v1_u12_2")

@@ -61,5 +61,5 @@ def test_a_truncated_image_is_named(tmp_path: Path) -> None:
 def test_a_missing_label_file_is_named(tmp_path: Path) -> None:
     root = camvid_tree(tmp_path)
     (root / "labels" / "test" / "Seq05VD_f00000.png").unlink()
-    with pytest.raises(DataError, match="no such label file"):
+    with pytest.raises(DataError, match="no such file; expected a label file"):
         CamVid(root, "test")[0]
