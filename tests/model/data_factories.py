@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageDraw
 from scipy.io import savemat
 
 from anytime_model.data import pascal_context
@@ -177,4 +177,84 @@ def mpii_published_tree(root: Path) -> Path:
     )
     release = {"annolist": annolist, "img_train": np.array([1, 0])}
     savemat(root / "mpii_human_pose_v1_u12_1.mat", {"RELEASE": release})
+    return root
+
+
+CLASSES_TOML = """
+classes = [
+    {name = "ground", color = "#202020"},
+    {name = "disc", color = "#e6194b"},
+    {name = "square", color = "#3cb44b"},
+]
+ignore = 255
+"""
+JOINTS = ("top", "left", "right", "bottom")
+JOINTS_TOML = """
+joints = [
+    {name = "top", color = "#ffff00"},
+    {name = "left", color = "#00aaff"},
+    {name = "right", color = "#ff5500"},
+    {name = "bottom", color = "#ffffff"},
+]
+pairs = [["left", "right"]]
+skeleton = [["top", "left"], ["top", "right"], ["left", "bottom"], ["right", "bottom"]]
+torso = ["top", "bottom"]
+"""
+
+
+def shapes_tree(
+    root: Path, images: int = 12, size: tuple[int, int] = (64, 96), *, in_color: bool = False
+) -> Path:
+    """One's own data: a bright disc and a square on dark ground, with label PNGs."""
+    colors = np.array([(0x20, 0x20, 0x20), (0xE6, 0x19, 0x4B), (0x3C, 0xB4, 0x4B)], np.uint8)
+    for folder in ("images", "labels"):
+        (root / folder / "day").mkdir(parents=True)
+    (root / "classes.toml").write_text(CLASSES_TOML, encoding="utf-8")
+    rows, columns = np.mgrid[: size[0], : size[1]]
+    for i in range(images):
+        random = np.random.default_rng(i)
+        ids = np.zeros(size, np.uint8)
+        y, x = random.uniform(0.3, 0.7) * size[0], random.uniform(0.2, 0.35) * size[1]
+        ids[(rows - y) ** 2 + (columns - x) ** 2 < (0.22 * size[0]) ** 2] = 1
+        x = random.uniform(0.65, 0.8) * size[1]
+        ids[(abs(rows - y) < 0.2 * size[0]) & (abs(columns - x) < 0.2 * size[0])] = 2
+        noisy = colors[ids] + random.normal(0, 12, (*size, 3))
+        image = Image.fromarray(np.clip(noisy, 0, 255).astype(np.uint8))
+        image.save(root / "images" / "day" / f"{i:03d}.png")
+        labels = colors[ids] if in_color else ids
+        Image.fromarray(labels).save(root / "labels" / "day" / f"{i:03d}.png")
+    return root
+
+
+def kites_tree(root: Path, images: int = 8) -> Path:
+    """One's own data: two kites an image, of four joints each, in COCO's format."""
+    (root / "images").mkdir(parents=True)
+    (root / "classes.toml").write_text(JOINTS_TOML, encoding="utf-8")
+    people = []
+    for i in range(images):
+        random = np.random.default_rng(i)
+        image = Image.new("RGB", (160, 96), (40, 40, 40))
+        for j, left in enumerate((10, 90)):
+            x, y = left + random.uniform(25, 35), 48 + random.uniform(-6, 6)
+            joints = [(x, y - 36), (x + 18, y - 8), (x - 18, y - 8), (x, y + 36)]
+            ImageDraw.Draw(image).polygon([joints[k] for k in (0, 1, 3, 2)], (230, 180, 20))
+            for k, (px, py) in enumerate(joints):
+                spot = (px - 3, py - 3, px + 3, py + 3)
+                ImageDraw.Draw(image).ellipse(spot, (60 * k, 255 - 60 * k, 200))
+            people.append(
+                {
+                    "id": 2 * i + j,
+                    "image_id": i,
+                    "category_id": 1,
+                    "keypoints": [v for point in joints for v in (*map(round, point), 2)],
+                    "bbox": [x - 20, y - 38, 40, 76],
+                }
+            )
+        image.save(root / "images" / f"{i:03d}.png")
+    content = {
+        "images": [{"id": i, "file_name": f"{i:03d}.png"} for i in range(images)],
+        "annotations": people,
+        "categories": [{"id": 1, "name": "kite", "keypoints": list(JOINTS)}],
+    }
+    (root / "annotations.json").write_text(json.dumps(content), encoding="utf-8")
     return root

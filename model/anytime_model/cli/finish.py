@@ -39,7 +39,7 @@ def finish(
     if threads:
         torch.set_num_threads(threads)
     done = export(
-        recipe_named(recipe),
+        recipe_named(recipe, data=data),
         progress,
         data,
         out,

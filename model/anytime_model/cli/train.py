@@ -9,8 +9,12 @@ from typing import Annotated
 import torch
 import typer
 from rich.console import Console
+from rich.progress import track
 
+from anytime_model.data import folder
+from anytime_model.data.registry import OWN, recognise
 from anytime_model.training.callbacks import LogLines, ProgressBar
+from anytime_model.training.finetune import FINE_TUNINGS
 from anytime_model.training.loop import Callback
 from anytime_model.training.run import Overrides, recipe_named, run
 from anytime_model.training.stopping import StopRequest
@@ -47,12 +51,14 @@ def train(
     if threads:
         torch.set_num_threads(threads)
     console = Console()
+    if recipe in FINE_TUNINGS and not resume and recognise(data) == OWN:
+        _check(data)
     watching: AbstractContextManager[Callback] = (
         ProgressBar(console) if console.is_terminal else nullcontext(LogLines(console))
     )
     with StopRequest() as stop, watching as callback:
         run(
-            recipe_named(recipe, Overrides(epochs, steps, batch, seed)),
+            recipe_named(recipe, Overrides(epochs, steps, batch, seed), data),
             data,
             out,
             callback,
@@ -64,3 +70,19 @@ def train(
             device=torch.device(device) if device else None,
             workers=workers,
         )
+
+
+def _check(data: Path) -> None:
+    """Read a folder of one's own data to its end, with a progress bar on a terminal."""
+    splits = folder.open_splits(data)
+    console = Console(stderr=True)
+    ticks = iter(
+        track(
+            range(sum(map(len, splits))),
+            description="checking the data",
+            console=console,
+            transient=True,
+            disable=not console.is_terminal,
+        )
+    )
+    folder.check(data, splits, lambda: next(ticks, None))

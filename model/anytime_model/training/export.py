@@ -116,7 +116,7 @@ def trained_network(recipe: Recipe, progress_path: Path) -> Network:
     """The network with the weights that a training would keep: their average where it has one."""
     found = progress.load(progress_path, recipe.name)
     network = build_network(recipe.network)
-    network.load_state_dict(found.average or found.network)
+    progress.restore(network, found.average or found.network, progress_path)
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs
     return network.eval()
 
@@ -126,7 +126,8 @@ def card_for(
 ) -> Card:
     """A card without file digest, masks and quality.
 
-    Images of a task with a fixed input size are brought to the size of the last epochs.
+    Images are brought to the recipe's ladder; where it has none, those of a task with a fixed input
+    size to the size of the last epochs.
     """
     last = recipe.augmentation_of(recipe.epochs - 1)
     fixed = TASKS[source.task].fixed_input_size
@@ -136,7 +137,7 @@ def card_for(
         sha256="",
         config=recipe.network,
         labels=source.outputs,
-        sides=(max(last.output_size),) if fixed else (),
+        sides=recipe.ladder or ((max(last.output_size),) if fixed else ()),
         skeleton=source.skeleton.edges if source.skeleton else (),
         licence=licence,
         description=description,

@@ -135,7 +135,7 @@ class Training:
         self.step, self.epoch, self.step_in_epoch = found.step, found.epoch, found.step_in_epoch
         self._saved_step = found.step
         self._earlier_curves = path.parent / CURVES
-        self._train_step.plain.load_state_dict(found.network)
+        progress_file.restore(self._train_step.plain, found.network, path)
         for optimiser, state in zip(self._train_step.optimisers, found.optimisers, strict=True):
             optimiser.load_state_dict(state)
         if self._train_step.average and found.average:

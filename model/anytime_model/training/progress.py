@@ -7,12 +7,13 @@ uninterrupted one would have.
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from anytime_model.errors import CheckpointError
 
@@ -71,6 +72,23 @@ def save(progress: TrainingProgress, path: Path) -> None:
             path,
             f"the progress of step {progress.step} could not be written ({error}).",
             "Free some space and resume; the file holds the last progress that was written.",
+        ) from error
+
+
+def restore(network: nn.Module, tensors: Mapping[str, Tensor], path: Path) -> None:
+    """Put the tensors of a progress file into the network of its recipe.
+
+    Raises:
+        CheckpointError: they are of another network, as the number of outputs has changed.
+    """
+    try:
+        network.load_state_dict(tensors)
+    except RuntimeError as error:
+        detail = str(error).splitlines()[-1].strip()
+        raise CheckpointError(
+            path,
+            f"holds another network than the recipe makes for this data ({detail})",
+            "Give the data set as it was when the training began, or train anew.",
         ) from error
 
 

@@ -99,6 +99,8 @@ class Recipe:
         batch: samples a step, over all processes.
         steps: optimiser steps in all; None for whole epochs. The last epoch may then be cut short.
         last_epochs: what changes for the last epochs, or None.
+        ladder: sizes at which the model is to be served, see `Card.sides`. Empty is the size of
+            the last epochs for a task of fixed size, and images as they come for others.
         exit_weights: w of equation 1, one for each exit; empty means 1 for all.
         adaptivity: masks in training, or None.
         average: decay of the weights' average (EMA), or None.
@@ -124,6 +126,7 @@ class Recipe:
     batch: int
     steps: int | None = None
     last_epochs: LastEpochs | None = None
+    ladder: tuple[int, ...] = ()
     exit_weights: tuple[float, ...] = ()
     adaptivity: Adaptivity | None = None
     average: float | None = None

@@ -18,6 +18,7 @@ from anytime_model.evaluation.check import quick_scores
 from anytime_model.networks.base import Network, build_network, family
 from anytime_model.tasks import TASKS
 from anytime_model.training import processes
+from anytime_model.training.finetune import FINE_TUNINGS
 from anytime_model.training.loop import PROGRESS, Callback, CheckpointPolicy, Training
 from anytime_model.training.losses import CrossEntropy, balanced_weights
 from anytime_model.training.pipelines import Pipelines
@@ -36,15 +37,27 @@ class Overrides:
     seed: int | None = None
 
 
-def recipe_named(name: str, overrides: Overrides = Overrides()) -> Recipe:
+def recipe_named(name: str, overrides: Overrides = Overrides(), data: Path | None = None) -> Recipe:
     """A recipe by name, with the overrides put in.
 
+    Args:
+        name: of a recipe, or of a fine-tuning.
+        overrides: what changes.
+        data: folder of the data set, which completes a fine-tuning.
+
     Raises:
-        ConfigError: there is no such recipe.
+        ConfigError: there is no such recipe, or a fine-tuning lacks its data.
+        DataError: the data set cannot be read.
     """
-    if name not in RECIPES:
-        raise ConfigError(f"{name!r} is no recipe; expected one of {', '.join(RECIPES)}.")
-    recipe = RECIPES[name]
+    if name in FINE_TUNINGS:
+        if data is None:
+            raise ConfigError(f"{name} is completed by its data set; give its folder.")
+        recipe = FINE_TUNINGS[name].recipe(data)
+    elif name in RECIPES:
+        recipe = RECIPES[name]
+    else:
+        known = ", ".join((*FINE_TUNINGS, *RECIPES))
+        raise ConfigError(f"{name!r} is no recipe; expected one of {known}.")
     return replace(
         recipe,
         epochs=overrides.epochs or recipe.epochs,
@@ -179,8 +192,9 @@ def pretrain(network: Network) -> None:
     load = family(network.config.family).pretrain
     if load is None:
         raise ConfigError(
-            f"the family {network.config.family!r} has no published weights to start from; "
-            "leave `pretrained` out of the recipe."
+            f"the family {network.config.family!r} has no published weights to start from; give "
+            "weights of ours with --init, such as weights/camvid-w18.safetensors, or leave "
+            "`pretrained` out of the recipe."
         )
     load(network)
 

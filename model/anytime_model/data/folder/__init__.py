@@ -14,6 +14,7 @@ from pathlib import Path
 
 from anytime_model.data.files import require_split
 from anytime_model.data.folder.description import read_description
+from anytime_model.data.folder.faults import check
 from anytime_model.data.folder.labelled import LabelledImages
 from anytime_model.data.folder.people import People
 from anytime_model.data.folder.splits import SPLITS
@@ -36,4 +37,14 @@ def open_folder(root: Path, split: str) -> SampleSource:
     return kind(root, split, description)
 
 
-__all__ = ["SPLITS", "open_folder"]
+def open_splits(root: Path) -> tuple[SampleSource, ...]:
+    """All splits that a folder has: train, val, and test where a list names it.
+
+    Raises:
+        DataError: a folder or file is missing or malformed.
+    """
+    has_test = (root / "test.txt").exists()
+    return tuple(open_folder(root, split) for split in (SPLITS if has_test else SPLITS[:2]))
+
+
+__all__ = ["SPLITS", "check", "open_folder", "open_splits"]

@@ -100,7 +100,7 @@ def _classes(path: Path, table: Mapping[str, Any]) -> Description:
     _refuse_repeated(path, "classes", "colour", [label.color.lower() for label in labels])
     ignore = table.get("ignore")
     is_label = type(ignore) is int and len(labels) <= ignore <= IGNORE
-    is_color = _is_color(ignore) and ignore.lower() not in {x.color.lower() for x in labels}
+    is_color = _is_color(ignore) and str(ignore).lower() not in {x.color.lower() for x in labels}
     if not (ignore is None or is_label or is_color):
         raise DataError(
             path,

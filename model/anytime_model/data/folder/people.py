@@ -148,28 +148,32 @@ class _Annotations:
             raise DataError(path, "is not in COCO's format;", f"expected {_EXPECTED}.")
         self._path = path
         self._description = description
-        self._faults: list[DataError] = []
+        faults: list[DataError] = []
         self.images: dict[str, str] = {}
         self._names: dict[int | str, str] = {}
         for image in content["images"]:
             file = image.get("file_name")
             if not isinstance(file, str) or not file or not _is_id(image.get("id")):
-                self._fault(f"has the image {_short(image)};", "expected `id` and `file_name`.")
+                found = f"has the image {_short(image)};"
+                faults.append(DataError(path, found, "expected `id` and `file_name`."))
                 continue
             name = str(PurePosixPath(file).with_suffix(""))
             if self.images.setdefault(name, file) != file:
-                self._fault(
-                    f"has the images {self.images[name]} and {file};",
-                    "expected names that differ in more than their ending.",
-                )
+                found = f"has the images {self.images[name]} and {file};"
+                cure = "expected names that differ in more than their ending."
+                faults.append(DataError(path, found, cure))
             self._names[image["id"]] = name
         self._order = self._joint_order(content["categories"])
-        found = map(self._person, content["annotations"])
-        self.people = [person for person in found if person is not None]
-        raise_faults(path.parent, self._faults)
-
-    def _fault(self, problem: str, cure: str) -> None:
-        self._faults.append(DataError(self._path, problem, cure))
+        self.people: list[_Person] = []
+        for annotation in content["annotations"]:
+            try:
+                person = self._person(annotation)
+            except DataError as error:
+                faults.append(error)
+                continue
+            if person is not None:
+                self.people.append(person)
+        raise_faults(path.parent, faults)
 
     def _joint_order(self, categories: list[dict[str, Any]]) -> _Order:
         """For each category with keypoints: how many, and where each of our joints is in them."""
@@ -194,42 +198,44 @@ class _Annotations:
         return order
 
     def _person(self, annotation: dict[str, Any]) -> _Person | None:
+        """The person of an annotation; None where there is none to learn from.
+
+        Raises:
+            DataError: it is malformed.
+        """
         category, of_image = annotation.get("category_id"), annotation.get("image_id")
         if not _is_id(category) or category not in self._order or annotation.get("iscrowd"):
-            return None
-        if "keypoints" not in annotation:
             return None
         count, places = self._order[category]
         name = f"annotation {annotation.get('id')}"
         image = self._names.get(of_image) if _is_id(of_image) else None
         if image is None:
-            self._fault(
+            raise DataError(
+                self._path,
                 f"has {name} of the unknown image {of_image!r};",
                 "expected the id of one of its images.",
             )
-            return None
-        given = _numbers(annotation["keypoints"])
+        given = _numbers(annotation.get("keypoints"))
         if given is None or len(given) != 3 * count:
-            self._fault(
-                f"has {name} with the keypoints {_short(annotation['keypoints'])};",
+            raise DataError(
+                self._path,
+                f"has {name} with the keypoints {_short(annotation.get('keypoints'))};",
                 f"expected x, y and visibility of {count} joints.",
             )
-            return None
         joints = given.reshape(-1, 3)[places]
         joints[:, 2] = joints[:, 2] > 0
         visible = joints[joints[:, 2] > 0, :2]
         if not len(visible):
             return None
-        box = np.concatenate([visible.min(0), np.ptp(visible, axis=0) + 1])
-        if "bbox" in annotation:
-            found = _numbers(annotation["bbox"])
-            if found is None or len(found) != 4 or min(found[2:]) <= 0:
-                self._fault(
-                    f"has {name} with the bbox {_short(annotation['bbox'])};",
-                    "expected x, y, width and height, the last two above 0.",
-                )
-                return None
-            box = found
+        box = _numbers(annotation.get("bbox"))
+        if "bbox" not in annotation:
+            box = np.concatenate([visible.min(0), np.ptp(visible, axis=0) + 1])
+        if box is None or len(box) != 4 or min(box[2:]) <= 0:
+            raise DataError(
+                self._path,
+                f"has {name} with the bbox {_short(annotation.get('bbox'))};",
+                "expected x, y, width and height, the last two above 0.",
+            )
         return self._cropped(f"{image}:{annotation.get('id')}", image, joints, box)
 
     def _cropped(
