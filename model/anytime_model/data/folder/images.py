@@ -91,4 +91,4 @@ def read_at_side(path: Path, side: int) -> tuple[npt.NDArray[np.uint8], tuple[in
         resized = image.convert("RGB").resize(
             (width, height), Image.Resampling.BILINEAR, reducing_gap=2.0
         )
-        return np.asarray(resized), size
+        return np.array(resized), size

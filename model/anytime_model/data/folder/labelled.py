@@ -58,7 +58,7 @@ class LabelledImages:
         image, size = read_at_side(self._images[name], self.side)
         ids = Image.fromarray(self._ids.read(self._labels / f"{name}.png", size))
         height, width = image.shape[:2]
-        labels = np.asarray(ids.resize((width, height), Image.Resampling.NEAREST))
+        labels = np.array(ids.resize((width, height), Image.Resampling.NEAREST))
         return Sample(name, image, labels=labels)
 
 

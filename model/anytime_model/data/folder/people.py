@@ -127,7 +127,7 @@ def _crop(path: Path, person: _Person, side: int) -> npt.NDArray[np.uint8]:
         square = Image.new("RGB", (person.crop_px, person.crop_px), OUTSIDE)
         square.paste(image.convert("RGB").crop(inside), (inside[0] - x, inside[1] - y))
     resized = square.resize((side, side), Image.Resampling.BILINEAR, reducing_gap=2.0)
-    return np.asarray(resized)
+    return np.array(resized)
 
 
 class _Annotations:
