@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 
 from anytime_model.confidence import Criterion
+from anytime_model.errors import ConfigError
 from anytime_model.labels import Label
 from anytime_model.networks.base import FamilyConfig
 from anytime_model.tasks import TASKS, Task
@@ -23,6 +24,50 @@ class Masking:
 
     criterion: str
     thresholds: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Certificate:
+    """Thresholds that keep a promise about masks, and what shows that they do.
+
+    The promise: of the pixels of an answer that are settled, a share of at most `risk` has another
+    class than the same model without masks gives them at its last exit. It is about the mean over
+    images drawn like those that it was calibrated on, each image counting `largest_loss` at most
+    (`evaluation.risk_control`). It holds for these weights, along this ladder, in this precision.
+
+    Attributes:
+        risk: 0 to 1, above 0.
+        confidence: that the promise is kept, over all draws of images to calibrate on; 0 to 1.
+        criterion: a name from the task's criteria.
+        thresholds: its number after each exit but the last.
+        images: how many were calibrated on.
+        measured: the mean loss on them, 0 to 1.
+        largest_loss: that one image can count; 1 where losses were not cut off.
+        dataset: on what. Frames of one clip are not independent, so that of a video fewer images
+            count than there are.
+        precision: what convolutions computed in: "f32" or "bf16".
+        sides: the ladder that was calibrated.
+        joining: its weights.
+        sha256: of the weights file, hex.
+    """
+
+    risk: float
+    confidence: float
+    criterion: str
+    thresholds: tuple[float, ...]
+    images: int
+    measured: float
+    largest_loss: float
+    dataset: str
+    precision: str
+    sides: tuple[int, ...]
+    joining: tuple[float, ...]
+    sha256: str
+
+    @property
+    def masking(self) -> Masking:
+        """How to run the model so that the promise holds."""
+        return Masking(self.criterion, self.thresholds)
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +148,7 @@ class Card:
             for each exit of the network; a half each where none were chosen.
         masking: how to run it adaptively, or None where nothing was trained or chosen for that.
         quality: None where nothing was measured.
+        certificates: promises about masks that were calibrated, by rising risk, each risk once.
         skeleton: pairs of joints that a drawing connects; empty for segmentation.
         licence: of the weights.
         description: one line.
@@ -119,6 +165,7 @@ class Card:
     joining: tuple[float, ...] = ()
     masking: Masking | None = None
     quality: Quality | None = None
+    certificates: tuple[Certificate, ...] = ()
     skeleton: tuple[tuple[int, int], ...] = field(default=())
     licence: str = "unknown"
     description: str = ""
@@ -139,15 +186,34 @@ class Card:
 
     def criteria(self) -> tuple[Criterion | None, ...]:
         """One criterion for each exit, None where nothing is masked; the last exit needs none."""
-        if self.masking is None:
-            return (None,) * self.config.num_exits
-        name = self.masking.criterion
-        return (*(self.task.criterion(name, t) for t in self.masking.thresholds), None)
+        return self._criteria(self.masking)
 
-    def rung_criteria(self) -> tuple[Criterion | None, ...]:
+    def rung_criteria(self, risk: float | None = None) -> tuple[Criterion | None, ...]:
         """One criterion for each rung of the ladder.
 
         The last exit at a size is judged like the one before it, as its map starts the next size.
+
+        Args:
+            risk: of the certificate whose masks to use, 0 for no masks; None for `masking`.
+
+        Raises:
+            ConfigError: there is no certificate for this risk.
         """
-        criteria = self.criteria()
+        criteria = self._criteria(self.masking if risk is None else self._promised(risk))
         return (*criteria[:-1], criteria[-2]) * max(len(self.sides), 1)
+
+    def _promised(self, risk: float) -> Masking | None:
+        if not risk:
+            return None
+        for certificate in self.certificates:
+            if certificate.risk == risk:
+                return certificate.masking
+        raise ConfigError(
+            f"{self.name} has no certificate for a risk of {risk:g}; make one with "
+            "`anytime-model calibrate`."
+        )
+
+    def _criteria(self, masking: Masking | None) -> tuple[Criterion | None, ...]:
+        if masking is None:
+            return (None,) * self.config.num_exits
+        return (*(self.task.criterion(masking.criterion, t) for t in masking.thresholds), None)

@@ -7,7 +7,8 @@ threshold, say), and edits of ours keep their comments.
 
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from anytime_model.checkpoint.card import (
     IMAGENET_MEAN,
     IMAGENET_STD,
     Card,
+    Certificate,
     Masking,
     Quality,
     RungPath,
@@ -89,6 +91,7 @@ def _card(path: Path, name: str, table: object) -> Card:
             description=str(table.get("description", "")),
         )
         card.criteria()
+        card = replace(card, certificates=_certificates(card, table.get("certificates", ())))
     except KeyError as e:
         key = str(e.args[0])
         raise CheckpointError(path, f"[{name}] has no {key!r}.", cure, (f"{name}.{key}",)) from e
@@ -135,6 +138,56 @@ def _masking(table: Mapping[str, Any] | None, num_exits: int) -> Masking | None:
     if table is None:
         return None
     return Masking(table["criterion"], _exactly(num_exits - 1, table["thresholds"]))
+
+
+def _certificates(card: Card, tables: Iterable[Mapping[str, Any]]) -> tuple[Certificate, ...]:
+    found = tuple(_certificate(card, table) for table in tables)
+    risks = [certificate.risk for certificate in found]
+    if risks != sorted(set(risks)):
+        raise ValueError(f"certificates have the risks {risks}; expected rising ones")
+    for certificate in found:
+        card.task.criterion(certificate.criterion, certificate.thresholds[0])
+    return found
+
+
+def _certificate(card: Card, table: Mapping[str, Any]) -> Certificate:
+    """A certificate of this very model.
+
+    Raises:
+        ValueError: it is of another one, or a number is out of its range.
+    """
+    certificate = Certificate(
+        risk=_share("risk", table["risk"]),
+        confidence=_share("confidence", table["confidence"]),
+        criterion=table["criterion"],
+        thresholds=_exactly(card.config.num_exits - 1, table["thresholds"]),
+        images=int(table["images"]),
+        measured=float(table["measured"]),
+        largest_loss=_share("largest_loss", table["largest_loss"]),
+        dataset=str(table["dataset"]),
+        precision=str(table["precision"]),
+        sides=tuple(table.get("ladder", ())),
+        joining=_exactly(card.config.num_exits, table["joining"]),
+        sha256=str(table["sha256"]),
+    )
+    for name, found, expected in (
+        ("weights", certificate.sha256[:12], card.sha256[:12]),
+        ("ladder", list(certificate.sides), list(card.sides)),
+        ("joining", list(certificate.joining), list(card.joining)),
+    ):
+        if found != expected:
+            raise ValueError(
+                f"the certificate for a risk of {certificate.risk:g} is of other {name}: it says "
+                f"{found}, the model has {expected}. Make it again with `anytime-model calibrate "
+                "--record`, or remove it"
+            )
+    return certificate
+
+
+def _share(name: str, found: Any) -> float:
+    if not isinstance(found, int | float) or not 0 < found <= 1:
+        raise ValueError(f"{name} is {found!r}; expected a number above 0, at most 1")
+    return float(found)
 
 
 def _quality(
@@ -212,6 +265,20 @@ def _table(card: Card) -> tomlkit.items.Table:
         }
     if card.quality:
         table["quality"] = _quality_table(card.quality)
+    if card.certificates:
+        certificates = tomlkit.aot()
+        for certificate in card.certificates:
+            certificates.append(_certificate_table(certificate))
+        table["certificates"] = certificates
+    return table
+
+
+def _certificate_table(certificate: Certificate) -> tomlkit.items.Table:
+    table = tomlkit.table()
+    for item in fields(certificate):
+        value = getattr(certificate, item.name)
+        name = "ladder" if item.name == "sides" else item.name
+        table[name] = list(value) if isinstance(value, tuple) else value
     return table
 
 

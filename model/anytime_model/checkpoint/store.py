@@ -36,7 +36,8 @@ def save_checkpoint(network: Network, card: Card, folder: Path) -> Card:
 
     Args:
         network: whose floating tensors are stored as float16.
-        card: with everything but the SHA-256, which is filled in.
+        card: with everything but the SHA-256, which is filled in. Certificates of other weights are
+            left out.
         folder: made if need be.
 
     Returns:
@@ -62,7 +63,10 @@ def save_checkpoint(network: Network, card: Card, folder: Path) -> Card:
             tuple(too_large[:_SHOWN]),
         )
     content = save(tensors, metadata={"format": "pt"})
-    card = replace(card, sha256=hashlib.sha256(content).hexdigest())
+    digest = hashlib.sha256(content).hexdigest()
+    # A certificate is about the tensors that it names.
+    kept = tuple(c for c in card.certificates if c.sha256 == digest)
+    card = replace(card, sha256=digest, certificates=kept)
     folder.mkdir(parents=True, exist_ok=True)
     path.write_bytes(content)
     write_card(folder, card)

@@ -22,6 +22,7 @@ NEEDS = {
     "train": ("albumentations", "cv2", "matplotlib", "scipy", "torchmetrics"),
     "finish": ("albumentations", "cv2", "matplotlib", "scipy", "torchmetrics"),
     "evaluate": ("cv2", "matplotlib", "scipy", "torchmetrics"),
+    "calibrate": ("cv2", "matplotlib", "scipy", "torchmetrics"),
 }
 """Subcommands, in the order of the help, and what each needs beyond the `model` extra."""
 

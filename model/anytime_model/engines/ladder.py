@@ -59,6 +59,19 @@ class RungResult(ExitResult):
 
     source_size: Size
 
+    def at_source(self, cells: NDArray[np.uint8], step: int = 1) -> NDArray[np.uint8]:
+        """A map in the frame of the image as it came: at each pixel the cell that it is in.
+
+        Args:
+            cells: (h, w), one value for each cell inside the resized image.
+            step: each how many px of the image, along each side, are wanted.
+        """
+        rows, columns = (
+            ((np.arange(0, length, step) + 0.5) * (resized / length) / self.map_stride).astype(int)
+            for length, resized in zip(self.source_size, self.image_size, strict=True)
+        )
+        return np.ascontiguousarray(cells[rows][:, columns])
+
 
 class LadderEngine:
     """Runs a model along its card's ladder.

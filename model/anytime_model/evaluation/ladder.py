@@ -52,6 +52,21 @@ def measured_paths(num_exits: int, num_sides: int) -> tuple[Rungs, ...]:
     )
 
 
+def paths_of(card: Card) -> tuple[Rungs, ...]:
+    """`measured_paths` of a model.
+
+    Raises:
+        ConfigError: its ladder has too many paths.
+    """
+    paths = measured_paths(card.config.num_exits, max(len(card.sides), 1))
+    if len(paths) > MOST_PATHS:
+        raise ConfigError(
+            f"{len(card.sides)} sizes have {len(paths)} paths; expected at most {MOST_PATHS}. "
+            "Measure fewer sizes."
+        )
+    return paths
+
+
 @dataclass(frozen=True, slots=True)
 class RungScores:
     """The last rung of a path, over all images.
@@ -197,6 +212,8 @@ def prepare(
         card = replace(card, sides=card.sides if sides is None else check_sides(sides))
     except ValueError as error:
         raise ConfigError(str(error)) from error
+    if card.sides != checkpoint.card.sides:
+        card = replace(card, certificates=())  # they are of the other ladder
     if not card.sides:
         raise ConfigError(f"the card of {card.name} has no ladder; give --sides, such as 240,480.")
     source, data_name = open_data(data, split)
@@ -221,12 +238,7 @@ def run(
         ConfigError: the ladder has too many paths.
     """
     engine, card = evaluation.engine, evaluation.engine.card
-    paths = measured_paths(card.config.num_exits, len(card.sides))
-    if len(paths) > MOST_PATHS:
-        raise ConfigError(
-            f"{len(card.sides)} sizes have {len(paths)} paths; expected at most {MOST_PATHS}. "
-            "Measure fewer sizes."
-        )
+    paths = paths_of(card)
     ends = {path[:n]: _End(scorer(evaluation.source)) for path in paths for n in _lengths(path)}
     images = 0
     for sample in evenly(evaluation.source, limit):

@@ -20,7 +20,6 @@ from multiprocessing.connection import Connection
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from anytime_model.engines.base import ExitResult, Keypoints, SegmentationMap
 from anytime_model.engines.ladder import LadderRun, RungResult
@@ -266,9 +265,9 @@ def render(model: LoadedModel, result: RungResult, options: RenderOptions) -> Re
     confidence = active = heatmaps = None
     if options.confidence:
         scaled = (result.confidence[rows, columns].clip(0.0, 1.0) * 255.0).round()
-        confidence = enlarge(scaled.astype(np.uint8), result, step)
+        confidence = result.at_source(scaled.astype(np.uint8), step)
     if options.active:
-        active = enlarge(result.active[rows, columns].view(np.uint8), result, step)
+        active = result.at_source(result.active[rows, columns].view(np.uint8), step)
     if options.heatmaps and keypoints is not None:
         heatmaps = result.logits[:, rows, columns].astype(np.float16)
     return RenderedExit(
@@ -282,21 +281,6 @@ def render(model: LoadedModel, result: RungResult, options: RenderOptions) -> Re
         heatmaps=heatmaps,
         elapsed_s=time.perf_counter() - began,
     )
-
-
-def enlarge(values: NDArray[np.uint8], result: RungResult, step: int) -> NDArray[np.uint8]:
-    """A map of a rung at the size of an answer: at each pixel the value of the cell that it is in.
-
-    Args:
-        values: (h, w), the cells inside the resized image.
-        result: the rung that they are of.
-        step: each how many px of the image, along each side, are in the answer.
-    """
-    rows, columns = (
-        (np.arange(0, length, step) + 0.5) * (resized / length) / result.map_stride
-        for length, resized in zip(result.source_size, result.image_size, strict=True)
-    )
-    return np.ascontiguousarray(values[rows.astype(np.intp)][:, columns.astype(np.intp)])
 
 
 def _limit_threads(threads: int) -> None:

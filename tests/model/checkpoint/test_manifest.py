@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from anytime_model.checkpoint.card import Quality, RungPath, is_path
+from anytime_model.checkpoint.card import Certificate, Quality, RungPath, is_path
 from anytime_model.checkpoint.manifest import MANIFEST, read_manifest, write_card
 from anytime_model.checkpoint.store import load_model, save_checkpoint
 from anytime_model.errors import CheckpointError
@@ -143,3 +143,72 @@ def test_the_shipped_manifest_loads():
     cards = read_manifest(ROOT / "weights")
     assert {card.config.num_exits for card in cards.values()} == {4}
     assert all(len(card.criteria()) == 4 for card in cards.values())
+
+
+def certified(folder, *risks):
+    card = save_tiny(folder)
+    certificates = tuple(
+        Certificate(
+            risk=risk,
+            confidence=0.95,
+            criterion="max_probability",
+            thresholds=(0.99, 0.98, 0.95),
+            images=400,
+            measured=0.004,
+            largest_loss=0.25,
+            dataset="made up",
+            precision="bf16",
+            sides=(),
+            joining=card.joining,
+            sha256=card.sha256,
+        )
+        for risk in risks
+    )
+    card = replace(card, certificates=certificates)
+    write_card(folder, card)
+    return card
+
+
+def test_certificates_survive_the_manifest(tmp_path):
+    card = certified(tmp_path, 0.01, 0.05)
+    assert read_manifest(tmp_path)["tiny"] == card
+    assert "[[tiny.certificates]]" in (tmp_path / MANIFEST).read_text()
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "complaint"),
+    [
+        ('dataset = "made up"\n', "", "no 'dataset'"),
+        ("risk = 0.01", "risk = 0", "above 0"),
+        ("risk = 0.01", "risk = 0.05", "rising"),
+        ("ladder = []", "ladder = [64]", "of other ladder.*calibrate"),
+        ("joining = [0.5, 0.5, 0.5, 0.5]", "joining = [0.5, 0.5, 0.5, 1.0]", "of other joining"),
+        (
+            'criterion = "max_probability"\nthresholds = [0.99',
+            'criterion = "luck"\nthresholds = [0.99',
+            "'luck'",
+        ),
+        ("[0.99, 0.98, 0.95]", "[0.99, 0.98]", "expected 3"),
+    ],
+)
+def test_a_wrong_certificate_is_refused(tmp_path, old, new, complaint):
+    certified(tmp_path, 0.01, 0.05)
+    edit(tmp_path, old, new)
+    with pytest.raises(CheckpointError, match=complaint):
+        read_manifest(tmp_path)
+
+
+def test_a_certificate_of_other_weights_is_refused(tmp_path):
+    card = certified(tmp_path, 0.05)
+    path = tmp_path / MANIFEST
+    before, after = path.read_text().rsplit(card.sha256, 1)
+    path.write_text(f"{before}{'0' * 64}{after}")
+    with pytest.raises(CheckpointError, match=r"of other weights: it says 0{12}.*calibrate"):
+        read_manifest(tmp_path)
+
+
+def test_new_weights_take_no_certificate_of_the_old_ones(tmp_path):
+    card = certified(tmp_path, 0.05)
+    assert save_checkpoint(tiny_network(), card, tmp_path).certificates == card.certificates
+    assert save_checkpoint(tiny_network(seed=1), card, tmp_path).certificates == ()
+    assert read_manifest(tmp_path)["tiny"].certificates == ()
