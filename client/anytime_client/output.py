@@ -158,4 +158,5 @@ def result_to_json(result: Result, *, with_map: bool = False) -> JsonObject:
         "reason": str(result.reason),
         "gmacs": result.gmacs,
         **asdict(result.timing),
+        **({} if result.risk is None else {"risk": result.risk}),
     }

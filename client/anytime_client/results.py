@@ -212,6 +212,8 @@ class Result:
         gmacs: really computed, in 1e9 multiply-adds.
         timing: where the time went.
         update: the last one, with the best map; None at exit 0.
+        risk: of the certificate whose masks were used, 0 where there were none; None where the
+            budget asked for no `max_risk`.
     """
 
     model: ModelInfo = field(repr=False)
@@ -221,6 +223,7 @@ class Result:
     gmacs: float
     timing: Timing
     update: Update | None
+    risk: float | None = None
 
     @property
     def label(self) -> str:
@@ -267,4 +270,5 @@ class Result:
             message.gmacs,
             Timing(**times),
             update,
+            message.risk,
         )

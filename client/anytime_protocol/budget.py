@@ -9,6 +9,9 @@ one and an absent field is infinitely lax:
 * `min_confidence` and `confident_share`: two ways to be satisfied. The request may stop as soon as
   the mean confidence of its map reaches the first, or the share of confident pixels the second;
   either will do. A lower value stops sooner.
+* `max_risk`: of the pixels that masks settle, the share that may differ from what the model without
+  masks answers at its last exit. The server takes the masks of the certificate with the largest
+  risk up to it, and none where there is no such certificate. It counts when the computation begins.
 
 A schedule changes limits at set times after the request's arrival: each entry overrides the limits
 that it names, from `at_ms` on; the others stay as they were. All times here are ms since arrival,
@@ -48,6 +51,7 @@ _CHECKS: Final[dict[str, Constraint]] = {
     "max_exit": _EXIT,
     "min_confidence": _SHARE,
     "confident_share": _SHARE,
+    "max_risk": _SHARE,
 }
 
 # Names of the limits, in wire order.
@@ -64,6 +68,8 @@ class Limits(JsonValue):
         max_exit: 1 or more.
         min_confidence: 0 to 1; satisfied when the map's mean confidence reaches it.
         confident_share: 0 to 1; satisfied when this share of the pixels is confident.
+        max_risk: 0 to 1; share of settled pixels that may differ from the whole network's answer.
+            0 computes without masks; absent leaves them to the model.
 
     Raises:
         BudgetError: a value is out of its range; its `field` says which.
@@ -77,6 +83,7 @@ class Limits(JsonValue):
     max_exit: Absent[Annotated[int, _EXIT]] = None
     min_confidence: Absent[Annotated[float, _SHARE]] = None
     confident_share: Absent[Annotated[float, _SHARE]] = None
+    max_risk: Absent[Annotated[float, _SHARE]] = None
 
     def __post_init__(self) -> None:
         for name, limit in _CHECKS.items():

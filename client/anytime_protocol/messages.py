@@ -279,6 +279,8 @@ class Finished(JsonValue):
         decode_ms: spent on decoding the image.
         compute_ms: spent in the network.
         encode_ms: spent on encoding what was sent.
+        risk: of the certificate whose masks were used, 0 where there were none; None where the
+            budget asked for no `max_risk`.
     """
 
     type: Literal["final"] = field(default="final", kw_only=True, repr=False)
@@ -294,6 +296,7 @@ class Finished(JsonValue):
     decode_ms: Amount
     compute_ms: Amount
     encode_ms: Amount
+    risk: Absent[Share] = None
 
     @model_validator(mode="after")
     def _check(self) -> "Finished":

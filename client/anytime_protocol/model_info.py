@@ -55,6 +55,32 @@ class ExitInfo(JsonValue):
 
 
 @dataclass(frozen=True, slots=True)
+class CertificateInfo(JsonValue):
+    """A promise about a model's masks, for a budget's `max_risk`.
+
+    Of the pixels of an answer that are settled, a share of at most `risk` has another class than
+    the model without masks gives them at its last exit: on average over images like those that it
+    was calibrated on.
+
+    Attributes:
+        risk: 0 to 1, above 0.
+        confidence: that the promise is kept, 0 to 1.
+        images: how many it was calibrated on; frames of one clip are not independent, so that of a
+            video fewer count.
+        measured: the share that differed on them, 0 to 1.
+        largest_loss: share that one image counts at most.
+        dataset: that they are of, for people.
+    """
+
+    risk: Share
+    confidence: Share
+    images: Annotated[int, whole(1)]
+    measured: Share
+    largest_loss: Annotated[Share, omit(1.0)] = 1.0
+    dataset: Absent[_Label] = None
+
+
+@dataclass(frozen=True, slots=True)
 class ModelInfo(JsonValue):
     """One model that a server serves.
 
@@ -67,6 +93,7 @@ class ModelInfo(JsonValue):
         skeleton: pairs of indices into `keypoints` to be joined by a line.
         engine: what computes it, such as `native-avx512-bf16`; for people.
         precision: what its convolutions compute in: `f32` or `bf16`.
+        certificates: promises about its masks, by rising risk.
     """
 
     name: Name
@@ -77,6 +104,11 @@ class ModelInfo(JsonValue):
     skeleton: Annotated[tuple[tuple[_Index, _Index], ...], Field(max_length=1024), omit(())] = ()
     engine: Absent[_Label] = None
     precision: Absent[_Label] = None
+    certificates: Annotated[tuple[CertificateInfo, ...], Field(max_length=64), omit(())] = ()
+
+    def certified_risk(self, max_risk: float) -> float:
+        """The largest risk of a certificate up to `max_risk`; 0, which is no masks, without one."""
+        return max((c.risk for c in self.certificates if c.risk <= max_risk), default=0.0)
 
     @model_validator(mode="after")
     def _check(self) -> "ModelInfo":

@@ -157,7 +157,7 @@ function budget() {
     exit: Number($("exit").value),
     confidence: Number($("confidence").value),
   };
-  return budgetOf(positions, model()?.exits.length ?? 1);
+  return budgetOf(positions, model()?.exits.length ?? 1, $("risk").value);
 }
 
 /** The smallest scale at which a map of the image is large enough for the page. */
@@ -278,6 +278,7 @@ function renderModel() {
   const wasDeepest = Number(slider.value) === Number(slider.max);
   slider.max = String(exits);
   if (wasDeepest) slider.value = slider.max;
+  renderRisks();
   renderBudget();
   renderLegend($("legend"), state.rendered, model());
   renderExits();
@@ -288,6 +289,16 @@ function describeModel({ exits, engine, precision }) {
   const at = sides.length > 0 ? ` at ${sides.join(", ")} px` : "";
   const named = precision && engine?.endsWith(precision); // as in native-avx512-f32
   return [`${exits.length} exits${at}`, engine, named ? "" : precision].filter(Boolean).join(" · ");
+}
+
+/** The promises about masks that the model has certificates for. */
+function renderRisks() {
+  const risks = (model()?.certificates ?? []).map(({ risk, confidence, images }) => new Option(
+    `${percent(risk)} may differ (${percent(confidence)} sure, ${images} images)`, String(risk)));
+  const chosen = $("risk").value;
+  $("risk").replaceChildren(new Option("the model's own", ""), ...risks, new Option("none: exact", "0"));
+  $("risk").value = chosen;
+  if ($("risk").selectedIndex < 0) $("risk").value = "";
 }
 
 function renderBudget() {
@@ -345,6 +356,7 @@ for (const name of ["deadline", "exit", "confidence"]) {
     if (!connection.busy) run();
   });
 }
+$("risk").addEventListener("change", () => run());
 $("opacity").addEventListener("input", renderAll);
 for (const radio of document.querySelectorAll("input[name=view]")) {
   radio.addEventListener("change", renderView);

@@ -16,14 +16,16 @@ export function deadlineOf(position) {
 
 /**
  * @param {{deadline: number, exit: number, confidence: number}} positions of the sliders
+ * @param {string} risk of the certificate to compute with, "0" for no masks; "" asks for nothing
  * @param {number} exits that the model has
  */
-export function budgetOf(positions, exits) {
+export function budgetOf(positions, exits, risk) {
   const budget = {};
   const deadline = deadlineOf(positions.deadline);
   if (deadline !== null) budget.deadline_ms = deadline;
   if (positions.exit < exits) budget.max_exit = positions.exit;
   if (positions.confidence < 100) budget.min_confidence = positions.confidence / 100;
+  if (risk !== "") budget.max_risk = Number(risk);
   return budget;
 }
 
@@ -39,6 +41,7 @@ export function describeBudget(budget) {
   if (budget.confident_share !== undefined) {
     parts.push(`until ${Math.round(100 * budget.confident_share)} % settled`);
   }
+  if (budget.max_risk !== undefined) parts.push(`risk ${budget.max_risk} at most`);
   if (budget.schedule?.length) parts.push(`${budget.schedule.length} changes ahead`);
   return parts.length ? parts.join(", ") : "no limit";
 }

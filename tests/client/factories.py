@@ -16,13 +16,14 @@ from anytime_protocol.messages import (
     Ready,
     Update,
 )
-from anytime_protocol.model_info import ClassInfo, ExitInfo, ModelInfo
+from anytime_protocol.model_info import CertificateInfo, ClassInfo, ExitInfo, ModelInfo
 
 STREET = ModelInfo(
     "street",
     Task.SEGMENTATION,
     tuple(ExitInfo(gmacs) for gmacs in (1.0, 2.0, 3.0, 4.0)),
     (ClassInfo(0, "sky", (128, 128, 128)), ClassInfo(3, "road", (128, 64, 128))),
+    certificates=(CertificateInfo(0.02, 0.95, 400, 0.012),),
 )
 LADDER = ModelInfo(
     "ladder",

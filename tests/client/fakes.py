@@ -8,7 +8,7 @@ import socket
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -41,7 +41,8 @@ def answer_all_exits(event: Message) -> list[Message | HangUp]:
         case Infer():
             exits = range(1, 5) if event.want.progress else [4]
             updates = [update(event.id, n, raw=len(exits) == 1) for n in exits]
-            return [accepted(event.id), *updates, finished(event.id, 4)]
+            end = replace(finished(event.id, 4), risk=event.budget.max_risk)
+            return [accepted(event.id), *updates, end]
         case SetBudget():
             return [BudgetApplied(event.id, event.rev, 0, Effect.GONE)]
         case _:

@@ -23,13 +23,17 @@ from anytime_protocol.messages import (
     Ready,
     Update,
 )
-from anytime_protocol.model_info import ClassInfo, ExitInfo, ModelInfo
+from anytime_protocol.model_info import CertificateInfo, ClassInfo, ExitInfo, ModelInfo
 
 STREET = ModelInfo(
     name="street",
     task=Task.SEGMENTATION,
     exits=(ExitInfo(23.7, 0.49), ExitInfo(34.7), ExitInfo(49.9), ExitInfo(73.2, 0.6)),
     classes=(ClassInfo(0, "sky", (128, 128, 128)), ClassInfo(3, "road", (128, 64, 128))),
+    certificates=(
+        CertificateInfo(0.02, 0.95, 400, 0.012, 1.0, "streets"),
+        CertificateInfo(0.1, 0.9, 40, 0.05, 0.25),
+    ),
 )
 
 SHARES = st.floats(0, 1)
@@ -46,6 +50,7 @@ LIMITS = st.builds(
     max_exit=st.none() | st.integers(1, 8),
     min_confidence=st.none() | SHARES,
     confident_share=st.none() | SHARES,
+    max_risk=st.none() | SHARES,
 )
 MOMENTS = st.integers(0, 12).map(lambda n: n * 7.5)
 """Few enough that moments of different schedules meet."""
@@ -62,6 +67,7 @@ def budgets(draw: st.DrawFn) -> Budget:
         limits.max_exit,
         limits.min_confidence,
         limits.confident_share,
+        limits.max_risk,
         tuple((at_ms, draw(LIMITS)) for at_ms in moments),
     )
 
@@ -127,6 +133,7 @@ def finished(request_id: str, exit_: int, reason: Reason = Reason.DEADLINE) -> F
         decode_ms=3.1,
         compute_ms=61.9,
         encode_ms=1.8,
+        risk=0.02 if exit_ else None,
     )
 
 

@@ -34,6 +34,7 @@ def test_a_nonsense_budget_is_refused_and_its_field_named() -> None:
         ({"max_exit": False}, "budget.max_exit"),
         ({"min_confidence": 1.01}, "budget.min_confidence"),
         ({"confident_share": -0.1}, "budget.confident_share"),
+        ({"max_risk": 1.1}, "budget.max_risk"),
         ({"deadline": 80}, "budget.deadline"),
         ({"schedule": {}}, "budget.schedule"),
         ({"schedule": [7]}, "budget.schedule[0]"),

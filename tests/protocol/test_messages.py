@@ -255,3 +255,8 @@ def test_foreign_headers_never_crash_the_reader(
         return
     assert kind in TYPES[sender]
     assert kind == message.type
+
+
+def test_a_budget_is_given_the_largest_risk_up_to_its_own_and_none_without_one() -> None:
+    risks = [STREET.certified_risk(most) for most in (0.0, 0.01, 0.02, 0.05, 0.1, 1.0)]
+    assert risks == [0.0, 0.0, 0.02, 0.02, 0.1, 0.1]

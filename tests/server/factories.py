@@ -9,7 +9,7 @@ from PIL import Image as Pillow
 from anytime_protocol.budget import Budget
 from anytime_protocol.enums import Task
 from anytime_protocol.messages import Infer, OutputOptions
-from anytime_protocol.model_info import ClassInfo, ExitInfo, ModelInfo
+from anytime_protocol.model_info import CertificateInfo, ClassInfo, ExitInfo, ModelInfo
 from anytime_server.core.costs import ModelProfile, SizeProfile, StageCost
 from anytime_server.core.decisions import ExitReport
 from anytime_server.core.jobs import JobState
@@ -26,6 +26,7 @@ STREET = ModelInfo(
     Task.SEGMENTATION,
     tuple(ExitInfo(sum(GMACS[: k + 1]), 0.5 + k / 10) for k in range(4)),
     classes=tuple(ClassInfo(k, f"class {k}", (k * 40, 255 - k * 40, 7)) for k in range(5)),
+    certificates=(CertificateInfo(0.02, 0.95, 400, 0.012), CertificateInfo(0.1, 0.95, 400, 0.08)),
 )
 POSE = ModelInfo(
     "pose",

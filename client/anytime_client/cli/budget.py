@@ -26,6 +26,7 @@ def budget(
     compute_gmacs: options.ComputeGmacs = None,
     min_confidence: options.MinConfidence = None,
     confident_share: options.ConfidentShare = None,
+    max_risk: options.MaxRisk = None,
     as_json: options.AsJson = False,
 ) -> None:
     """Show the server's own budget and load, or set its budget.
@@ -33,7 +34,9 @@ def budget(
     A new budget replaces the old one as a whole. Examples: --max-exit 2, --clear,
     --set '{"max_exit": 2, "schedule": [{"at_ms": 60000, "max_exit": 4}]}'.
     """
-    limits = options.limits(deadline_ms, max_exit, compute_gmacs, min_confidence, confident_share)
+    limits = options.limits(
+        deadline_ms, max_exit, compute_gmacs, min_confidence, confident_share, max_risk
+    )
     given = [new is not None, clear, limits != Budget()]
     if sum(given) > 1:
         raise typer.BadParameter("--set, --clear and limits exclude each other")

@@ -10,7 +10,7 @@ from rich.table import Table
 
 from anytime_client.cli import options
 from anytime_protocol.enums import Task
-from anytime_protocol.model_info import ModelInfo
+from anytime_protocol.model_info import CertificateInfo, ModelInfo
 
 _METRICS: Final = {Task.SEGMENTATION: "mIoU", Task.POSE: "PCKh@0.5"}
 
@@ -26,7 +26,8 @@ def models(context: typer.Context, as_json: options.AsJson = False) -> None:
     for model in served:
         console.print(_table(model))
         names = [info.name for info in model.classes] or list(model.keypoints)
-        console.print(f"{_plural(model.task)}: {', '.join(names)}\n", highlight=False)
+        lines = [f"{_plural(model.task)}: {', '.join(names)}", *map(_promise, model.certificates)]
+        console.print("\n".join(lines) + "\n", highlight=False)
 
 
 def _table(model: ModelInfo) -> Table:
@@ -48,3 +49,8 @@ def _table(model: ModelInfo) -> Table:
 
 def _plural(task: Task) -> str:
     return "classes" if task is Task.SEGMENTATION else "joints"
+
+
+def _promise(info: CertificateInfo) -> str:
+    images = f"{info.images} images" + (f" of {info.dataset}" if info.dataset else "")
+    return f"max risk {info.risk:g}: {info.confidence:.0%} confidence, {images}"

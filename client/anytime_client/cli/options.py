@@ -74,6 +74,7 @@ def limits(
     compute_gmacs: float | None,
     min_confidence: float | None,
     confident_share: float | None,
+    max_risk: float | None,
 ) -> Budget:
     """A budget from its options.
 
@@ -86,6 +87,7 @@ def limits(
         max_exit=max_exit,
         min_confidence=min_confidence,
         confident_share=confident_share,
+        max_risk=max_risk,
     )
 
 
@@ -112,6 +114,12 @@ MinConfidence: TypeAlias = Annotated[
 ]
 ConfidentShare: TypeAlias = Annotated[
     float | None, typer.Option("--confident-share", help="Stop at this share of settled pixels.")
+]
+MaxRisk: TypeAlias = Annotated[
+    float | None,
+    typer.Option(
+        "--max-risk", help="Share of settled pixels that may differ from the end, 0 to 1."
+    ),
 ]
 AsJson: TypeAlias = Annotated[
     bool, typer.Option("--json", help="JSON on standard output, for programs.")

@@ -37,11 +37,14 @@ def predict(
     compute_gmacs: options.ComputeGmacs = None,
     min_confidence: options.MinConfidence = None,
     confident_share: options.ConfidentShare = None,
+    max_risk: options.MaxRisk = None,
     as_json: options.AsJson = False,
 ) -> None:
     """Send an image, get the best map that the budget allows."""
     data, name = options.read_image(image)
-    budget = options.limits(deadline_ms, max_exit, compute_gmacs, min_confidence, confident_share)
+    budget = options.limits(
+        deadline_ms, max_exit, compute_gmacs, min_confidence, confident_share, max_risk
+    )
     if out is not None and form is None:
         form = format_of(out)
     with options.connect(context) as client:
@@ -63,6 +66,8 @@ def summary(result: Result) -> str:
         confidence = f", confidence {result.confidence:.2f}"
     except MissingArrayError:
         confidence = ""
+    if result.risk is not None:
+        confidence += f", risk {result.risk:g}" if result.risk else ", no masks"
     return (
         f"{result.label}, {result.reason}{confidence}, "
         f"{timing.total_ms:.1f} ms = queue {timing.queue_ms:.1f} + decode {timing.decode_ms:.1f} "

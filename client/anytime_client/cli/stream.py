@@ -39,6 +39,7 @@ def stream(
     compute_gmacs: options.ComputeGmacs = None,
     min_confidence: options.MinConfidence = None,
     confident_share: options.ConfidentShare = None,
+    max_risk: options.MaxRisk = None,
     as_json: options.AsJson = False,
 ) -> None:
     """Watch the map of one image get better, exit by exit; Ctrl-C cancels.
@@ -47,7 +48,9 @@ def stream(
     """
     data, name = options.read_image(image)
     upright = open_image(data)
-    budget = options.limits(deadline_ms, max_exit, compute_gmacs, min_confidence, confident_share)
+    budget = options.limits(
+        deadline_ms, max_exit, compute_gmacs, min_confidence, confident_share, max_risk
+    )
     with options.connect(context) as client:
         if as_json:
             updates, result = _collect(

@@ -21,7 +21,7 @@ from anytime_protocol.budget import MAX_MS
 from anytime_protocol.enums import Reason
 from anytime_protocol.errors import FieldError, HeaderError
 from anytime_protocol.messages import DEFAULT_URGENCY, Exit, check_exit
-from anytime_protocol.validation import Amount, JsonValue, Share, is_whole, whole
+from anytime_protocol.validation import Absent, Amount, JsonValue, Share, is_whole, whole
 
 # Header lines: name (in any case) and value.
 Lines: TypeAlias = Iterable[tuple[str, str]]
@@ -172,6 +172,7 @@ class ResultHeader(_ExitHeader):
         reason: why the network stopped.
         confidence: mean over the map, 0 to 1.
         gmacs: really computed, in 1e9 multiply-adds.
+        risk: see `Finished`.
     """
 
     HEADER: ClassVar[str] = RESULT
@@ -180,6 +181,7 @@ class ResultHeader(_ExitHeader):
     reason: Reason
     confidence: Share
     gmacs: Amount
+    risk: Absent[Share] = None
 
 
 @dataclass(frozen=True, slots=True)

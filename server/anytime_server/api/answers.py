@@ -45,6 +45,7 @@ def result_headers(finished: Finished) -> dict[str, str]:
         finished.reason,
         finished.confidence or 0.0,
         finished.gmacs,
+        finished.risk,
     )
     timing = {
         "queue": finished.queue_ms,

@@ -104,6 +104,7 @@ class MessageWriter:
                     decode_ms=request.decode_s * 1e3,
                     compute_ms=request.compute_s * 1e3,
                     encode_ms=(request.render_s + request.encode_s) * 1e3,
+                    risk=request.risk,
                 )
         request.terminal = message
         return message

@@ -152,6 +152,8 @@ class RunJob:
         depth: the deepest exit that its time and budget allow, as predicted now.
         predicted_s: how long the first stage will probably take, decoding included.
         limits: how far to go; `Scheduler.run_limits` gives them anew after each change.
+        max_risk: share of settled pixels that may differ from the whole network's answer; infinity
+            where nothing is asked.
     """
 
     job_id: str
@@ -159,6 +161,7 @@ class RunJob:
     depth: int
     predicted_s: float
     limits: RunLimits
+    max_risk: float = math.inf
 
 
 @dataclass(frozen=True, slots=True)

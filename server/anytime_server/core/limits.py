@@ -38,6 +38,7 @@ class EffectiveLimits:
         max_exit: deepest exit.
         confidence: mean confidence that satisfies.
         confident_share: share of confident pixels that satisfies.
+        max_risk: share of settled pixels that may differ from the whole network's answer.
         until_s: when other limits will hold, by a schedule.
     """
 
@@ -46,6 +47,7 @@ class EffectiveLimits:
     max_exit: float
     confidence: float
     confident_share: float
+    max_risk: float
     until_s: float
 
     @property
@@ -157,6 +159,7 @@ def effective_limits(
         max_exit=min(_or_infinity(both.max_exit), load_cap),
         confidence=_or_infinity(both.min_confidence),
         confident_share=_or_infinity(both.confident_share),
+        max_risk=_or_infinity(both.max_risk),
         until_s=min(change_s, server.next_change_s(now)),
     )
 

@@ -391,7 +391,8 @@ class Scheduler:
         predicted = self._forecaster.needs(job, job.paths[0][0])
         self._running = _Running(job, (chosen.stage,), base_s, predicted, now, job.made)
         depth = chosen.steps[-1].exit
-        return RunJob(job.id, chosen.stage, depth, predicted.mean_s, self.run_limits(now))
+        max_risk = self._forecaster.forecast(job, now).limits.max_risk
+        return RunJob(job.id, chosen.stage, depth, predicted.mean_s, self.run_limits(now), max_risk)
 
     def _run_limits(self, running: _Running, now: float) -> RunLimits:
         job = running.job

@@ -75,6 +75,8 @@ class ActiveRequest:
         admitted: the scheduler's prediction, once it is admitted.
         image: the decoding, under way from admission until the executor has the image.
         has_begun: the executor has its image.
+        risk: of the certificate whose masks it is computed with, 0 without masks; None where it was
+            not asked for, or before it has begun.
         discarded: nobody listens any more, so nothing needs to be rendered.
         reports: of the exits made, in order.
         size: (H, W) of the image, upright, px; known once it is decoded.
@@ -106,6 +108,7 @@ class ActiveRequest:
     admitted: Admitted | None = None
     image: asyncio.Future[DecodedImage] | None = None
     has_begun: bool = False
+    risk: float | None = None
     discarded: bool = False
     reports: list[ExitReport] = field(default_factory=list)
     size: tuple[int, int] = (0, 0)

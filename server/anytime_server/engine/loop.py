@@ -269,6 +269,8 @@ class ExecutorLoop:
         render = None
         if not request.discarded and (progress or limits.last_stage >= run.depth):
             render = request.render_options
+        if not request.has_begun and run.max_risk < math.inf:
+            request.risk = request.served.info.certified_risk(run.max_risk)
         command = RunCommand(
             run.job_id,
             request.job.model,
@@ -278,6 +280,7 @@ class ExecutorLoop:
             request.size,
             render,
             each_exit=progress,
+            risk=request.risk,
         )
         request.has_begun = True
         call = asyncio.ensure_future(self._executor.run(command, partial(self._exit_made, request)))

@@ -106,6 +106,8 @@ class RunCommand(NamedTuple):
         size: (H, W) px of that image before it was reduced, which maps come back at.
         render: how to render an exit that is going to be shown; None to render nothing.
         each_exit: report and render every exit, not only the last of the run.
+        risk: with the image: of the certificate whose masks to use, 0 for no masks; None for the
+            model's own.
     """
 
     job_id: str
@@ -116,6 +118,7 @@ class RunCommand(NamedTuple):
     size: tuple[int, int] = (0, 0)
     render: RenderOptions | None = None
     each_exit: bool = False
+    risk: float | None = None
 
 
 class RunEnd(NamedTuple):

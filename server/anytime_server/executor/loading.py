@@ -19,7 +19,7 @@ from anytime_model.engines.native.memory import MemoryBudget
 from anytime_model.engines.select import make_engine
 from anytime_model.errors import AnytimeModelError
 from anytime_protocol.enums import Task
-from anytime_protocol.model_info import ClassInfo, ExitInfo, ModelInfo
+from anytime_protocol.model_info import CertificateInfo, ClassInfo, ExitInfo, ModelInfo
 from anytime_server.core.costs import MeasuredPath, ModelProfile, SizeProfile, StageCost
 from anytime_server.executor.base import ServedModel
 from anytime_server.executor.messages import WorkerSettings
@@ -45,9 +45,9 @@ class LoadedModel:
         """Number of exits, at all sizes of its ladder."""
         return self.card.num_rungs
 
-    def criterion(self, stage: int) -> Criterion | None:
-        """What settles pixels after a stage."""
-        return self.card.rung_criteria()[stage - 1]
+    def criterion(self, stage: int, risk: float | None = None) -> Criterion | None:
+        """What settles pixels after a stage; see `Card.rung_criteria`."""
+        return self.card.rung_criteria(risk)[stage - 1]
 
     def improves(self, made: tuple[int, ...]) -> bool:
         """Whether the last of some exits was measured to be better than all that were made before.
@@ -233,7 +233,19 @@ def describe(model: LoadedModel, measured: _Measured) -> ModelInfo:
     )
     task = Task(card.config.task)
     names = tuple(label.name for label in card.labels)
-    info = ModelInfo(card.name, task, exits, engine=model.engine.name, precision=model.engine.dtype)
+    certificates = tuple(
+        CertificateInfo(c.risk, c.confidence, c.images, c.measured, c.largest_loss, c.dataset)
+        for c in card.certificates
+        if c.precision == model.engine.dtype
+    )
+    info = ModelInfo(
+        card.name,
+        task,
+        exits,
+        engine=model.engine.name,
+        precision=model.engine.dtype,
+        certificates=certificates,
+    )
     if task is Task.POSE:
         return replace(info, keypoints=names, skeleton=card.skeleton)
     classes = tuple(

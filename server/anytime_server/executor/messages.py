@@ -56,6 +56,7 @@ class StartRun(NamedTuple):
         render: how to render an exit that is going to be shown; None to render nothing.
         render_from: the exit from which on the last exit of the run is rendered.
         each_exit: report and render every exit.
+        risk: see `RunCommand`.
     """
 
     run: int
@@ -67,6 +68,7 @@ class StartRun(NamedTuple):
     render: RenderOptions | None
     render_from: int
     each_exit: bool
+    risk: float | None
 
 
 class Render(NamedTuple):

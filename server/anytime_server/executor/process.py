@@ -163,6 +163,7 @@ class ProcessExecutor:
             command.render,
             command.limits.last_stage,
             command.each_exit,
+            command.risk,
         )
         try:
             self._watch(command.limits)

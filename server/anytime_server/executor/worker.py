@@ -59,6 +59,7 @@ class _Job:
     Attributes:
         model: its model.
         run: its image on its way up the ladder.
+        risk: of the certificate whose masks it has, 0 without masks; None for the model's own.
         made: numbers of the exits made.
         best: the last exit that is better than those before it.
         rendered: number of the last exit that was rendered.
@@ -66,6 +67,7 @@ class _Job:
 
     model: LoadedModel
     run: LadderRun
+    risk: float | None
     made: tuple[int, ...] = ()
     best: RungResult | None = None
     rendered: int = 0
@@ -186,7 +188,8 @@ class Worker:
     def _begin(self, command: StartRun, image: Image) -> None:
         """Takes an image in."""
         model = self._models[command.model]
-        self._jobs[command.job_id] = _Job(model, model.engine.begin(image, size=command.size))
+        run = model.engine.begin(image, size=command.size)
+        self._jobs[command.job_id] = _Job(model, run, command.risk)
 
     def _compute(self, job: _Job, stage: int, run: int) -> RungResult:
         """One stage."""
@@ -196,7 +199,7 @@ class Worker:
                 raise _StoppedError
 
         pause()
-        return job.run.advance(job.model.criterion(stage), pause, rung=stage)
+        return job.run.advance(job.model.criterion(stage, job.risk), pause, rung=stage)
 
     def _stopped(self, job: _Job, command: StartRun, wasted_s: float) -> RunEnd:
         """The end of a run in the middle of a stage.

@@ -28,3 +28,8 @@ def test_a_server_that_knows_no_sizes_is_listed_too(anytime, url):
     title = next(at for at, line in enumerate(lines) if line.startswith("street"))
     cells = [cell.strip() for cell in lines[title + 4].split("│")[1:-1]]
     assert cells == ["1", "as sent", "", "", "1.00"]
+
+
+def test_promises_are_listed_with_their_models(anytime, url):
+    printed = anytime(url, "models").stdout.decode()
+    assert "max risk 0.02: 95% confidence, 400 images" in printed

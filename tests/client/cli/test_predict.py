@@ -37,3 +37,9 @@ def test_times_are_printed_for_people_on_standard_error(anytime, url, image):
     done = anytime(url, "predict", image)
     assert done.stdout == b""
     assert b"exit 4 of 4, complete, confidence 0.80, 44.0 ms = queue 1.0 +" in done.stderr
+
+
+def test_the_risk_that_was_taken_is_told(anytime, url, image):
+    done = anytime(url, "predict", image, "--max-risk", "0.02", "--json")
+    assert json.loads(done.stdout)["risk"] == 0.02
+    assert b"confidence 0.80, no masks," in anytime(url, "predict", image, "--max-risk", 0).stderr

@@ -72,6 +72,14 @@ async def test_png_is_the_default_for_maps_and_json_for_poses(live):
     assert response.json()["keypoints"] == [[1.5, 2.5, 0.25], [3, 4, 0.5], [5, 6, 1.0]]
 
 
+async def test_a_risk_that_is_allowed_is_answered_with_the_risk_that_was_taken(live):
+    for query, risk in (("", None), ("?max_risk=0.05", 0.02), ("?max_risk=0", 0.0)):
+        body = (await post(live, "application/json", url=f"{URL}{query}")).json()
+        assert body.get("risk") == risk
+        result = (await post(live, "image/png", url=f"{URL}{query}")).headers["anytime-result"]
+        assert ResultHeader.parse(result).risk == risk
+
+
 async def test_json_holds_the_final_message_and_the_map_as_run_lengths(live):
     body = (await post(live, "application/json", url=f"{URL}?scale=0.5&max_exit=3")).json()
     height, width = SIZE[0] // 2, SIZE[1] // 2

@@ -60,6 +60,12 @@ def test_the_tightest_of_client_server_and_load_counts():
     assert limits_of(client, server, load_cap=2).max_exit == 2
 
 
+def test_the_smallest_risk_counts_and_none_asks_for_nothing():
+    assert limits_of().max_risk == math.inf
+    assert limits_of(Budget(max_risk=0.1), server_budget(max_risk=0.02)).max_risk == 0.02
+    assert not limits_of(Budget(max_risk=0.1)).end_by_result
+
+
 @given(LIMITS, LIMITS, st.floats(1, 8))
 def test_the_effective_limits_are_never_laxer_than_any_of_their_parts(client, own, cap):
     server = server_budget(

@@ -136,6 +136,40 @@ async def test_a_request_that_an_exit_may_satisfy_is_run_stage_by_stage(budget):
         assert [command.limits.last_stage for command in executor.commands] == [1, 2, 3, 4]
 
 
+@pytest.mark.parametrize(
+    ("max_risk", "risk"), [(None, None), (0.0, 0.0), (0.01, 0.0), (0.05, 0.02), (0.5, 0.1)]
+)
+async def test_a_request_is_computed_with_the_masks_of_the_risk_that_it_allows(max_risk, risk):
+    async with running_loop() as (loop, executor):
+        recorder, _ = submit(loop, "a", Budget(max_risk=max_risk), ONE_MAP)
+        request = loop.requests["a"]
+        await ended(recorder)
+        assert [command.risk for command in executor.commands] == [risk]
+        assert request.risk == risk
+
+
+async def test_the_operator_may_allow_less_risk_than_the_client():
+    async with running_loop() as (loop, executor):
+        loop.set_server_budget(ServerBudget(max_risk=0.03))
+        recorder, _ = submit(loop, "a", Budget(max_risk=0.1), ONE_MAP)
+        await ended(recorder)
+        assert executor.commands[0].risk == 0.02
+
+
+async def test_a_risk_that_comes_during_the_computation_changes_nothing():
+    async with running_loop() as (loop, executor):
+        budget = Budget(confident_share=0.9, max_risk=0.1)  # stage by stage
+        recorder, _ = submit(loop, "a", budget, ONE_MAP)
+        request = loop.requests["a"]
+        close_gate_at(executor, 2)
+        await until_stage(executor, "a", 2)
+        loop.update_budget(request, Budget(confident_share=0.9), 1)
+        executor.gate.set()
+        await ended(recorder)
+        assert [command.risk for command in executor.commands] == [0.1] * 4
+        assert request.risk == 0.1
+
+
 async def test_a_second_request_ends_the_run_with_the_stage_that_is_computed():
     async with running_loop() as (loop, executor):
         close_gate_at(executor, 2)

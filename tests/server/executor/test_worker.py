@@ -45,6 +45,7 @@ class FakeModel:
     used_bytes: int = 123
     worse: tuple = ()
     prepared: list = field(default_factory=list)
+    risks: list = field(default_factory=list)
 
     @property
     def engine(self):
@@ -54,8 +55,8 @@ class FakeModel:
     def card(self):
         return self
 
-    def criterion(self, stage):
-        return None
+    def criterion(self, stage, risk):
+        self.risks.append(risk)
 
     def improves(self, made):
         return made[-1] not in self.worse
@@ -120,9 +121,10 @@ def serve(*commands, model=None, memory=None):
     return model, pipe.replies, [report.exit for report in memory.control.exits_after(0)]
 
 
-def run(number, stage, last, job="a", *, first=True, render=None, each=False, **limits):
+def run(number, stage, last, job="a", *, first=True, render=None, each=False, risk=None, **limits):
     shape = IMAGE.shape if first else None
-    start = StartRun(number, job, "street", stage, shape, IMAGE.shape[:2], render, last, each)
+    size = IMAGE.shape[:2]
+    start = StartRun(number, job, "street", stage, shape, size, render, last, each, risk)
     return start, RunLimits(tuple(range(stage, last + 1)), **limits)
 
 
@@ -140,6 +142,11 @@ def test_a_run_computes_up_to_its_last_stage_and_notes_every_exit():
 def test_a_run_makes_the_exits_of_its_path_and_no_others():
     start, _ = run(1, 1, 1)
     assert serve((start, RunLimits((1, 3, 4))))[2] == [1, 3, 4]
+
+
+def test_a_job_keeps_the_risk_that_it_began_with():
+    model, _, _ = serve(run(1, 1, 1, risk=0.1), run(2, 1, 1, job="b"), run(3, 2, 3, first=False))
+    assert model.risks == [0.1, None, 0.1, 0.1]
 
 
 def test_an_exit_that_is_no_better_is_reported_and_the_one_before_is_rendered():
