@@ -66,6 +66,8 @@ class OutputOptions(JsonValue):
         active: also the mask of pixels that the next stage would compute.
         heatmaps: also the heatmaps (pose only).
         progress: an update for every exit; otherwise only for the last one served.
+        monotone: each map is the product of those before it, so that a later one rarely makes a
+            right pixel wrong.
     """
 
     encoding: Annotated[Encoding, omit(Encoding.RAW)] = Encoding.RAW
@@ -75,6 +77,7 @@ class OutputOptions(JsonValue):
     active: Annotated[Flag, omit(False)] = False
     heatmaps: Annotated[Flag, omit(False)] = False
     progress: Annotated[Flag, omit(True)] = True
+    monotone: Annotated[Flag, omit(False)] = False
 
 
 @dataclass(frozen=True, slots=True)

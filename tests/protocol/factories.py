@@ -81,6 +81,7 @@ WANTS = st.builds(
     active=st.booleans(),
     heatmaps=st.booleans(),
     progress=st.booleans(),
+    monotone=st.booleans(),
 )
 
 

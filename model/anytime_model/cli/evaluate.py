@@ -41,6 +41,10 @@ def evaluate(
     sides: Annotated[
         str | None, typer.Option(help="With --ladder: its sizes in px, such as 240,480.")
     ] = None,
+    monotone: Annotated[
+        bool,
+        typer.Option("--monotone", help="With --ladder: each map is the product of all so far."),
+    ] = False,
     precision: Annotated[
         Precision, typer.Option(help="auto: what this CPU multiplies faster.")
     ] = Precision.AUTO,
@@ -65,8 +69,8 @@ def evaluate(
     if threads:
         torch.set_num_threads(threads)
     mask_options = evaluation.MaskOptions(masks, criterion, threshold)
-    if sides is not None and not ladder:
-        raise ConfigError("--sides are the sizes of a ladder; give --ladder, too.")
+    if (sides is not None or monotone) and not ladder:
+        raise ConfigError("--sides and --monotone are about a ladder; give --ladder, too.")
     if ladder:
         if flip or any(option is not None for option in (scale, plot, compare, sheet)):
             raise ConfigError(
@@ -79,6 +83,7 @@ def evaluate(
             split,
             mask_options,
             sides=None if sides is None else _sides(sides),
+            monotone=monotone,
             precision=precision,
             device=device,
             engine=engine,

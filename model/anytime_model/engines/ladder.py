@@ -18,7 +18,7 @@ one, where s is the ratio of their sizes; the cells of both maps have the same s
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Final, TypeVar
 
 import numpy as np
 import PIL.Image
@@ -47,6 +47,9 @@ def resized_size(size: Size, side: int | None) -> Size:
     return height, width
 
 
+_Cell = TypeVar("_Cell", bound=np.generic)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RungResult(ExitResult):
     """A rung's map, in the frame of the resized image.
@@ -59,7 +62,7 @@ class RungResult(ExitResult):
 
     source_size: Size
 
-    def at_source(self, cells: NDArray[np.uint8], step: int = 1) -> NDArray[np.uint8]:
+    def at_source(self, cells: NDArray[_Cell], step: int = 1) -> NDArray[_Cell]:
         """A map in the frame of the image as it came: at each pixel the cell that it is in.
 
         Args:
@@ -110,7 +113,12 @@ class LadderEngine:
             self._engine.prepare(resized_size(size, side))
 
     def begin(
-        self, image: NDArray[np.uint8], prior: Prior | None = None, *, size: Size | None = None
+        self,
+        image: NDArray[np.uint8],
+        prior: Prior | None = None,
+        *,
+        size: Size | None = None,
+        monotone: bool = False,
     ) -> LadderRun:
         """Accept an image of any size.
 
@@ -119,6 +127,11 @@ class LadderEngine:
             prior: for the padded size of the image as it came; every size starts from it.
             size: (H, W) px that the image had before it was reduced; None if it was not. Results
                 are brought to this size.
+            monotone: each map of a size is the normalised product of the distributions of all its
+                exits so far (of a pose the mean of the heat-maps), and criteria judge that, so
+                that a later map rarely makes a right pixel wrong (as in Jazbec et al., "Towards
+                Anytime Classification in Early-Exit Architectures by Enforcing Conditional
+                Monotonicity", 2023, arXiv 2306.02652). A pixel that is settled keeps its map.
 
         Raises:
             InputError: an image or a prior of another shape or type.
@@ -128,7 +141,7 @@ class LadderEngine:
         if prior is not None:
             config = self.card.config
             prior.check(1, config.outputs, _padded_cells(size, config))
-        return LadderRun(self._engine, self.sides, image, size, prior)
+        return LadderRun(self._engine, self.sides, image, size, prior, monotone=monotone)
 
     def decode(self, result: ExitResult) -> Decoded:
         """The result at the size of the image as it came."""
@@ -163,8 +176,11 @@ class LadderRun:
         image: NDArray[np.uint8],
         size: Size,
         prior: Prior | None,
+        *,
+        monotone: bool,
     ) -> None:
         self._engine = engine
+        self._monotone = monotone
         self._sides = sides
         self._image = image
         self._size = size
@@ -210,7 +226,8 @@ class LadderRun:
         if at is None or at.index != index:
             if at is not None:
                 at.release()
-            at = _SizeRun(self._engine, index, self._resized(self._sides[index]), self._last)
+            image = self._resized(self._sides[index])
+            at = _SizeRun(self._engine, index, image, self._last, monotone=self._monotone)
             at.start_from(self._prior, self._size)
         exit_ = at.advance(criterion, pause)
         self._at = at
@@ -240,10 +257,19 @@ class _SizeRun:
     """The run at one size: the engine's own, and what the smaller sizes give to it."""
 
     def __init__(
-        self, engine: Engine, index: int, image: NDArray[np.uint8], smaller: RungResult | None
+        self,
+        engine: Engine,
+        index: int,
+        image: NDArray[np.uint8],
+        smaller: RungResult | None,
+        *,
+        monotone: bool,
     ) -> None:
         self.index = index
         self._engine = engine
+        self._monotone = monotone
+        self._mean: Tensor | None = None
+        self._last: ExitResult | None = None
         self._image = image
         self._size = (image.shape[0], image.shape[1])
         self._criteria: list[Criterion | None] = []
@@ -276,25 +302,55 @@ class _SizeRun:
         try:
             if self._run is None:
                 self._run = self._engine.begin(self._image, self._prior)
+                self._mean = self._last = None
             while True:
                 chosen = self._criteria[self._run.exit]
-                result = self._run.advance(chosen, pause)
+                result = self._next(self._run, chosen, pause)
                 if self._run.exit == len(self._criteria):
                     break
         except BaseException:
             self._criteria.pop()
             self._run = None
             raise
-        if self._smaller is None:
+        if self._smaller is None and not self._monotone:
             return result
         task = self._engine.card.task
-        share = self._engine.card.joining[result.exit - 1]
-        joined = task.join(self._smaller, torch.from_numpy(result.logits)[None], share)
+        joined = self._joined(torch.from_numpy(result.logits)[None], result.exit)
         return replace(
             result,
             logits=joined[0].numpy(),
             confidence=task.confidence(joined)[0, 0].numpy(),
         )
+
+    def _next(self, run: Run, criterion: Criterion | None, pause: Pause | None) -> ExitResult:
+        """The engine's next exit; of a monotone run, its map is the mean with those before it."""
+        if not self._monotone:
+            return run.advance(criterion, pause)
+        exit_ = run.exit + 1
+        of_mean = (
+            None
+            if criterion is None
+            else lambda map_: criterion(self._joined(self._averaged(map_, exit_), exit_))
+        )
+        result = run.advance(of_mean, pause)
+        self._mean = self._averaged(torch.from_numpy(result.logits)[None], exit_)
+        self._last = replace(result, logits=self._mean[0].numpy())
+        return self._last
+
+    def _averaged(self, new: Tensor, exit_: int) -> Tensor:
+        """The mean of normalised maps up to an exit; a position that was settled keeps it."""
+        normalised = self._engine.card.task.normalised(new)
+        if self._mean is None or self._last is None:
+            return normalised
+        mean = torch.lerp(self._mean, normalised, 1 / exit_)
+        return torch.where(torch.from_numpy(self._last.active)[None, None], mean, self._mean)
+
+    def _joined(self, map_: Tensor, exit_: int) -> Tensor:
+        """A map of this size joined with that of the smaller one."""
+        if self._smaller is None:
+            return map_
+        card = self._engine.card
+        return card.task.join(self._smaller, map_, card.joining[exit_ - 1])
 
 
 def _seeds(smaller: RungResult, size: Size, card: Card) -> Prior:

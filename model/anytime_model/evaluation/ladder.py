@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from itertools import product
 from pathlib import Path
 from typing import Final
 
+import torch
 from rich.table import Table
+from torch import Tensor
 
 from anytime_model.checkpoint.card import Card, Quality, RungPath
 from anytime_model.checkpoint.manifest import check_sides, write_card
@@ -25,8 +27,9 @@ from anytime_model.engines.ladder import LadderEngine, RungResult
 from anytime_model.engines.select import Precision, make_engine
 from anytime_model.errors import ConfigError
 from anytime_model.evaluation.measure import check_fit, evenly
+from anytime_model.evaluation.report import optional
 from anytime_model.evaluation.run import MaskOptions, open_data, with_masks
-from anytime_model.evaluation.scores import Scorer, scorer
+from anytime_model.evaluation.scores import Lost, Scorer, scorer
 from anytime_model.flops import GIGA
 
 MOST_PATHS: Final = 100
@@ -80,6 +83,11 @@ class RungScores:
         masked: share of positions that need no more work at this size, 0 to 1.
         confidence: mean over the images of `Task.mean_confidence`, 0 to 1.
         macs: mean multiply-adds that the path executed up to this rung.
+        calibration_error: ECE of the confidence, 0 to 1; None for pose.
+        failure_ranking: chance that a right pixel is more confident than a wrong one, 0 to 1; None
+            for pose.
+        lost: share of the pixels that were right at the rung before and are wrong at this one; None
+            at the first, and for pose.
     """
 
     rung: int
@@ -90,6 +98,9 @@ class RungScores:
     masked: float
     confidence: float
     macs: float
+    calibration_error: float | None
+    failure_ranking: float | None
+    lost: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,9 +143,11 @@ class LadderReport:
         """The whole ladder for a terminal, one row a rung."""
         table = Table(
             title=f"{self.model} on {self.data}: {self.images} images, {self.engine}",
-            caption="all rungs made",
+            caption="all rungs made; ECE: expected calibration error; AUROC: chance that a right "
+            "pixel is more confident than a wrong one; lost: right at the rung before, wrong now",
         )
-        for column in ("rung", "side", "exit", self.metric, "GMACs", "masked", "confidence"):
+        columns = ("rung", "side", "exit", self.metric, "GMACs", "masked", "confidence")
+        for column in (*columns, "ECE", "AUROC", "lost"):
             table.add_column(column, justify="right")
         for r in self.paths[0]:
             table.add_row(
@@ -145,6 +158,9 @@ class LadderReport:
                 f"{r.macs / GIGA:.2f}",
                 _percent(r.masked),
                 _percent(r.confidence),
+                _percent(r.calibration_error),
+                _percent(r.failure_ranking),
+                _percent(r.lost),
             )
         return table
 
@@ -170,12 +186,14 @@ class LadderEvaluation:
         source: the split.
         data_name: for people.
         masked: the card, with the masks to run with.
+        monotone: whether each map is the product of those before it, see `LadderEngine.begin`.
     """
 
     engine: LadderEngine
     source: SampleSource
     data_name: str
     masked: Card
+    monotone: bool = False
 
 
 def prepare(
@@ -185,6 +203,7 @@ def prepare(
     masks: MaskOptions,
     *,
     sides: tuple[int, ...] | None = None,
+    monotone: bool = False,
     precision: Precision | str = Precision.AUTO,
     device: str = "cpu",
     engine: str | None = None,
@@ -197,6 +216,7 @@ def prepare(
         split: such as test.
         masks: how to mask.
         sides: of the ladder, px; the card's by default.
+        monotone: make each map the product of those before it, see `LadderEngine.begin`.
         precision: what convolutions compute in; by default what is served.
         device: of the torch engine.
         engine: what computes, see `engines.select`; None asks the environment, as the server does.
@@ -219,7 +239,7 @@ def prepare(
     source, data_name = open_data(data, split)
     check_fit(card.config, source)
     made = make_engine(replace(checkpoint, card=card), engine, precision=precision, device=device)
-    return LadderEvaluation(made, source, data_name, with_masks(card, masks))
+    return LadderEvaluation(made, source, data_name, with_masks(card, masks), monotone)
 
 
 def run(
@@ -260,7 +280,13 @@ def run(
 
 
 def record(evaluation: LadderEvaluation, report: LadderReport, folder: Path) -> Card:
-    """Write the ladder and a report's scores into the manifest beside the weights."""
+    """Write the ladder and a report's scores into the manifest beside the weights.
+
+    Raises:
+        ConfigError: the scores are of monotone maps, which are made on request only.
+    """
+    if evaluation.monotone:
+        raise ConfigError("a card quotes maps as they are served by default; leave out --monotone.")
     card = replace(evaluation.engine.card, quality=report.quality())
     write_card(folder, card)
     return card
@@ -272,6 +298,7 @@ class _End:
 
     scorer: Scorer
     masked: float = 0.0
+    lost: Lost = field(default_factory=Lost)
     confidence: float = 0.0
     macs: int = 0
 
@@ -286,6 +313,9 @@ class _End:
             masked=self.masked / images,
             confidence=self.confidence / images,
             macs=self.macs / images,
+            calibration_error=self.scorer.calibration_error,
+            failure_ranking=optional(self.scorer.failure_ranking),
+            lost=self.lost.share,
         )
 
 
@@ -298,18 +328,20 @@ def _add(
     """Run one image along each path, and score the end of each way once."""
     engine, batch = evaluation.engine, collate([sample])
     task, criteria = engine.card.task, evaluation.masked.rung_criteria()
-    scored: set[Rungs] = set()
+    right: dict[Rungs, Tensor | None] = {}
     for path in paths:
-        climbing, macs = engine.begin(sample.image), 0
+        climbing, macs = engine.begin(sample.image, monotone=evaluation.monotone), 0
         for n in _lengths(path):
             rung = path[n - 1]
             result: RungResult = climbing.advance(criteria[rung - 1], rung=rung)
             macs += result.macs
-            if path[:n] in scored:
+            if path[:n] in right:
                 continue
-            scored.add(path[:n])
             end = ends[path[:n]]
-            end.scorer.add_decoded(engine.decode(result), batch)
+            confidence = torch.from_numpy(result.at_source(result.confidence[result.inside]))[None]
+            now = end.scorer.add_decoded(engine.decode(result), confidence, batch)
+            end.lost.add(right.get(path[: n - 1]), now, batch)
+            right[path[:n]] = now
             end.masked += 1 - result.active_share
             end.confidence += task.mean_confidence(result)
             end.macs += macs
@@ -319,5 +351,5 @@ def _lengths(path: Rungs) -> range:
     return range(1, len(path) + 1)
 
 
-def _percent(share: float) -> str:
-    return f"{100 * share:.2f}"
+def _percent(share: float | None) -> str:
+    return "-" if share is None else f"{100 * share:.2f}"

@@ -16,8 +16,8 @@ from anytime_model.data.loading import Batch, collate, normalise
 from anytime_model.data.sample import Sample, SampleSource, Skeleton
 from anytime_model.engines.base import NetworkEngine
 from anytime_model.errors import ConfigError
-from anytime_model.evaluation.report import EvaluationReport, ExitScores, number_or_none
-from anytime_model.evaluation.scores import Scorer, scorer
+from anytime_model.evaluation.report import EvaluationReport, ExitScores, number_or_none, optional
+from anytime_model.evaluation.scores import Lost, Scorer, scorer
 from anytime_model.flops import ConvCost
 from anytime_model.networks.base import FamilyConfig, Network, Size, State, one_per_exit
 from anytime_model.ops import upsample
@@ -115,6 +115,7 @@ class _Exit:
     """What is accumulated for one exit."""
 
     scorer: Scorer
+    lost: Lost = field(default_factory=Lost)
     masked: float = 0.0
     macs: float = 0.0
     macs_executed: float = 0.0
@@ -153,9 +154,12 @@ class Measurement:
         size = (batch.images.shape[-2], batch.images.shape[-1])
         self._images += 1
         previous: State | None = None
+        before: Tensor | None = None
         for state, scored, totals in zip(states, maps, self._exits, strict=True):
             self._count(state, previous, totals)
-            totals.scorer.add(scored, batch, map_stride=map_stride, scale=settings.scale)
+            right = totals.scorer.add(scored, batch, map_stride=map_stride, scale=settings.scale)
+            totals.lost.add(before, right, batch)
+            before = right
             totals.scorer.add_confidence(scored, batch, settled_pixels(state, size, map_stride))
             previous = state
 
@@ -191,6 +195,8 @@ class Measurement:
             masked_right=totals.scorer.settled_right,
             macs=totals.macs / images,
             macs_executed=totals.macs_executed / images,
+            lost=totals.lost.share,
+            failure_ranking=optional(totals.scorer.failure_ranking),
         )
 
     def _count(self, state: State, before: State | None, totals: _Exit) -> None:

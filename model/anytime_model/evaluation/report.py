@@ -29,6 +29,10 @@ class ExitScores:
             masked, and for pose.
         macs: mean multiply-adds up to this exit, in the paper's convention.
         macs_executed: the same for an engine without waste (`flops.ConvCost.executed`).
+        lost: share of the pixels that were right at the exit before and are wrong at this one; None
+            at the first, and for pose.
+        failure_ranking: chance that a right pixel is more confident than a wrong one (the area
+            under the ROC curve), 0 to 1; None for pose.
     """
 
     exit: int
@@ -40,6 +44,8 @@ class ExitScores:
     masked_right: float | None
     macs: float
     macs_executed: float
+    lost: float | None = None
+    failure_ranking: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,12 +106,18 @@ class EvaluationReport:
             masks = f"{self.criterion} at {values}, {100 * self.maskable_saved:.1f} % saved"
         title = f"{self.model} on {self.data}: {self.images} images, scale {self.scale:g}, {masks}"
         second = _metric(self.metric).second_label
-        table = Table(title=title)
+        caption = (
+            "ECE: expected calibration error; AUROC: chance that a right pixel is more confident "
+            "than a wrong one; lost: right at the exit before, wrong now"
+        )
+        table = Table(title=title, caption=caption)
         for column in (
             "exit",
             self.metric,
             second,
             "ECE",
+            "AUROC",
+            "lost",
             "masked",
             "of these right",
             "GMACs (paper)",
@@ -118,6 +130,8 @@ class EvaluationReport:
                 _percent(e.score),
                 _percent(e.accuracy),
                 _percent(e.calibration_error),
+                _percent(e.failure_ranking),
+                _percent(e.lost),
                 _percent(e.masked),
                 _percent(e.masked_right),
                 f"{e.macs / GIGA:.2f}",
@@ -139,6 +153,11 @@ class EvaluationReport:
 def number_or_none(value: float) -> float | None:
     """None for NaN, which JSON cannot hold."""
     return None if math.isnan(value) else value
+
+
+def optional(value: float | None) -> float | None:
+    """None for None and NaN."""
+    return None if value is None else number_or_none(value)
 
 
 def _metric(label: str) -> Metric:

@@ -64,7 +64,7 @@ def staircase(candidates: Sequence[float], early_exits: int) -> Iterator[Thresho
 
 
 @dataclass(frozen=True, slots=True)
-class Choice:
+class RiskChoice:
     """What was found for one risk.
 
     Attributes:
@@ -87,7 +87,7 @@ def choose(
     risk: float,
     confidence: float,
     largest_loss: float = 1.0,
-) -> Choice:
+) -> RiskChoice:
     """Test thresholds in order until one fails.
 
     Args:
@@ -111,9 +111,9 @@ def choose(
     for thresholds in sequence:
         tested = np.minimum(losses(thresholds), largest_loss)
         if p_value(tested, risk, confidence, largest_loss) > 1 - confidence:
-            return Choice(risk, passed, first if passed is None else found, thresholds)
+            return RiskChoice(risk, passed, first if passed is None else found, thresholds)
         passed, found = thresholds, tested
-    return Choice(risk, passed, found, None)
+    return RiskChoice(risk, passed, found, None)
 
 
 class ImageLosses:
@@ -235,7 +235,7 @@ class Calibration:
     criterion: str
     confidence: float
     largest_loss: float
-    choices: tuple[Choice, ...]
+    choices: tuple[RiskChoice, ...]
 
     def certificates(self) -> tuple[Certificate, ...]:
         """Of the risks for which thresholds passed."""
@@ -288,7 +288,7 @@ class Calibration:
             )
         return table
 
-    def _remark(self, choice: Choice) -> str:
+    def _remark(self, choice: RiskChoice) -> str:
         if choice.failed is None:
             return "all passed"
         if choice.thresholds is not None:

@@ -121,6 +121,37 @@ class Reliability:
         return float(gap / self.count.sum())
 
 
+class FailureRanking:
+    """Whether confidence ranks right pixels before wrong ones: the area under the ROC curve.
+
+    The chance that a right pixel is more confident than a wrong one, ties counted half. Most pixels
+    of a good map lie close to 1, so bins are even in the logarithm of what is missing to 1.
+    (torchmetrics keeps every pixel, or compares each with every threshold.)
+
+    Args:
+        bins: of the logarithm, down to 2^-24.
+    """
+
+    def __init__(self, bins: int = 1000) -> None:
+        self.right = torch.zeros(bins, dtype=torch.float64)
+        self.wrong = torch.zeros(bins, dtype=torch.float64)
+
+    def add(self, confidence: Tensor, right: Tensor) -> None:
+        """Take in confidences in 0 to 1 and whether each was right, of the same shape."""
+        bins = len(self.right)
+        missing = (1 - confidence.flatten().double().cpu()).clamp(2.0**-24, 1)
+        index = (-missing.log2() / 24 * bins).long().clamp(0, bins - 1)
+        is_right = right.flatten().cpu()
+        self.right += index[is_right].bincount(minlength=bins)
+        self.wrong += index[~is_right].bincount(minlength=bins)
+
+    @property
+    def area(self) -> float:
+        """0 to 1, 0.5 without any order; NaN where all pixels are right, or wrong."""
+        below = self.wrong.cumsum(0) - self.wrong / 2
+        return float((self.right * below).sum() / (self.right.sum() * self.wrong.sum()))
+
+
 class Scorer(Protocol):
     """Everything that is scored of one exit over a split."""
 
@@ -145,11 +176,16 @@ class Scorer(Protocol):
         ...
 
     @property
+    def failure_ranking(self) -> float | None:
+        """Area under the ROC curve of the confidence, see `FailureRanking`; None for joints."""
+        ...
+
+    @property
     def settled_right(self) -> float | None:
         """Share of settled pixels that are right; None where nothing is settled or classified."""
         ...
 
-    def add(self, scored: Tensor, batch: Batch, *, map_stride: int, scale: float) -> None:
+    def add(self, scored: Tensor, batch: Batch, *, map_stride: int, scale: float) -> Tensor | None:
         """Take in maps as `Task.crop` returns them.
 
         Args:
@@ -158,17 +194,24 @@ class Scorer(Protocol):
             map_stride: px of the network's image for each cell of a map.
             scale: factor that the images were enlarged by before the network.
 
+        Returns:
+            Which pixels are right, (B, H, W); None for joints.
+
         Raises:
             ConfigError: the batch has no truth of this kind.
         """
         ...
 
-    def add_decoded(self, decoded: Decoded, batch: Batch) -> None:
+    def add_decoded(self, decoded: Decoded, confidence: Tensor, batch: Batch) -> Tensor | None:
         """Take in what an engine has decoded.
 
         Args:
             decoded: at the size of the image.
+            confidence: (1, H, W), at the size of the image.
             batch: the truth, of this image alone.
+
+        Returns:
+            Which pixels are right, (1, H, W); None for joints.
 
         Raises:
             ConfigError: the batch has no truth of this kind, or something else was decoded.
@@ -196,6 +239,7 @@ class ClassScorer:
     def __init__(self, source: SampleSource) -> None:
         self._counts = SegmentationScore(len(source.outputs))
         self._reliability = Reliability()
+        self._ranking = FailureRanking()
         self._settled = 0
         self._settled_right = 0
 
@@ -220,26 +264,42 @@ class ClassScorer:
         return self._reliability.error
 
     @property
+    def failure_ranking(self) -> float:
+        """See `Scorer`."""
+        return self._ranking.area
+
+    @property
     def settled_right(self) -> float | None:
         """See `Scorer`."""
         return self._settled_right / self._settled if self._settled else None
 
-    def add(self, scored: Tensor, batch: Batch, *, map_stride: int, scale: float) -> None:  # noqa: ARG002
+    def add(self, scored: Tensor, batch: Batch, *, map_stride: int, scale: float) -> Tensor:  # noqa: ARG002
         """See `Scorer.add`; `scored` has the labels' size."""
-        self._counts.add(scored.argmax(1), _labels(batch))
+        return self._add(scored.argmax(1), batch)
 
-    def add_decoded(self, decoded: Decoded, batch: Batch) -> None:
+    def add_decoded(self, decoded: Decoded, confidence: Tensor, batch: Batch) -> Tensor:
         """See `Scorer.add_decoded`."""
         if not isinstance(decoded, SegmentationMap):
             raise ConfigError("mIoU needs a map of classes; the model finds joints.")
-        self._counts.add(torch.from_numpy(decoded.labels)[None], _labels(batch))
+        right = self._add(torch.from_numpy(decoded.labels)[None], batch)
+        self._rank(confidence, right, _labels(batch) != IGNORE)
+        return right
+
+    def _add(self, predicted: Tensor, batch: Batch) -> Tensor:
+        labels = _labels(batch)
+        self._counts.add(predicted, labels)
+        return predicted == labels
+
+    def _rank(self, confidence: Tensor, right: Tensor, known: Tensor) -> None:
+        self._reliability.add(confidence[known], right[known])
+        self._ranking.add(confidence[known], right[known])
 
     def add_confidence(self, scored: Tensor, batch: Batch, settled: Tensor | None) -> None:
         """See `Scorer.add_confidence`."""
         labels = _labels(batch)
         known, right = labels != IGNORE, scored.argmax(1) == labels
         confidence = maximum_probability(scored).squeeze(1)
-        self._reliability.add(confidence[known], right[known])
+        self._rank(confidence, right, known)
         if settled is not None:
             self._settled += int((settled & known).sum())
             self._settled_right += int((right & settled & known).sum())
@@ -283,6 +343,11 @@ class JointScorer:
         return
 
     @property
+    def failure_ranking(self) -> None:
+        """None: pixels have no classes."""
+        return
+
+    @property
     def settled_right(self) -> None:
         """None: pixels have no classes."""
         return
@@ -291,7 +356,7 @@ class JointScorer:
         """See `Scorer.add`; `scored` holds the cells inside the images."""
         self._add(joints_at(scored, map_stride, scale), batch)
 
-    def add_decoded(self, decoded: Decoded, batch: Batch) -> None:
+    def add_decoded(self, decoded: Decoded, confidence: Tensor, batch: Batch) -> None:  # noqa: ARG002
         """See `Scorer.add_decoded`."""
         if not isinstance(decoded, Keypoints):
             raise ConfigError("PCKh needs joints; the model makes a map of classes.")
@@ -318,6 +383,25 @@ _SCORERS: Mapping[Metric, type[ClassScorer | JointScorer]] = MappingProxyType(
 def scorer(source: SampleSource) -> Scorer:
     """An empty scorer for the metric of a split's task."""
     return _SCORERS[TASKS[source.task].metric](source)
+
+
+class Lost:
+    """The share of pixels that were right and have become wrong, from one map to the next."""
+
+    def __init__(self) -> None:
+        self._known = 0
+        self._lost = 0
+
+    def add(self, before: Tensor | None, now: Tensor | None, batch: Batch) -> None:
+        """Take in which pixels of a batch were right and are, (B, H, W); nothing without either."""
+        if before is not None and now is not None:
+            self._known += int((_labels(batch) != IGNORE).sum())
+            self._lost += int((before & ~now).sum())
+
+    @property
+    def share(self) -> float | None:
+        """Of all pixels with a label, 0 to 1; None where there was no map before."""
+        return self._lost / self._known if self._known else None
 
 
 def joints_at(heatmaps: Tensor, map_stride: int, scale: float) -> Tensor:

@@ -270,7 +270,9 @@ class ExecutorLoop:
         if not request.discarded and (progress or limits.last_stage >= run.depth):
             render = request.render_options
         if not request.has_begun and run.max_risk < math.inf:
-            request.risk = request.served.info.certified_risk(run.max_risk)
+            # A certificate is about maps as they are by default.
+            allowed = 0.0 if request.want.monotone else run.max_risk
+            request.risk = request.served.info.certified_risk(allowed)
         command = RunCommand(
             run.job_id,
             request.job.model,
@@ -281,6 +283,7 @@ class ExecutorLoop:
             render,
             each_exit=progress,
             risk=request.risk,
+            monotone=request.want.monotone,
         )
         request.has_begun = True
         call = asyncio.ensure_future(self._executor.run(command, partial(self._exit_made, request)))

@@ -108,6 +108,7 @@ class RunCommand(NamedTuple):
         each_exit: report and render every exit, not only the last of the run.
         risk: with the image: of the certificate whose masks to use, 0 for no masks; None for the
             model's own.
+        monotone: with the image: make each map the product of those before it.
     """
 
     job_id: str
@@ -119,6 +120,7 @@ class RunCommand(NamedTuple):
     render: RenderOptions | None = None
     each_exit: bool = False
     risk: float | None = None
+    monotone: bool = False
 
 
 class RunEnd(NamedTuple):

@@ -57,6 +57,7 @@ class StartRun(NamedTuple):
         render_from: the exit from which on the last exit of the run is rendered.
         each_exit: report and render every exit.
         risk: see `RunCommand`.
+        monotone: see `RunCommand`.
     """
 
     run: int
@@ -69,6 +70,7 @@ class StartRun(NamedTuple):
     render_from: int
     each_exit: bool
     risk: float | None
+    monotone: bool
 
 
 class Render(NamedTuple):

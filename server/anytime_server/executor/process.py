@@ -164,6 +164,7 @@ class ProcessExecutor:
             command.limits.last_stage,
             command.each_exit,
             command.risk,
+            command.monotone,
         )
         try:
             self._watch(command.limits)

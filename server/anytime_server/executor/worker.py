@@ -188,7 +188,7 @@ class Worker:
     def _begin(self, command: StartRun, image: Image) -> None:
         """Takes an image in."""
         model = self._models[command.model]
-        run = model.engine.begin(image, size=command.size)
+        run = model.engine.begin(image, size=command.size, monotone=command.monotone)
         self._jobs[command.job_id] = _Job(model, run, command.risk)
 
     def _compute(self, job: _Job, stage: int, run: int) -> RungResult:

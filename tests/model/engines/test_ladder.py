@@ -1,6 +1,7 @@
 """A ladder joins a model's maps at several sizes; images and results keep their own frame."""
 
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -547,3 +548,64 @@ def test_the_ladder_is_that_of_the_card():
     assert LadderEngine(TorchEngine(checkpoint)).sides == (64, 96)
     plain = replace(checkpoint, card=replace(checkpoint.card, sides=()))
     assert LadderEngine(TorchEngine(plain)).sides == (None,)
+
+
+# Monotone maps.
+
+
+def monotone(engine, rungs=range(1, 9), criterion=None, prior=None):
+    begun = engine.begin(IMAGE, prior, monotone=True)
+    return [begun.advance(criterion, rung=rung) for rung in rungs]
+
+
+@pytest.mark.parametrize("task", ["segmentation", "pose"])
+def test_a_monotone_map_is_the_mean_of_the_normalised_maps_of_its_size(task):
+    engine = torch_ladder(task=task)
+    normalised = [
+        engine.card.task.normalised(torch.from_numpy(r.logits)[None])[0].numpy()
+        for r in climb(engine, IMAGE, range(1, 5))
+    ]
+    for k, result in enumerate(monotone(engine, range(1, 5)), 1):
+        np.testing.assert_allclose(result.logits, np.mean(normalised[:k], axis=0), atol=1e-5)
+
+
+def test_monotone_maps_are_joined_with_the_smaller_size_as_others_are():
+    engine = torch_ladder(64, 96)
+    plain, product = climb(engine, IMAGE, range(1, 6)), monotone(engine, range(1, 6))
+    np.testing.assert_allclose(  # exit 1 of a size is its own mean
+        product[0].confidence, plain[0].confidence, atol=1e-6
+    )
+    assert not np.allclose(product[4].logits, plain[4].logits, atol=1e-3)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_settled_pixel_keeps_its_monotone_map(kind):
+    engine = LadderEngine(ENGINES[kind](with_ladder(tiny_checkpoint(), 96)))
+    results = monotone(engine, range(1, 5), SURE)
+    for earlier, later in pairwise(results):
+        settled = ~earlier.active
+        assert settled.any()
+        np.testing.assert_array_equal(earlier.logits[:, settled], later.logits[:, settled])
+
+
+def test_criteria_judge_the_monotone_map():
+    judged = []
+
+    def judge(logits):
+        judged.append(logits[0].numpy().copy())
+        return torch.ones_like(logits[:, :1], dtype=torch.bool)
+
+    for result, seen in zip(monotone(torch_ladder(64, 96), criterion=judge), judged, strict=True):
+        np.testing.assert_array_equal(result.logits, seen)
+
+
+@pytest.mark.parametrize("stopped_at", [2, 4, 6, 8])
+def test_a_stop_changes_no_monotone_map(stopped_at):
+    engine = torch_ladder(64, 96)
+    expected = monotone(engine, criterion=SURE)
+    begun = engine.begin(IMAGE, monotone=True)
+    results = [begun.advance(SURE) for _ in range(stopped_at - 1)]
+    with pytest.raises(StopError):
+        begun.advance(SURE, after(1))
+    results += [begun.advance(SURE) for _ in range(stopped_at, 9)]
+    assert_same(results, expected)

@@ -8,9 +8,17 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torchmetrics.functional.classification import binary_auroc
 
+from anytime_model.data.loading import Batch
 from anytime_model.data.sample import IGNORE
-from anytime_model.evaluation.scores import PoseScore, Reliability, SegmentationScore
+from anytime_model.evaluation.scores import (
+    FailureRanking,
+    Lost,
+    PoseScore,
+    Reliability,
+    SegmentationScore,
+)
 
 
 @given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3)), min_size=1, max_size=60))
@@ -73,3 +81,33 @@ def test_calibration_error_is_a_share_and_takes_batches_in_any_cut(
     parts.add(confidence[cut:], right[cut:])
     assert 0 <= whole.error <= 1
     assert parts.error == pytest.approx(whole.error)
+
+
+def test_the_ranking_of_failures_is_the_area_under_the_roc_curve() -> None:
+    generator = torch.Generator().manual_seed(0)
+    confidence = 1 - torch.rand(5000, generator=generator) ** 4
+    right = torch.rand(5000, generator=generator) < confidence
+    ranking = FailureRanking()
+    for part in range(5):
+        ranking.add(confidence[part::5], right[part::5])
+    exact = float(binary_auroc(confidence, right.long()))
+    assert 0.6 < exact < 0.95
+    assert ranking.area == pytest.approx(exact, abs=1e-3)
+
+
+def test_a_ranking_without_failures_has_no_area_and_ties_count_half() -> None:
+    ranking = FailureRanking()
+    ranking.add(torch.tensor([1.0, 0.3]), torch.tensor([True, True]))
+    assert math.isnan(ranking.area)
+    ranking.add(torch.tensor([0.3]), torch.tensor([False]))
+    assert ranking.area == 0.75
+
+
+def test_pixels_that_were_right_and_became_wrong_are_lost() -> None:
+    labels = torch.tensor([[[0, 1, 2, IGNORE]]], dtype=torch.uint8)
+    batch = Batch(torch.zeros((1, 3, 1, 4), dtype=torch.uint8), labels, None, None, ("one",))
+    lost = Lost()
+    lost.add(None, labels == 0, batch)
+    assert lost.share is None
+    lost.add(labels <= 1, (labels == 0) | (labels == 2), batch)
+    assert lost.share == pytest.approx(1 / 3)

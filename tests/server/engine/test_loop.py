@@ -148,6 +148,14 @@ async def test_a_request_is_computed_with_the_masks_of_the_risk_that_it_allows(m
         assert request.risk == risk
 
 
+async def test_monotone_maps_are_asked_of_the_executor_and_have_no_certificate():
+    async with running_loop() as (loop, executor):
+        want = OutputOptions(progress=False, monotone=True)
+        recorder, _ = submit(loop, "a", Budget(max_risk=0.5), want)
+        await ended(recorder)
+        assert (executor.commands[0].monotone, executor.commands[0].risk) == (True, 0.0)
+
+
 async def test_the_operator_may_allow_less_risk_than_the_client():
     async with running_loop() as (loop, executor):
         loop.set_server_budget(ServerBudget(max_risk=0.03))

@@ -46,6 +46,7 @@ class FakeModel:
     worse: tuple = ()
     prepared: list = field(default_factory=list)
     risks: list = field(default_factory=list)
+    monotone: list = field(default_factory=list)
 
     @property
     def engine(self):
@@ -64,8 +65,9 @@ class FakeModel:
     def prepare(self, size):
         self.prepared.append(size)
 
-    def begin(self, image, *, size):
+    def begin(self, image, *, size, monotone):
         self.begun += 1
+        self.monotone.append(monotone)
         return FakeRun(self, size)
 
 
@@ -124,7 +126,9 @@ def serve(*commands, model=None, memory=None):
 def run(number, stage, last, job="a", *, first=True, render=None, each=False, risk=None, **limits):
     shape = IMAGE.shape if first else None
     size = IMAGE.shape[:2]
-    start = StartRun(number, job, "street", stage, shape, size, render, last, each, risk)
+    start = StartRun(
+        number, job, "street", stage, shape, size, render, last, each, risk, job == "m"
+    )
     return start, RunLimits(tuple(range(stage, last + 1)), **limits)
 
 
@@ -142,6 +146,10 @@ def test_a_run_computes_up_to_its_last_stage_and_notes_every_exit():
 def test_a_run_makes_the_exits_of_its_path_and_no_others():
     start, _ = run(1, 1, 1)
     assert serve((start, RunLimits((1, 3, 4))))[2] == [1, 3, 4]
+
+
+def test_a_job_begins_with_monotone_maps_where_its_client_wants_them():
+    assert serve(run(1, 1, 1), run(2, 1, 1, job="m"))[0].monotone == [False, True]
 
 
 def test_a_job_keeps_the_risk_that_it_began_with():
