@@ -7,7 +7,9 @@ whatever rung a request ends. An image without a settled pixel loses nothing. La
 
 **The promise** is about the mean of this loss over images: "with 95 % confidence it is at most
 1 %". The unit is the image, as the pixels of one image are not independent; neither are the frames
-of one clip, and there the number of images overstates what is known.
+of one clip, and there the number of images overstates what is known. It holds for images drawn like
+those that were calibrated on: held-out frames of drives that were trained on say little about new
+drives.
 
 **Thresholds** are chosen by fixed-sequence testing (Angelopoulos et al., "Learn then Test", 2021,
 arXiv 2110.01052): in an order that does not depend on the data, from the one that masks least, each
