@@ -25,7 +25,7 @@ def convert(
     exits: Annotated[Exits, typer.Option(help="Early exits of the network.")] = Exits.REDESIGNED,
     task: Annotated[TaskOption, typer.Option(help="Task.")] = TaskOption.SEGMENTATION,
     outputs: Annotated[
-        int | None, typer.Option(help="Classes or joints [default: 19 or 16].", min=1)
+        int | None, typer.Option(help="Classes or joints.", show_default="19 or 16", min=1)
     ] = None,
     labels: Annotated[
         str, typer.Option(help="Names of classes or joints, separated by commas.")

@@ -50,7 +50,9 @@ def evaluate(
     ] = Precision.AUTO,
     engine: Annotated[
         str | None,
-        typer.Option(help="auto, torch, native or openvino [default: as ANYTIME_ENGINE says]."),
+        typer.Option(
+            help="auto, torch, native or openvino.", show_default="as ANYTIME_ENGINE says"
+        ),
     ] = None,
     limit: Annotated[int | None, typer.Option(help="Only so many images.", min=1)] = None,
     json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,

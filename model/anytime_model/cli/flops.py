@@ -37,7 +37,7 @@ def flops(
     size: Annotated[str, typer.Option(help="Image size in px, HEIGHTxWIDTH.")] = "1024x2048",
     task: Annotated[TaskOption, typer.Option(help="Task.")] = TaskOption.SEGMENTATION,
     outputs: Annotated[
-        int | None, typer.Option(help="Classes or joints [default: 19 or 16].", min=1)
+        int | None, typer.Option(help="Classes or joints.", show_default="19 or 16", min=1)
     ] = None,
     depths: Annotated[str, typer.Option(help="Halvings in redesigned exits 1, 2, 3.")] = "3,2,1",
     head_width: Annotated[

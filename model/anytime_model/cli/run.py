@@ -22,7 +22,9 @@ def run(
     ] = True,
     engine: Annotated[
         str | None,
-        typer.Option(help="auto, torch, native or openvino [default: as ANYTIME_ENGINE says]."),
+        typer.Option(
+            help="auto, torch, native or openvino.", show_default="as ANYTIME_ENGINE says"
+        ),
     ] = None,
     precision: Annotated[
         Precision, typer.Option(help="auto: what this CPU multiplies faster.")
