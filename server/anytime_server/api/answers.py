@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any, assert_never
 
 from starlette.responses import JSONResponse, Response
 
-from anytime_protocol.enums import ErrorCode, Reason
+from anytime_protocol.enums import ErrorCode
 from anytime_protocol.http import headers
 from anytime_protocol.http.headers import Deadline, ResultHeader
 from anytime_protocol.http.problems import Problem
@@ -103,19 +102,6 @@ def without_map(message: Finished | Failed) -> Response:
         )
     text = "the request was cancelled before its first exit"
     return problem_response(Problem(ErrorCode.CANCELLED, text, request_id=message.id))
-
-
-def for_soft_deadline(message: Finished | Failed, deadline: Deadline) -> Finished | Failed:
-    """The end as the client knows it: what its soft deadline ended has ended by deadline."""
-    soft_ms = deadline.soft_ms
-    if (
-        isinstance(message, Finished)
-        and message.reason is Reason.BUDGET
-        and soft_ms is not None
-        and message.total_ms >= soft_ms
-    ):
-        return replace(message, reason=Reason.DEADLINE)
-    return message
 
 
 def _labels(rendered: RenderedExit) -> encoding.Plane:

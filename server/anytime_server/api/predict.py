@@ -1,15 +1,14 @@
 """`POST /v1/models/{model}/predict`: one answer, or one for each exit.
 
-A client that disconnects cancels its request, whatever it is waiting for.
+How a client's disconnecting cancels its request: `http_answer`.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from functools import partial
 from typing import Any, Final
 
 from fastapi import APIRouter, Request, Response
@@ -18,63 +17,27 @@ from starlette.types import Receive, Scope, Send
 
 from anytime_protocol.budget import LIMITS, Budget
 from anytime_protocol.enums import Task
-from anytime_protocol.http.headers import Deadline
-from anytime_protocol.messages import Failed, Finished, OutputOptions
+from anytime_protocol.messages import Failed, OutputOptions
 from anytime_protocol.validation import adapter_of
 from anytime_server.api import answers, streams
 from anytime_server.api.connection_limit import arrival_s
 from anytime_server.api.formats import AnswerFormat
+from anytime_server.api.http_answer import (
+    CLIENT_CLOSED_REQUEST,
+    HttpAnswer,
+    answer_once,
+    cancelled_on_disconnect,
+)
 from anytime_server.api.outbox import Outbox
-from anytime_server.api.state import ApiState, require_token, state_of
+from anytime_server.api.state import require_token, state_of
 from anytime_server.api.upload import read_head, read_image
-from anytime_server.engine.base import ActiveRequest, ExitRendered, RequestEnded
+from anytime_server.engine.base import ExitRendered, RequestEnded
 from anytime_server.errors import RefusedError
 from anytime_server.images import MEDIA_TYPES
 
 logger = logging.getLogger(__name__)
 
-_CLIENT_CLOSED_REQUEST: Final = 499
-"""Status of an answer that nobody gets; for the log."""
-
 router = APIRouter()
-
-
-@dataclass(slots=True)
-class HttpAnswer:
-    """The way back to the client of one admitted request.
-
-    Attributes:
-        state: of the application.
-        request: the admitted request.
-        outbox: what happens to it.
-        answer_format: of the answer.
-        deadline: as its headers say.
-        headers: of the answer.
-    """
-
-    state: ApiState
-    request: ActiveRequest
-    outbox: Outbox
-    answer_format: AnswerFormat
-    deadline: Deadline
-    headers: dict[str, str]
-
-    def abandon(self) -> None:
-        """The client has left; of no effect on a request that has ended."""
-        self.state.engine.cancel(self.request.id, discard=True)
-
-    def terminal(self, ended: RequestEnded) -> Finished | Failed:
-        """The terminal message, remembered with the request."""
-        message = self.state.messages.terminal(self.request, ended.ending)
-        self.request.terminal = answers.for_soft_deadline(message, self.deadline)
-        return self.request.terminal
-
-    async def next(self) -> tuple[ExitRendered | RequestEnded, int]:
-        """What happens next, and how many exits it has replaced."""
-        queued = await self.outbox.take()
-        if isinstance(queued.item, ExitRendered | RequestEnded):
-            return queued.item, queued.skipped
-        raise TypeError(f"found a {type(queued.item).__name__} in the outbox of an HTTP request")
 
 
 def _parameters() -> list[dict[str, Any]]:
@@ -144,38 +107,28 @@ async def predict(request: Request, model: str) -> Response:
             infer, infer.id, arrived_s, "http", outbox.callback(infer.id)
         )
     except ClientDisconnect:
-        return Response(status_code=_CLIENT_CLOSED_REQUEST)
+        return Response(status_code=CLIENT_CLOSED_REQUEST)
     except RefusedError as error:
         raise RefusedError(replace(error.problem, request_id=infer.id)) from error
     applied_ms = infer.budget.at(0.0).deadline_ms
     lines = answers.common_headers(infer.id, deadline, applied_ms)
-    answer = HttpAnswer(state, active, outbox, answer_format, deadline, lines)
+    answer = HttpAnswer(state, active, outbox, deadline, lines)
     if not answer_format.is_progressive:
-        return await _answer_once(request, answer)
+        return await answer_once(request, answer, partial(_final_response, answer_format))
     if answer_format is AnswerFormat.REPLACE and task is Task.SEGMENTATION:
         return await _answer_from_first_exit(request, answer)
-    return StreamResponse(answer)
-
-
-async def _answer_once(request: Request, answer: HttpAnswer) -> Response:
-    """The best exit, when the request has ended."""
-    with _cancelled_on_disconnect(answer, request.receive) as disconnected:
-        best: ExitRendered | None = None
-        while True:
-            event, _ = await answer.next()
-            if isinstance(event, RequestEnded):
-                break
-            best = event
-        response = await _final_response(answer, event, best)
-    return Response(status_code=_CLIENT_CLOSED_REQUEST) if disconnected.done() else response
+    return StreamResponse(answer, answer_format)
 
 
 async def _final_response(
-    answer: HttpAnswer, ended: RequestEnded, best: ExitRendered | None
+    answer_format: AnswerFormat,
+    answer: HttpAnswer,
+    ended: RequestEnded,
+    best: ExitRendered | None,
 ) -> Response:
     if best is None:
         return answers.without_map(answer.terminal(ended))
-    answer_format, palette = answer.answer_format, answer.request.served.palette
+    palette = answer.request.served.palette
     body = await answer.state.messages.encode(
         answer.request,
         best,
@@ -189,11 +142,11 @@ async def _final_response(
 
 async def _answer_from_first_exit(request: Request, answer: HttpAnswer) -> Response:
     """A stream whose format has room for maps only, so that its status waits for the first."""
-    with _cancelled_on_disconnect(answer, request.receive):
+    with cancelled_on_disconnect(answer, request.receive):
         event, skipped = await answer.next()
     if isinstance(event, RequestEnded):
-        return await _final_response(answer, event, None)
-    return StreamResponse(answer, (event, skipped))
+        return await _final_response(AnswerFormat.REPLACE, answer, event, None)
+    return StreamResponse(answer, AnswerFormat.REPLACE, (event, skipped))
 
 
 class StreamResponse(Response):
@@ -201,13 +154,19 @@ class StreamResponse(Response):
 
     Args:
         answer: the request's way back.
+        answer_format: progressive.
         first: an exit that has been taken out of the outbox already, and how many it replaced.
     """
 
-    def __init__(self, answer: HttpAnswer, first: tuple[ExitRendered, int] | None = None) -> None:
+    def __init__(
+        self,
+        answer: HttpAnswer,
+        answer_format: AnswerFormat,
+        first: tuple[ExitRendered, int] | None = None,
+    ) -> None:
         self._answer = answer
         self._first = first
-        self._writer = streams.writer(answer.answer_format)
+        self._writer = streams.writer(answer_format)
         super().__init__(
             headers=answer.headers | {"X-Accel-Buffering": "no"},
             media_type=self._writer.content_type,
@@ -218,7 +177,7 @@ class StreamResponse(Response):
         """Sends the stream; see Starlette's `Response`."""
         answer = self._answer
         try:
-            with _cancelled_on_disconnect(answer, receive):
+            with cancelled_on_disconnect(answer, receive):
                 await self._send(send)
         finally:
             answer.abandon()
@@ -247,26 +206,3 @@ class StreamResponse(Response):
             await write(writer.write(answer.terminal(event)), more=False)
         except TimeoutError:
             logger.info("request %s: its client takes nothing any more", active.id)
-
-
-@contextmanager
-def _cancelled_on_disconnect(
-    answer: HttpAnswer, receive: Receive
-) -> Iterator[asyncio.Future[None]]:
-    """Cancels a request whose client disconnects; gives a future that is done by then."""
-
-    def note(disconnected: asyncio.Future[None]) -> None:
-        if not disconnected.cancelled():
-            answer.abandon()
-
-    disconnected = asyncio.ensure_future(_disconnect(receive))
-    disconnected.add_done_callback(note)
-    try:
-        yield disconnected
-    finally:
-        disconnected.cancel()
-
-
-async def _disconnect(receive: Receive) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass
