@@ -15,6 +15,7 @@ from anytime_server.api.access import Access
 from anytime_server.api.asyncapi import server_version
 from anytime_server.api.messages import MessageWriter
 from anytime_server.api.state import ApiState
+from anytime_server.api.v2 import routes as v2
 from anytime_server.engine.base import Engine
 from anytime_server.metrics import Metrics
 from anytime_server.process_memory import exclude_from_collection, keep_freed_memory
@@ -66,9 +67,10 @@ def create_app(settings: Settings, engine: Engine, metrics: Metrics) -> FastAPI:
     )
     app.state.api = state
     problems.install(app)
-    for module in (predict, resources, requests, websocket):  # matched in this order
+    for module in (predict, resources, requests, websocket, v2):  # matched in this order
         app.include_router(module.router)
-    app.include_router(resources.public)
+    for module in (resources, v2):
+        app.include_router(module.public)
     folder = page.find(settings.page)
     if folder is not None:
         app.router.routes.extend(page.routes(folder))

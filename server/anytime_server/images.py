@@ -4,6 +4,8 @@ JPEG, PNG and WebP are taken. `probe` reads no more than the header, so that a f
 refused before a pixel of it is decoded, and a request can be admitted or refused before the work is
 done; `decode` does it. Both block, and are meant for a thread.
 
+An image may also come as its pixels; both take those in place of a file.
+
 Pillow does the reading, but for plain JPEGs, which most cameras send: simplejpeg decodes those to
 the same pixels (both are libjpeg-turbo) in less time. Whatever it does not like is left to Pillow.
 """
@@ -33,6 +35,9 @@ MEDIA_TYPES: Final = {"JPEG": "image/jpeg", "MPO": "image/jpeg", "PNG": "image/p
 }
 """Media type by Pillow's name of the format; MPO is a JPEG with more images behind the first."""
 
+DECODED: Final = "image/x-rgb"
+"""In the place of a media type, of an image whose pixels came as they are."""
+
 _FIRST_TURNED: Final = 5
 """EXIF orientations from here on exchange height and width."""
 
@@ -44,7 +49,7 @@ class ImageHeader:
     """What a file says about itself.
 
     Attributes:
-        media_type: by its content.
+        media_type: by its content, or `DECODED`.
         height: px, before any EXIF rotation.
         width: px, before any EXIF rotation.
     """
@@ -108,22 +113,24 @@ def check_media_type(media_type: str) -> str:
     return plain
 
 
-def probe(data: bytes, max_pixels: int) -> ImageHeader:
+def probe(data: bytes | Image, max_pixels: int) -> ImageHeader:
     """Reads a file's header.
 
     Args:
-        data: the file.
+        data: the file, or pixels.
         max_pixels: the largest image that is taken, px.
 
     Raises:
         ImageRejectedError: no image of a known format, or too large.
     """
+    if not isinstance(data, bytes):
+        return _bounded(ImageHeader(DECODED, *data.shape[:2]), max_pixels)
     with _open(data) as image:
         return _header_of(image, max_pixels)
 
 
 def decode(
-    data: bytes,
+    data: bytes | Image,
     max_pixels: int,
     on_header: Callable[[ImageHeader], object] | None = None,
     side: int | None = None,
@@ -134,7 +141,7 @@ def decode(
     size is reduced by a whole factor, a JPEG while it is decoded, which takes a part of the time.
 
     Args:
-        data: the file.
+        data: the file, or pixels, which are only reduced.
         max_pixels: as for `probe`.
         on_header: called with what `probe` returns, before any pixel is decoded.
         side: px of the longer side at which it is computed at most; the longer side stays at least
@@ -144,12 +151,18 @@ def decode(
         ImageRejectedError: truncated, corrupt or too large.
     """
     began, began_cpu = time.perf_counter(), time.thread_time()
+    if not isinstance(data, bytes):
+        header = probe(data, max_pixels)
+        if on_header is not None:
+            on_header(header)
+        size = (header.height, header.width)
+        return _decoded(_reduce(data, _factor(size, side)), size, began, began_cpu)
     with _open(data) as image:
         header = _header_of(image, max_pixels)
         if on_header is not None:
             on_header(header)
         try:
-            factor = 1 if side is None else max(max(image.size) // (2 * side), 1)
+            factor = _factor(image.size, side)
             if factor == 1:
                 plain = _decode_plain_jpeg(image, data)
                 if plain is not None:
@@ -169,9 +182,19 @@ def decode(
         except Exception as error:
             raise _bad(error) from error
     rest = factor * max(pixels.shape) // max(size)
-    if rest > 1:
-        pixels = np.asarray(PIL.Image.fromarray(pixels).reduce(rest))
-    return _decoded(pixels, size, began, began_cpu)
+    return _decoded(_reduce(pixels, rest), size, began, began_cpu)
+
+
+def _factor(size: tuple[int, int], side: int | None) -> int:
+    """By how much an image is reduced that is computed at `side` px at most, see `decode`."""
+    return 1 if side is None else max(max(size) // (2 * side), 1)
+
+
+def _reduce(pixels: Image, factor: int) -> Image:
+    """Pixels with means of `factor` by `factor` px in place of those."""
+    if factor <= 1:
+        return pixels
+    return np.asarray(PIL.Image.fromarray(pixels).reduce(factor))
 
 
 def _decoded(pixels: Image, size: tuple[int, int], began: float, began_cpu: float) -> DecodedImage:
@@ -204,6 +227,10 @@ def _open(data: bytes) -> PIL.Image.Image:
 
 def _header_of(image: PIL.Image.Image, max_pixels: int) -> ImageHeader:
     header = ImageHeader(MEDIA_TYPES[str(image.format)], image.height, image.width)
+    return _bounded(header, max_pixels)
+
+
+def _bounded(header: ImageHeader, max_pixels: int) -> ImageHeader:
     if header.pixels > max_pixels:
         raise ImageRejectedError(
             ErrorCode.TOO_MANY_PIXELS,

@@ -7,6 +7,9 @@ from closed lists or from the models served, so that no client can make the tabl
 
 from __future__ import annotations
 
+import time
+from collections import defaultdict
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
@@ -32,10 +35,56 @@ CLIENT_GONE: Final = "499"
 """Outcome of a request whose client vanished; never sent, only counted."""
 
 
+@dataclass(slots=True)
+class Total:
+    """How often something was measured, and the sum of what it took.
+
+    Attributes:
+        count: measurements.
+        seconds: of all of them.
+    """
+
+    count: int = 0
+    seconds: float = 0.0
+
+    def add(self, seconds: float) -> None:
+        """One more measurement."""
+        self.count += 1
+        self.seconds += seconds
+
+
+@dataclass(slots=True)
+class ModelTotals:
+    """What became of a model's requests of every transport since the server started.
+
+    Attributes:
+        succeeded: requests that ended with a map that somebody may have seen, from arrival to end.
+        failed: all others, those not admitted included.
+        queue: waiting of admitted requests.
+        decode: decoding of their images.
+        compute: network time.
+        output: rendering and encoding, for each exit that was sent.
+        last_s: when the last request ended, seconds of Unix time; 0 before the first.
+    """
+
+    succeeded: Total = field(default_factory=Total)
+    failed: Total = field(default_factory=Total)
+    queue: Total = field(default_factory=Total)
+    decode: Total = field(default_factory=Total)
+    compute: Total = field(default_factory=Total)
+    output: Total = field(default_factory=Total)
+    last_s: float = 0.0
+
+
 class Metrics:
-    """The server's metrics."""
+    """The server's metrics.
+
+    Attributes:
+        totals: by model, of those that were asked for.
+    """
 
     def __init__(self) -> None:
+        self.totals: defaultdict[str, ModelTotals] = defaultdict(ModelTotals)
         self.registry = CollectorRegistry()
         ProcessCollector(registry=self.registry)
         PlatformCollector(registry=self.registry)
@@ -122,9 +171,10 @@ class Metrics:
         """A model is loaded."""
         self._engine.labels(model, engine).set(1)
 
-    def rejected(self, model: str, code: ErrorCode) -> None:
-        """A request was not admitted."""
+    def rejected(self, model: str, code: ErrorCode, elapsed_s: float) -> None:
+        """A request was not admitted, `elapsed_s` after its arrival."""
         self._rejections.labels(model, code.value).inc()
+        self.totals[model].failed.add(elapsed_s)
 
     def active_requests(self, count: int) -> None:
         """So many requests are admitted and have not ended."""
@@ -169,9 +219,10 @@ class Metrics:
         else:
             self._first_exit.labels(model).observe(last.ended_s - request.job.arrival_s)
 
-    def encoded(self, encoding: str, elapsed_s: float) -> None:
+    def encoded(self, model: str, encoding: str, elapsed_s: float) -> None:
         """An exit was rendered and encoded."""
         self._encode.labels(encoding).observe(elapsed_s)
+        self.totals[model].output.add(elapsed_s)
 
     def ended(self, request: ActiveRequest, ending: Ending, now: float) -> None:
         """A request has ended."""
@@ -187,8 +238,19 @@ class Metrics:
         self._queue.labels(model).observe(max(request.queue_s, 0.0))
         self._wasted.labels(model).inc(ending.wasted_s)
         self._gmacs.labels(model).inc(request.gmacs)
+        self._add_totals(request, ending, now)
         if request.deadline_ms is not None:
             self._slack.labels(model).observe(job.arrival_s + request.deadline_ms / 1e3 - now)
+
+    def _add_totals(self, request: ActiveRequest, ending: Ending, now: float) -> None:
+        totals = self.totals[request.job.model]
+        failed = isinstance(ending, JobFailed) or request.discarded or not ending.exit
+        (totals.failed if failed else totals.succeeded).add(now - request.job.arrival_s)
+        totals.queue.add(max(request.queue_s, 0.0))
+        if request.has_begun:
+            totals.decode.add(request.decode_s)
+            totals.compute.add(request.compute_s)
+        totals.last_s = time.time()
 
     def engine_memory(self, held_bytes: int) -> None:
         """The engines hold so much memory for images under way."""

@@ -17,7 +17,7 @@ from server.factories import image_file
 
 def families():
     metrics = Metrics()
-    metrics.rejected("street", ErrorCode.OVERLOADED)
+    metrics.rejected("street", ErrorCode.OVERLOADED, 0.1)
     return {f.name: f for f in text_string_to_metric_families(metrics.expose().decode())}
 
 

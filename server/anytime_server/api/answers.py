@@ -94,14 +94,16 @@ def answer(
     return JSONResponse(finished.to_json() | body, headers=all_lines)
 
 
-def without_map(message: Finished | Failed) -> Response:
-    """The answer to a request that ended without a map."""
+def without_map(message: Finished | Failed, path: str = "") -> Response:
+    """The answer to a request that ended without a map; `path` is that of the request."""
     if isinstance(message, Failed):
-        return problem_response(
-            Problem(message.code, message.detail, message.field, message.id, message.retry_after_ms)
+        problem = Problem(
+            message.code, message.detail, message.field, message.id, message.retry_after_ms
         )
-    text = "the request was cancelled before its first exit"
-    return problem_response(Problem(ErrorCode.CANCELLED, text, request_id=message.id))
+    else:
+        text = "the request was cancelled before its first exit"
+        problem = Problem(ErrorCode.CANCELLED, text, request_id=message.id)
+    return problem_response(problem, path)
 
 
 def _labels(rendered: RenderedExit) -> encoding.Plane:

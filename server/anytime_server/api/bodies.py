@@ -40,3 +40,19 @@ def too_large(limit: int) -> RefusedError:
     """The refusal of a body of more than `limit` bytes."""
     text = f"the body has more than {limit} bytes, which is the limit: send a smaller one"
     return RefusedError(Problem(ErrorCode.TOO_LARGE, text))
+
+
+def check_length(request: Request, limit: int, overhead: int) -> None:
+    """Refuses a body before it is read, where its header tells that it is too large.
+
+    Args:
+        request: whose body.
+        limit: in bytes, that the client is told of.
+        overhead: bytes that it may have beside.
+
+    Raises:
+        RefusedError: it is too large.
+    """
+    length = request.headers.get("content-length", "")
+    if length.isdecimal() and int(length) > limit + overhead:
+        raise too_large(limit)

@@ -46,7 +46,8 @@ class ConnectionLimitMiddleware:
                     ErrorCode.OVERLOADED,
                     f"{self.connections()} connections are open, at most {self._most} are served",
                     retry_after_ms=1000.0,
-                )
+                ),
+                scope["path"],
             )
             response.headers["Connection"] = "close"
             await response(scope, receive, send)

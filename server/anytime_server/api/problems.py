@@ -1,5 +1,7 @@
 """Errors over HTTP: every one is a problem (RFC 9457), whoever raised it.
 
+Below `/v2` it has the form of the Open Inference Protocol, with the same statuses and headers.
+
 A problem that is known before the body is read does not close the connection: a client that is
 still sending would see a reset in place of the answer. What it sends is thrown away unread.
 """
@@ -20,6 +22,8 @@ from anytime_protocol.http.problems import MEDIA_TYPE, Problem
 from anytime_protocol.validation import ID_FORM
 from anytime_server.errors import RefusedError
 
+_OPEN_INFERENCE: Final = "/v2/"
+
 _BY_STATUS: Final = {
     404: ErrorCode.NOT_FOUND,
     405: ErrorCode.METHOD_NOT_ALLOWED,
@@ -27,8 +31,13 @@ _BY_STATUS: Final = {
 }
 
 
-def problem_response(problem: Problem) -> Response:
-    """A problem as a response."""
+def problem_response(problem: Problem, path: str = "") -> Response:
+    """A problem as a response.
+
+    Args:
+        problem: see there.
+        path: of the request, which decides over the form.
+    """
     lines = {"Cache-Control": "no-store"}
     if problem.request_id is not None:
         lines[headers.REQUEST_ID] = problem.request_id
@@ -36,6 +45,8 @@ def problem_response(problem: Problem) -> Response:
         lines["Retry-After"] = problem.retry_after
     if problem.code is ErrorCode.UNAUTHORIZED:
         lines["WWW-Authenticate"] = "Bearer"
+    if f"{path}/".startswith(_OPEN_INFERENCE):
+        return JSONResponse({"error": problem.detail}, problem.status, lines)
     return JSONResponse(problem.to_json(), problem.status, lines, MEDIA_TYPE)
 
 
@@ -45,7 +56,8 @@ def install(app: FastAPI) -> None:
     async def answer(request: Request, error: Exception) -> Response:
         problem = _problem_of(request, error)
         response = problem_response(
-            replace(problem, request_id=problem.request_id or _known_id(request))
+            replace(problem, request_id=problem.request_id or _known_id(request)),
+            request.url.path,
         )
         if isinstance(error, HTTPException):
             response.headers.update(error.headers or {})

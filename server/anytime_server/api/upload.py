@@ -24,7 +24,7 @@ from anytime_protocol.http.problems import Problem
 from anytime_protocol.http.query import read_query
 from anytime_protocol.messages import Infer, OutputOptions
 from anytime_protocol.validation import ID_FORM
-from anytime_server.api.bodies import read_bounded, too_large
+from anytime_server.api.bodies import check_length, read_bounded, too_large
 from anytime_server.api.formats import AnswerFormat, formats_of, negotiate, restrict
 from anytime_server.errors import ImageRejectedError, RefusedError
 from anytime_server.images import check_media_type
@@ -55,9 +55,7 @@ def read_head(
         ProtocolError: a header or the query is malformed.
         RefusedError: no format is acceptable, or the body has a wrong size or type.
     """
-    request_id = request.headers.get(headers.REQUEST_ID, uuid.uuid4().hex)
-    if ID_FORM.fullmatch(request_id) is None:
-        raise HeaderError(headers.REQUEST_ID, shorten(request_id), f"the form {ID_FORM.pattern}")
+    request_id = read_request_id(request)
     deadline = headers.read_deadline(request.headers.items())
     priority = Priority.parse(request.headers.get(headers.PRIORITY, ""))
     accept = request.headers.get("accept", "*/*")
@@ -73,19 +71,29 @@ def read_head(
         except ImageRejectedError as error:
             detail = f"{error}, or {_MULTIPART}"
             raise RefusedError(Problem(error.code, detail, "Content-Type")) from error
-    length = request.headers.get("content-length", "")
-    if length.isdecimal() and int(length) > settings.max_body_bytes + _FORM_OVERHEAD:
-        raise too_large(settings.max_body_bytes)
+    check_length(request, settings.max_body_bytes, _FORM_OVERHEAD)
     infer = Infer(
         id=request_id,
         model=model,
         payload=b"",
         media_type=media_type,
-        budget=tightest(budget, _deadline_budget(deadline)),
+        budget=tightest(budget, deadline_budget(deadline)),
         want=restrict(want, answer_format),
         urgency=priority.urgency,
     )
     return infer, answer_format, deadline
+
+
+def read_request_id(request: Request) -> str:
+    """The id that a client gave its request, or a new one.
+
+    Raises:
+        HeaderError: it has another form.
+    """
+    request_id = request.headers.get(headers.REQUEST_ID, uuid.uuid4().hex)
+    if ID_FORM.fullmatch(request_id) is None:
+        raise HeaderError(headers.REQUEST_ID, shorten(request_id), f"the form {ID_FORM.pattern}")
+    return request_id
 
 
 async def read_image(
@@ -143,7 +151,7 @@ def _is_form(media_type: str) -> bool:
     return media_type.partition(";")[0].strip().lower() == _MULTIPART
 
 
-def _deadline_budget(deadline: Deadline) -> Budget:
+def deadline_budget(deadline: Deadline) -> Budget:
     """A hard deadline is a limit; after a soft one no more than exit 1 may be computed."""
     hard = Budget(deadline_ms=deadline.hard_ms)
     if deadline.soft_ms is None:

@@ -24,7 +24,7 @@ from anytime_protocol.resources import ServerBudget, ServerBudgetStatus
 from anytime_server.core.decisions import Admitted, Ending, ExitReport, JobFailed
 from anytime_server.core.jobs import JobState
 from anytime_server.executor.base import RenderedExit, RenderOptions, ServedModel
-from anytime_server.images import DecodedImage
+from anytime_server.images import DecodedImage, Image
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,7 +216,14 @@ class Engine(Protocol):
         ...
 
     async def submit(
-        self, infer: Infer, request_id: str, arrival_s: float, transport: str, on_event: OnEvent
+        self,
+        infer: Infer,
+        request_id: str,
+        arrival_s: float,
+        transport: str,
+        on_event: OnEvent,
+        *,
+        pixels: Image | None = None,
     ) -> ActiveRequest:
         """Admits a request, before its image is decoded.
 
@@ -226,6 +233,7 @@ class Engine(Protocol):
             arrival_s: when its clock started.
             transport: "http" or "websocket".
             on_event: told what happens, on the event loop.
+            pixels: (H, W, 3) RGB, of an image that came decoded; they count in place of `payload`.
 
         Raises:
             RefusedError: it is not admitted.

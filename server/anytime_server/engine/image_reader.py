@@ -9,7 +9,7 @@ from functools import partial
 from typing import TypeAlias
 
 from anytime_server import images
-from anytime_server.images import DecodedImage, ImageHeader
+from anytime_server.images import DecodedImage, Image, ImageHeader
 
 Decode: TypeAlias = Callable[[], asyncio.Future[DecodedImage]]
 
@@ -38,13 +38,13 @@ class ImageReader:
         await asyncio.get_running_loop().run_in_executor(self._decoders, images.warm_up)
 
     async def open(
-        self, data: bytes, media_type: str, *, idle: bool, side: int | None = None
+        self, data: bytes | Image, media_type: str, *, idle: bool, side: int | None = None
     ) -> tuple[ImageHeader, Decode]:
         """Reads a file's header.
 
         Args:
-            data: the file.
-            media_type: that its client says it has.
+            data: the file, or pixels.
+            media_type: that its client says the file has.
             idle: no request is active.
             side: px of the longer side at which it is computed at most, see `images.decode`.
 
@@ -54,7 +54,8 @@ class ImageReader:
         Raises:
             ImageRejectedError: no image of a known format, or too large.
         """
-        images.check_media_type(media_type)
+        if isinstance(data, bytes):
+            images.check_media_type(media_type)
         self._being_opened += 1
         try:
             # What is decoded ahead may be for a client that has left, so only one is at a time.
@@ -69,13 +70,15 @@ class ImageReader:
         for pool in (self._header_thread, self._decoders):
             pool.shutdown(wait=False, cancel_futures=True)
 
-    async def _read_header(self, data: bytes) -> ImageHeader:
+    async def _read_header(self, data: bytes | Image) -> ImageHeader:
         if self._last_header is not None and not self._last_header.done():
             await asyncio.wait([self._last_header])  # first come, first admitted
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._header_thread, images.probe, data, self._max_pixels)
 
-    async def _decode_ahead(self, data: bytes, side: int | None) -> tuple[ImageHeader, Decode]:
+    async def _decode_ahead(
+        self, data: bytes | Image, side: int | None
+    ) -> tuple[ImageHeader, Decode]:
         loop = asyncio.get_running_loop()
         header = self._last_header = loop.create_future()
 
@@ -96,7 +99,7 @@ class ImageReader:
 
     def _decode(
         self,
-        data: bytes,
+        data: bytes | Image,
         side: int | None,
         on_header: Callable[[ImageHeader], object] | None = None,
     ) -> asyncio.Future[DecodedImage]:

@@ -26,7 +26,7 @@ from anytime_server.errors import (
     RefusedError,
 )
 from anytime_server.executor.base import Executor, ServedModel
-from anytime_server.images import DecodedImage
+from anytime_server.images import DecodedImage, Image
 from anytime_server.metrics import Metrics
 from anytime_server.settings import Settings
 
@@ -133,14 +133,21 @@ class LocalEngine:
         return served
 
     async def submit(
-        self, infer: Infer, request_id: str, arrival_s: float, transport: str, on_event: OnEvent
+        self,
+        infer: Infer,
+        request_id: str,
+        arrival_s: float,
+        transport: str,
+        on_event: OnEvent,
+        *,
+        pixels: Image | None = None,
     ) -> ActiveRequest:
         """See `Engine.submit`; the only place where a request is admitted."""
         served = self.admissible_model(infer.model)
         uploaded_s = self.clock()
         try:
             header, decode = await self._images.open(
-                infer.payload,
+                infer.payload if pixels is None else pixels,
                 infer.media_type,
                 idle=not self._loop.requests,
                 side=max(served.profile.sides, default=None),
@@ -167,7 +174,7 @@ class LocalEngine:
             text = f"request {infer.id} has not ended yet"
             raise _refusal(ErrorCode.DUPLICATE_ID, text, request_id=infer.id) from error
         if isinstance(answer, Rejected):
-            self._metrics.rejected(infer.model, answer.code)
+            self._metrics.rejected(infer.model, answer.code, self.clock() - arrival_s)
             raise _refusal(answer.code, answer.detail, answer.retry_after_s, infer.id)
         request.admitted = answer
         request.image = decode()
@@ -198,7 +205,7 @@ class LocalEngine:
         """See `Engine.note_encoding`."""
         request.encode_s += elapsed_s
         whole_s = elapsed_s + event.rendered.elapsed_s
-        self._metrics.encoded(request.job.encoding, whole_s)
+        self._metrics.encoded(request.job.model, request.job.encoding, whole_s)
         self._loop.note_encoding(request, whole_s)
 
     # The operator.

@@ -524,7 +524,7 @@ def _cost_model(served: tuple[ServedModel, ...]) -> CostModel:
     """What was measured at the start, rendering included."""
     slowest_s = 1e6 * max(model.render_s_per_px for model in served)
     encode = {name: SideCost(0.001, slowest_s + 0.005) for name in ("png", "raw", "rle", "delta")}
-    decode = dict.fromkeys(images.MEDIA_TYPES.values(), SideCost())
+    decode = dict.fromkeys((*images.MEDIA_TYPES.values(), images.DECODED), SideCost())
     return CostModel((model.profile for model in served), decode, encode)
 
 
