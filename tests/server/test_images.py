@@ -15,6 +15,7 @@ from PIL import Image
 from anytime_protocol.enums import ErrorCode
 from anytime_server.errors import ImageRejectedError
 from anytime_server.images import (
+    DECODED,
     ImageHeader,
     check_media_type,
     decode,
@@ -233,3 +234,21 @@ def test_a_photo_that_lies_on_its_side_is_turned_before_its_size_is_told():
     found = decode(file, MOST, None, 50)
     assert found.size == (400, 200)
     assert found.image.shape == (100, 50, 3)
+
+
+@pytest.mark.parametrize(("side", "size"), [(None, (90, 120)), (60, (90, 120)), (20, (30, 40))])
+def test_pixels_that_came_decoded_are_only_reduced(side, size):
+    pixels = np.random.default_rng(0).integers(0, 256, (90, 120, 3), dtype=np.uint8)
+    headers = []
+    decoded = decode(pixels, 90 * 120, headers.append, side)
+    assert headers == [ImageHeader(DECODED, 90, 120)]
+    assert decoded.size == (90, 120)
+    assert decoded.image.shape == (*size, 3)
+    factor = 90 // size[0]
+    means = pixels.reshape(size[0], factor, size[1], factor, 3).mean((1, 3))
+    assert np.abs(decoded.image - means).max() <= 1
+
+
+def test_too_many_pixels_that_came_decoded_are_refused():
+    with pytest.raises(ImageRejectedError, match="at most 100 are allowed"):
+        probe(np.zeros((9, 12, 3), np.uint8), 100)

@@ -46,7 +46,8 @@ def problem_response(problem: Problem, path: str = "") -> Response:
     if problem.code is ErrorCode.UNAUTHORIZED:
         lines["WWW-Authenticate"] = "Bearer"
     if f"{path}/".startswith(_OPEN_INFERENCE):
-        return JSONResponse({"error": problem.detail}, problem.status, lines)
+        text = f"{problem.title}: {problem.detail}"
+        return JSONResponse({"error": text}, problem.status, lines)
     return JSONResponse(problem.to_json(), problem.status, lines, MEDIA_TYPE)
 
 
