@@ -8,7 +8,7 @@ CAMVID ?= data/camvid
 ENGINE_TESTS := tests/model/engines tests/model/kernels
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo serve test test-fast check format sanitize picture bench bench-engine bench-server weights-camvid-lite clean
+.PHONY: help setup demo serve test test-fast test-ecosystem check format sanitize picture bench bench-engine bench-server weights-camvid-lite clean
 
 help: ## Show this list.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-20s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -27,6 +27,10 @@ test: ## Run all tests (pass TESTS=tests/model for a part).
 
 test-fast: ## Run the tests that take less than a minute together: no system and no learning tests.
 	@$(PYTHON) start.py test -m "not slow" --ignore=tests/system --ignore=tests/model/training --hypothesis-profile=fast
+
+test-ecosystem: setup ## Test with Triton's, KServe's and the Open Inference client, each downloaded into an environment of its own.
+	$(BIN)/python tests/ecosystem/environments.py
+	$(BIN)/python -m pytest -n 0 tests/ecosystem
 
 check: setup ## Lint, format check, types, and who may import whom.
 	$(BIN)/ruff check .
