@@ -31,6 +31,7 @@ from anytime_protocol.enums import (
     RequestState,
     ScheduleClock,
 )
+from anytime_protocol.errors import FieldError
 from anytime_protocol.http import headers
 from anytime_protocol.http.headers import Priority, ResultHeader, UpdateHeader
 from anytime_protocol.http.problems import Problem
@@ -47,6 +48,8 @@ from anytime_protocol.resources import (
 )
 from anytime_protocol.session import Session
 from anytime_protocol.validation import JsonObject, JsonValue
+from anytime_server.api.v2 import tensors
+from anytime_server.api.v2.messages import ErrorBody, InferenceResponse
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "PROTOCOL.md"
 TEXT = DOCUMENT.read_text(encoding="utf-8")
@@ -200,6 +203,23 @@ def check_client(text: str) -> None:
     assert namespace["patch"](base, delta.encode(base, new)) == new
 
 
+def check_inference_request(text: str) -> None:
+    """With as many bytes behind it as it says, it is an image of 1x2 px."""
+    body, sizes = text.encode(), re.findall(r'"binary_data_size": (\d+)', text)
+    binary = bytes(int(sizes[0])) if sizes else b""
+    read = tensors.read_body(body + binary, len(body) if sizes else None, 4096)
+    assert tensors.read_image(read).shape == (1, 2, 3)  # type: ignore[union-attr]
+    assert [output.name for output in read.request.outputs] == ["map"]
+
+
+def check_inference_error(text: str) -> None:
+    body = b'{"inputs": [{"name": "pixels", "shape": [2, 2], "datatype": "UINT8", "data": [0]}]}'
+    with pytest.raises(FieldError) as raised:
+        tensors.read_image(tensors.read_body(body, None, 4096))
+    expected = f"{raised.value.code.summary}: {raised.value}"
+    assert ErrorBody.from_json(_json(text)).error == expected
+
+
 def check_grid(text: str) -> None:
     assert text.strip()
 
@@ -214,6 +234,9 @@ CHECKS: dict[str, Callable[[str], None]] = {
     "json patch": check_resource(BudgetPatch),
     "json server-budget": check_resource(ServerBudgetStatus),
     "json put-budget": check_resource(ServerBudgetChange),
+    "json inference-request": check_inference_request,
+    "json inference-response": check_resource(InferenceResponse),
+    "json inference-error": check_inference_error,
     "http request": check_http,
     "http response": check_http,
     "http part": check_http,
