@@ -55,7 +55,8 @@ class Settings(BaseSettings):
     )
 
     token: SecretStr | None = Field(
-        None, description="Bearer token that every /v1 request needs; none is needed if empty."
+        None,
+        description="Bearer token that every /v1 and /v2 request needs; none is needed if empty.",
     )
     operator_token: SecretStr | None = Field(
         None, description="Bearer token for PUT /v1/budget; the general token if empty."

@@ -2,7 +2,7 @@
 
     python tests/ecosystem/environments.py
 
-They are downloaded into `.cache/ecosystem`, or `ANYTIME_ECOSYSTEM` if that is set, 0.5 GB in all.
+They are downloaded into `.cache/ecosystem`, or `ANYTIME_ECOSYSTEM` if that is set, 0.7 GB in all.
 """
 
 import os

@@ -61,7 +61,7 @@ def case(url, tmp_path_factory):
     [
         ("tritonclient", "tritonclient_sync.py"),
         ("tritonclient", "tritonclient_aio.py"),
-        ("open-inference", "open_inference.py"),
+        ("open-inference", "openapi_client.py"),
         ("kserve", "kserve_rest.py"),
     ],
 )
