@@ -36,7 +36,27 @@ def json_body(kind: type[_Body]) -> Callable[[Request], Awaitable[_Body]]:
     return read
 
 
+def schema_of(kind: type[JsonValue]) -> dict[str, Any]:
+    """The JSON schema of a class, whole in itself, so that it can stand inside another document."""
+    schema = adapter_of(kind).json_schema()
+    definitions = schema.pop("$defs", {})
+
+    def inlined(node: Any) -> Any:
+        match node:
+            case {"$ref": str(reference), **rest}:
+                return inlined(definitions[reference.rpartition("/")[2]]) | inlined(rest)
+            case dict():
+                return {key: inlined(value) for key, value in node.items()}
+            case list():
+                return [inlined(value) for value in node]
+            case _:
+                return node
+
+    whole: dict[str, Any] = inlined(schema)
+    return whole
+
+
 def body_schema(kind: type[JsonValue]) -> dict[str, Any]:
     """The OpenAPI description of such a body, made from its type."""
-    schema = adapter_of(kind).json_schema()
-    return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
+    content = {"application/json": {"schema": schema_of(kind)}}
+    return {"requestBody": {"required": True, "content": content}}

@@ -18,7 +18,6 @@ from starlette.types import Receive, Scope, Send
 from anytime_protocol.budget import LIMITS, Budget
 from anytime_protocol.enums import Task
 from anytime_protocol.messages import Failed, OutputOptions
-from anytime_protocol.validation import adapter_of
 from anytime_server.api import answers, streams
 from anytime_server.api.connection_limit import arrival_s
 from anytime_server.api.formats import AnswerFormat
@@ -28,6 +27,7 @@ from anytime_server.api.http_answer import (
     answer_once,
     cancelled_on_disconnect,
 )
+from anytime_server.api.json_body import schema_of
 from anytime_server.api.outbox import Outbox
 from anytime_server.api.state import require_token, state_of
 from anytime_server.api.upload import read_head, read_image
@@ -44,11 +44,7 @@ def _parameters() -> list[dict[str, Any]]:
     """The query's parameters in OpenAPI, made from the types that they are read into."""
     properties: dict[str, Any] = {}
     for kind in (Budget, OutputOptions):
-        schema = adapter_of(kind).json_schema()
-        definitions = schema.get("$defs", {})
-        for name, item in schema["properties"].items():
-            reference = item.get("$ref", "").rpartition("/")[2]
-            properties[name] = definitions.get(reference, item)
+        properties |= schema_of(kind)["properties"]
     names = [*LIMITS, *(name for name in properties if name in OutputOptions.__slots__)]
     return [
         {"name": name, "in": "query", "required": False, "schema": properties[name]}
@@ -69,8 +65,8 @@ _OPENAPI: Final[dict[str, Any]] = {
                     "required": ["image"],
                     "properties": {
                         "image": {"type": "string", "format": "binary"},
-                        "budget": adapter_of(Budget).json_schema(),
-                        "want": adapter_of(OutputOptions).json_schema(),
+                        "budget": schema_of(Budget),
+                        "want": schema_of(OutputOptions),
                     },
                 }
             },

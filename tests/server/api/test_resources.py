@@ -1,6 +1,7 @@
 """Models, the operator's budget, health, metrics and descriptions over HTTP."""
 
 import asyncio
+import json
 
 import pytest
 
@@ -124,6 +125,7 @@ async def test_descriptions_are_json_and_name_every_route(live):
     status = document["paths"]["/v1/budget"]["get"]["responses"]["200"]["content"]
     reference = status["application/json"]["schema"]["$ref"].rpartition("/")[2]
     assert "load_s" in document["components"]["schemas"][reference]["properties"]
+    assert "#/$defs/" not in json.dumps(document), "a reference that leads nowhere"
     channel = (await live.http.get("/asyncapi.json")).json()["channels"]["stream"]
     assert channel["address"] == "/v1/stream"
     assert {"infer", "update", "final"} <= set(channel["messages"])

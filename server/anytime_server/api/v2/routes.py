@@ -21,12 +21,12 @@ from anytime_protocol.http import headers
 from anytime_protocol.http.headers import Priority
 from anytime_protocol.http.problems import Problem
 from anytime_protocol.messages import Failed, Infer, OutputOptions
-from anytime_protocol.validation import adapter_of
 from anytime_server.api import answers
 from anytime_server.api.asyncapi import server_version
 from anytime_server.api.bodies import check_length, read_bounded, too_large
 from anytime_server.api.connection_limit import arrival_s
 from anytime_server.api.http_answer import CLIENT_CLOSED_REQUEST, HttpAnswer, answer_once
+from anytime_server.api.json_body import schema_of
 from anytime_server.api.outbox import Outbox
 from anytime_server.api.state import require_token, state_of
 from anytime_server.api.upload import deadline_budget, read_request_id
@@ -199,7 +199,7 @@ _BODY: Final = {
         "required": True,
         "description": "JSON, and behind it the binary data of the input, if it has any.",
         "content": {
-            "application/json": {"schema": adapter_of(InferenceRequest).json_schema()},
+            "application/json": {"schema": schema_of(InferenceRequest)},
             "application/octet-stream": {"schema": {"type": "string", "format": "binary"}},
         },
     }

@@ -24,8 +24,11 @@ import pydantic_core
 from numpy.typing import NDArray
 
 from anytime_protocol.codec import load_json
+from anytime_protocol.enums import ErrorCode
 from anytime_protocol.errors import FieldError, FrameError, describe, shorten
+from anytime_protocol.http.problems import Problem
 from anytime_server.api.v2.messages import InferenceRequest, InputTensor
+from anytime_server.errors import RefusedError
 from anytime_server.images import Image
 
 FILE: Final = "image"
@@ -44,6 +47,11 @@ _DATA: Final = re.compile(r'(?<!\\)"data"\s*:\s*\[\s*')
 _LIST_END: Final = re.compile(r"\s*\]")
 _PIECE: Final = 2**16
 """Characters of JSON that are read at a time."""
+
+MAX_DATA_CHARACTERS: Final = 2**23
+"""That data in the JSON may have, as they take far longer to read than the same in binary."""
+
+_NOTHING: Final = memoryview(b"")
 
 _LENGTH: Final = struct.Struct("<I")
 _NUMBERS: Final = np.frombuffer(b"".join(b"%3d," % n for n in range(256)), "V4")
@@ -66,7 +74,7 @@ class RequestBody:
 
     request: InferenceRequest
     data: str | None = None
-    binary: bytes = b""
+    binary: memoryview = _NOTHING
     is_raw: bool = False
 
 
@@ -99,10 +107,11 @@ def read_body(body: bytes, json_bytes: int | None, max_json_bytes: int) -> Reque
     Raises:
         FrameError: not JSON.
         FieldError: the body is too short, or a field is missing, unknown or out of range.
+        RefusedError: the JSON is too long.
     """
     if json_bytes == 0:
         image = InputTensor(FILE, (1,), "BYTES")
-        return RequestBody(InferenceRequest((image,)), binary=body, is_raw=True)
+        return RequestBody(InferenceRequest((image,)), binary=memoryview(body), is_raw=True)
     if json_bytes is not None and json_bytes > len(body):
         expected = f"at least the {json_bytes} of Inference-Header-Content-Length"
         raise FieldError("body", f"{len(body)} bytes", expected)
@@ -115,11 +124,18 @@ def read_body(body: bytes, json_bytes: int | None, max_json_bytes: int) -> Reque
     if found is not None:
         start, end = found
         data, text = text[start:end], f"{text[:start]}{_CUT}{text[end:]}"
+    if data is not None and len(data) > MAX_DATA_CHARACTERS:
+        raise _too_large(f"{len(data)} characters of data", MAX_DATA_CHARACTERS)
     if len(text) > max_json_bytes:
-        expected = f"at most {max_json_bytes}: send binary data or one flat list"
-        raise FieldError("body", f"JSON of {len(text)} bytes beside the data", expected)
+        raise _too_large(f"{len(text)} characters of JSON beside the first data", max_json_bytes)
     request = InferenceRequest.from_json(_without_nulls(load_json(text)))
-    return RequestBody(request, data, b"" if json_bytes is None else body[json_bytes:])
+    end = len(body) if json_bytes is None else json_bytes
+    return RequestBody(request, data, memoryview(body)[end:])
+
+
+def _too_large(found: str, most: int) -> RefusedError:
+    text = f"the body has {found}, at most {most} are allowed: send the data in binary"
+    return RefusedError(Problem(ErrorCode.TOO_LARGE, text))
 
 
 def _find_data(text: str) -> tuple[int, int] | None:
@@ -147,7 +163,7 @@ def read_image(body: RequestBody) -> bytes | Image:
         FieldError: there is not exactly one image, or name, type, shape and data do not agree.
     """
     if body.is_raw:
-        return body.binary
+        return bytes(body.binary)
     inputs = body.request.inputs
     if len(inputs) != 1:
         expected = f"one: `{FILE}` (BYTES, a file) or `{PIXELS}` (UINT8, decoded)"
@@ -205,7 +221,7 @@ def _check_datatype(tensor: InputTensor, expected: str) -> None:
         raise FieldError("inputs[0].datatype", describe(tensor.datatype), words)
 
 
-def _binary_data(tensor: InputTensor, body: RequestBody) -> bytes | None:
+def _binary_data(tensor: InputTensor, body: RequestBody) -> memoryview | None:
     """The bytes behind the JSON, all of which are the one input's; None if it has none there."""
     size = tensor.parameters.binary_data_size
     name = "inputs[0].parameters.binary_data_size"
@@ -237,12 +253,12 @@ def _json_data(tensor: InputTensor, body: RequestBody) -> Any:
     return tensor.data
 
 
-def _only_element(binary: bytes) -> bytes:
+def _only_element(binary: memoryview) -> bytes:
     """The element of a BYTES tensor that has one: its length, and then it."""
     if len(binary) >= _LENGTH.size:
         (size,) = _LENGTH.unpack_from(binary)
         if size == len(binary) - _LENGTH.size:
-            return binary[_LENGTH.size :]
+            return bytes(binary[_LENGTH.size :])
     found = f"{len(binary)} bytes that begin with {binary[: _LENGTH.size].hex(' ') or 'nothing'}"
     expected = "the length of one file (4 bytes, little-endian), and then the file"
     raise FieldError("inputs[0].data", found, expected)

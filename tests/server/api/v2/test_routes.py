@@ -138,9 +138,8 @@ async def test_openapi_describes_every_route_and_the_messages(live):
     infer = document["paths"][f"{models}/infer"]["post"]
     schema = infer["requestBody"]["content"]["application/json"]["schema"]
     assert {"inputs", "outputs", "parameters", "id"} <= set(schema["properties"])
-    assert {"timeout", "priority", "max_exit", "deadline_ms"} <= set(
-        schema["$defs"]["RequestParameters"]["properties"]
-    )
+    parameters = schema["properties"]["parameters"]["properties"]
+    assert {"timeout", "priority", "max_exit", "deadline_ms"} <= set(parameters)
     assert "application/octet-stream" in infer["responses"]["200"]["content"]
 
 

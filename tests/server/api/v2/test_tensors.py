@@ -13,6 +13,7 @@ from anytime_protocol.errors import FieldError, ProtocolError
 from anytime_server.api.v2 import tensors
 from anytime_server.api.v2.messages import InferenceRequest, RequestedOutput
 from anytime_server.api.v2.tensors import NamedArray, RequestBody
+from anytime_server.errors import RefusedError
 from server.api.v2.messages import (
     bytes_element,
     file_input,
@@ -113,8 +114,15 @@ def test_a_limit_of_the_json_leaves_the_data_out():
     assert len(body) > MAX_JSON
     assert read(body).shape == (64, 64, 3)
     long, _ = request_body(pixels_input(pixels, data=[0]), id="x" * 100, model_name="y" * MAX_JSON)
-    with pytest.raises(FieldError, match=r"JSON of .* bytes beside the data, expected at most"):
+    with pytest.raises(RefusedError, match="of JSON beside the first data, at most 4096"):
         read(long)
+
+
+@pytest.mark.parametrize("text", ["[" + "1," * 2**22 + "1]", f'["{"A" * 2**23}"]'])
+def test_data_in_json_have_a_limit_of_their_own(text):
+    tensor = json.dumps(file_input(data="@")).replace('"@"', text)
+    with pytest.raises(RefusedError, match="of data, at most 8388608 are allowed: send"):
+        read(f'{{"inputs": [{tensor}]}}'.encode())
 
 
 def test_data_in_another_place_is_not_taken_for_an_input():
