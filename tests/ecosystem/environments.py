@@ -45,9 +45,17 @@ def make(name: str) -> None:
     (folder() / name / "requirements.txt").write_text(requirements.read_text())
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """Makes all environments; one that cannot be made does not keep the others from it."""
+    failed = []
     for file in sorted(REQUIREMENTS.glob("*.txt")):
         try:
             make(file.stem)
-        except subprocess.CalledProcessError as error:
-            sys.exit(f"{file.stem} could not be installed: {error}; is there a package index?")
+        except subprocess.CalledProcessError:
+            failed.append(file.stem)
+    if failed:
+        sys.exit(f"{', '.join(failed)} could not be installed: is there a package index?")
+
+
+if __name__ == "__main__":
+    main()

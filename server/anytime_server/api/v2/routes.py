@@ -194,7 +194,16 @@ def _statistics(name: str, totals: ModelTotals) -> ModelStatistics:
 # Inference.
 
 
-_BODY: Final = {
+_REQUEST: Final = {
+    "parameters": [
+        {
+            "name": _JSON_BYTES,
+            "in": "header",
+            "description": "Bytes of the body that are JSON, not compressed; 0 if it is a file.",
+            "schema": {"type": "integer", "minimum": 0},
+        },
+        {"name": "Content-Encoding", "in": "header", "schema": {"enum": [*Coding, "identity"]}},
+    ],
     "requestBody": {
         "required": True,
         "description": "JSON, and behind it the binary data of the input, if it has any.",
@@ -202,7 +211,7 @@ _BODY: Final = {
             "application/json": {"schema": schema_of(InferenceRequest)},
             "application/octet-stream": {"schema": {"type": "string", "format": "binary"}},
         },
-    }
+    },
 }
 _RESPONSES: Final[dict[int | str, dict[str, Any]]] = {
     200: {
@@ -218,14 +227,14 @@ _RESPONSES: Final[dict[int | str, dict[str, Any]]] = {
     summary="A map of an image, as good as the budget allows",
     response_class=Response,
     responses=_RESPONSES,
-    openapi_extra=_BODY,
+    openapi_extra=_REQUEST,
 )
 @router.post(
     "/models/{model}/versions/{version}/infer",
     dependencies=_VERSIONED,
     response_class=Response,
     responses=_RESPONSES,
-    openapi_extra=_BODY,
+    openapi_extra=_REQUEST,
 )
 async def infer(request: Request, model: str) -> Response:
     """See `docs/PROTOCOL.md`, section Open Inference Protocol."""

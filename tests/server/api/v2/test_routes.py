@@ -141,6 +141,8 @@ async def test_openapi_describes_every_route_and_the_messages(live):
     parameters = schema["properties"]["parameters"]["properties"]
     assert {"timeout", "priority", "max_exit", "deadline_ms"} <= set(parameters)
     assert "application/octet-stream" in infer["responses"]["200"]["content"]
+    named = {parameter["name"] for parameter in infer["parameters"]}
+    assert named == {"model", "Inference-Header-Content-Length", "Content-Encoding"}
 
 
 # Inference.
