@@ -153,6 +153,7 @@ class ResponseParameters(JsonValue):
         decode_ms: of it, decoding the image.
         compute_ms: of it, in the network.
         encode_ms: of it, rendering and encoding.
+        risk: see `Finished`.
     """
 
     exit: Exit
@@ -166,6 +167,7 @@ class ResponseParameters(JsonValue):
     decode_ms: Amount
     compute_ms: Amount
     encode_ms: Amount
+    risk: Absent[Share] = None
 
 
 @dataclass(frozen=True, slots=True)
