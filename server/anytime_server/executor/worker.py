@@ -14,6 +14,7 @@ import logging
 import os
 import signal
 import time
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
@@ -84,10 +85,12 @@ def main(pipe: Connection, memory: SharedMemory, settings: WorkerSettings) -> No
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     logs.configure(settings.log_level, as_json=settings.log_json)
     keep_freed_memory()
-    _limit_threads(settings.threads)
+    if settings.threads:
+        os.environ["ANYTIME_THREADS"] = str(settings.threads)  # read when the kernels are loaded
     memory_budget = MemoryBudget(settings.engine_memory_bytes)
     try:
         models = load(settings, memory_budget)
+        torch.set_num_threads(torch_threads(models, settings.threads))
         served = tuple(profile(model, settings.profile_size) for model in models.values())
     except (AnytimeModelError, OSError) as error:
         pipe.send(Fault(str(error)))
@@ -286,7 +289,12 @@ def render(model: LoadedModel, result: RungResult, options: RenderOptions) -> Re
     )
 
 
-def _limit_threads(threads: int) -> None:
-    torch.set_num_threads(threads or os.cpu_count() or 1)
-    if threads:
-        os.environ["ANYTIME_THREADS"] = str(threads)  # read by the native kernels when they load
+def torch_threads(models: Mapping[str, LoadedModel], threads: int) -> int:
+    """How many threads PyTorch is to use; `threads` is the operator's choice, 0 for all cores.
+
+    One where it only does the small steps between the kernels of another engine: its threads spin
+    for milliseconds after each step, on the cores that the kernels and the event loop need.
+    """
+    if any(model.engine.name.startswith("torch") for model in models.values()):
+        return threads or os.cpu_count() or 1
+    return 1

@@ -10,7 +10,7 @@ from anytime_server.core.decisions import RunLimits
 from anytime_server.executor.base import RenderedExit, RenderOptions, RunEnd
 from anytime_server.executor.control import SharedMemory
 from anytime_server.executor.messages import ExitMade, Fault, Forget, Prepare, Render, StartRun
-from anytime_server.executor.worker import Worker
+from anytime_server.executor.worker import Worker, torch_threads
 
 IMAGE = np.zeros((8, 8, 3), np.uint8)
 OPTIONS = RenderOptions(0.25)
@@ -292,3 +292,29 @@ def test_an_image_arrives_as_it_is_whether_or_not_it_fits_into_the_shared_memory
     memory = SharedMemory.allocate(100)
     image = np.arange(3 * side * side).astype(np.uint8).reshape(side, side, 3)
     assert np.array_equal(memory.read_image(memory.write_image(image)), image)
+
+
+@dataclass
+class NamedEngine:
+    """A model and its engine, of which only the name counts."""
+
+    name: str
+
+    @property
+    def engine(self):
+        return self
+
+
+@pytest.mark.parametrize(
+    ("names", "threads"),
+    [
+        (["native-avx512-f32"], 1),
+        (["native-avx512-f32", "openvino-f32"], 1),
+        (["native-avx512-f32", "torch-cpu-f32"], 3),
+    ],
+    ids=str,
+)
+def test_torch_has_threads_of_its_own_only_where_it_computes(names, threads):
+    models = {name: NamedEngine(name) for name in names}
+    assert torch_threads(models, 3) == threads
+    assert torch_threads({"a": NamedEngine("torch-cpu-f32")}, 0) >= 1
