@@ -1,10 +1,16 @@
 """When maps come and how good they are: the ladder beside the exits of one size, in one run.
 
-Starts the server of another checkout and this one's, both with the shipped weights, and streams the
-same frame through all exits of the two in turn. Milliseconds are the client's, from sending the
-request to having the exit's map; quality is what each checkout's manifest quotes for the exit.
+Starts the server of another checkout and this one's, all with shipped weights, and streams the
+same frame through the exits of each in turn. Milliseconds are the client's, from sending the
+request to having the exit's map; quality is what this checkout's manifest quotes for the exit.
 
-    python bench/ladder.py --beside ../old
+    python bench/ladder.py --beside ../old --models camvid-lite,camvid-w18
+
+With `--static` the same networks also run as one would deploy them without exits: dense, in
+OpenVINO, at one size and precision, in a process of their own, from the JPEG to the classes of the
+map's cells. With `--plot` all of it is drawn.
+
+The quality of networks at one size, the other checkout's among them, is in `static_quality.toml`.
 """
 
 import argparse
@@ -14,9 +20,12 @@ import json
 import platform
 import statistics
 import tomllib
+from contextlib import ExitStack
+from multiprocessing import get_context
 from pathlib import Path
-from time import perf_counter
+from time import perf_counter, sleep
 
+import numpy as np
 from PIL import Image
 from rich.console import Console
 from rich.table import Table
@@ -28,6 +37,11 @@ from server import ROOT, in_turn, open_stream, receive, send, server, spread
 SAMPLE = ROOT / "client" / "web" / "samples" / "street-1.jpg"
 WARM_UP = 3
 """Rounds before those that count."""
+
+SETTLE_S = 0.02
+"""Between two contenders: threads of the one before stop spinning."""
+
+STATIC_QUALITY = Path(__file__).parent / "static_quality.toml"
 
 TARGETS = ((0.40, 1, 0.2), (0.52, 1, 1.0), (0.57, 2, 1.0), (0.62, 4, 1.0))
 """Quality to be had within a share of the time of an old exit."""
@@ -57,27 +71,89 @@ class Streamer:
                         return
 
 
-async def measure(ports, model, image, rounds):
-    """Milliseconds of each exit by server, in rounds that take the servers in turn."""
-    streamers, sockets = {}, []
+class StaticChoice:
+    """A network without exits at one size, in a process of its own; collects its milliseconds."""
+
+    def __init__(self, name, weights, side, dtype, image):
+        self.name, self.times = name, []
+        context = get_context("spawn")
+        self.pipe, theirs = context.Pipe()
+        arguments = (theirs, str(weights), side, dtype, image)
+        self.process = context.Process(target=serve_static, args=arguments, daemon=True)
+        self.process.start()
+        self.pipe.recv()  # it is ready
+
+    async def __call__(self, *, counts):
+        """One image."""
+        self.pipe.send(True)
+        took_ms = await asyncio.to_thread(self.pipe.recv)
+        if counts:
+            self.times.append(took_ms)
+
+    def close(self):
+        """Ends the process."""
+        self.pipe.send(False)
+        self.process.join()
+
+
+def serve_static(pipe, weights, side, dtype, image):
+    """Computes the image whenever it is told to go on; answers with milliseconds."""
+    import openvino  # noqa: PLC0415
+    import torch  # noqa: PLC0415
+    from engine import OneExit  # noqa: PLC0415
+
+    from anytime_model.checkpoint.store import load_checkpoint  # noqa: PLC0415
+    from anytime_model.engines.ladder import resized_size  # noqa: PLC0415
+    from anytime_model.networks.base import padded_size  # noqa: PLC0415
+
+    checkpoint = load_checkpoint(Path(weights))
+    card = checkpoint.card
+    height, width = resized_size(Image.open(io.BytesIO(image)).size[::-1], side)
+    padded = padded_size((height, width), card.config.stride)
+    example = torch.zeros(1, 3, *padded)
+    model = openvino.convert_model(OneExit(checkpoint.network).eval(), example_input=example)
+    model.reshape(list(example.shape))
+    options = {"INFERENCE_PRECISION_HINT": dtype, "PERFORMANCE_HINT": "LATENCY"}
+    request = openvino.Core().compile_model(model, "CPU", options).create_infer_request()
+    scale = (1 / (255 * np.array(card.std))).astype(np.float32)
+    offset = (-np.array(card.mean) / np.array(card.std)).astype(np.float32)
+    filling = ((0, padded[0] - height), (0, padded[1] - width), (0, 0))
+    pipe.send(None)
+    while pipe.recv():
+        began = perf_counter()
+        frame = Image.open(io.BytesIO(image)).resize((width, height), Image.Resampling.BILINEAR)
+        pixels = np.pad(np.asarray(frame), filling, mode="edge") * scale + offset
+        request.infer([np.ascontiguousarray(pixels.transpose(2, 0, 1)[None])])
+        request.get_output_tensor().data[0].argmax(axis=0).astype(np.uint8)
+        pipe.send((perf_counter() - began) * 1e3)
+
+
+async def measure(ports, models, image, rounds, static=()):
+    """Milliseconds of each exit by server, in rounds that take all in turn."""
+    contenders, sockets = {choice.name: choice for choice in static}, []
     for name, port in ports.items():
         sockets.append(await open_stream(port))
         session = Session(Role.CLIENT)
         await receive(sockets[-1], session)
-        streamers[name] = Streamer(sockets[-1], session, model, image)
+        contenders[name] = Streamer(sockets[-1], session, models[name], image)
     for number in range(rounds + WARM_UP):
-        for _, stream in in_turn(streamers, number):
-            await stream(counts=number >= WARM_UP)
+        for _, contender in in_turn(contenders, number):
+            sleep(SETTLE_S)
+            await contender(counts=number >= WARM_UP)
     for socket in sockets:
         await socket.close()
-    return {name: stream.times for name, stream in streamers.items()}
+    return {name: contender.times for name, contender in contenders.items()}
 
 
-def quoted_quality(checkout, model):
-    """Quality of each exit in a checkout's manifest, and the scale of the images it was had at."""
-    manifest = tomllib.loads((checkout / "weights" / "manifest.toml").read_text("utf-8"))
-    found = manifest[model]["quality"]
-    return found["per_exit"], found.get("scale", 1.0)
+def quoted_quality(model):
+    """Quality of each exit, as the manifest has it."""
+    manifest = tomllib.loads((ROOT / "weights" / "manifest.toml").read_text("utf-8"))
+    return manifest[model]["quality"]["per_exit"]
+
+
+def quality_at_one_size():
+    """Quality of each exit by model and side, px."""
+    return tomllib.loads(STATIC_QUALITY.read_text("utf-8"))
 
 
 def show(console, title, times, quality):
@@ -109,13 +185,65 @@ def reached(new, quality, old):
         }
 
 
+def static_choices(image):
+    """Every network, size and precision of `static_quality.toml`, ready to run, with quality."""
+    quality = {}
+    choices = []
+    for model, sides in quality_at_one_size().items():
+        for side, scores in sides.items():
+            for dtype in ("f32", "bf16"):
+                name = f"{model} {side} px {dtype}"
+                weights = ROOT / "weights" / f"{model}.safetensors"
+                choices.append(StaticChoice(name, weights, int(side), dtype, image))
+                quality[name] = scores[-1]
+    return choices, quality
+
+
+def plot(path, times, quality):
+    """Quality over time: a line for each server, a point for each static choice."""
+    from matplotlib import pyplot as plt  # noqa: PLC0415
+
+    figure, axes = plt.subplots(figsize=(8, 4.8), layout="constrained")
+    markers = iter("osD^v<>")
+    for name, found in times.items():
+        if isinstance(found, dict):
+            exits = sorted(found)
+            x = [statistics.median(found[k]) for k in exits]
+            y = [100 * quality[name][k - 1] for k in exits]
+            axes.step(x, y, where="post", marker=next(markers), label=name)
+    points = {name: found for name, found in times.items() if not isinstance(found, dict)}
+    for dtype, marker in (("f32", "x"), ("bf16", "+")):
+        chosen = [name for name in points if name.endswith(dtype)]
+        if chosen:
+            axes.scatter(
+                [statistics.median(points[name]) for name in chosen],
+                [100 * quality[name] for name in chosen],
+                marker=marker,
+                color="black",
+                label=f"OpenVINO {dtype}, one size, no exits, no server",
+            )
+    for name, found in points.items():
+        if name.endswith("f32"):
+            at = (statistics.median(found), 100 * quality[name])
+            axes.annotate(
+                name.removesuffix(" f32"), at, (5, -11), textcoords="offset points", fontsize=8
+            )
+    axes.set(xlabel="ms from sending a 480x360 JPEG", ylabel="mIoU, CamVid test", xlim=(0, None))
+    axes.grid(alpha=0.3)
+    axes.legend(loc="lower right", fontsize=8)
+    figure.savefig(path, dpi=150)
+
+
 def main():
-    """Prints both servers' exits and the targets."""
+    """Prints the exits of all servers and the targets."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--beside", type=Path, required=True, help="checkout of the old server")
-    parser.add_argument("--model", default="camvid-w18")
+    parser.add_argument("--old-model", default="camvid-w18")
+    parser.add_argument("--models", default="camvid-lite,camvid-w18", help="of this checkout")
+    parser.add_argument("--static", action="store_true", help="also OpenVINO without exits")
     parser.add_argument("--rounds", type=int, default=40)
     parser.add_argument("--json", type=Path, help="also write the figures here")
+    parser.add_argument("--plot", type=Path, help="also draw quality over time here")
     options = parser.parse_args()
     frame = Image.open(SAMPLE).convert("RGB").resize((480, 360))
     file = io.BytesIO()
@@ -123,26 +251,40 @@ def main():
     image = file.getvalue()
     console = Console()
     console.print(f"{platform.processor() or platform.machine()}; a 480x360 JPEG, raw maps back")
-    with (
-        server(options.beside / "weights", options.model, "360x480", [], options.beside) as old,
-        server(ROOT / "weights", options.model, "360x480", []) as new,
-    ):
-        ports = {"old": old, "new": new}
-        times = asyncio.run(measure(ports, options.model, image, options.rounds))
-    before, scale = quoted_quality(options.beside, options.model)
-    quality, _ = quoted_quality(ROOT, options.model)
-    show(console, f"old (quality quoted at scale {scale:g})", times["old"], before)
-    show(console, "new", times["new"], quality)
-    targets = list(reached(times["new"], quality, times["old"]))
-    for target in targets:
-        ratio = "not reached at all" if target["ratio"] is None else f"{target['ratio']:.2f}"
-        console.print(
-            f"quality {target['quality']:.2f} within {target['bound']} "
-            f"({target['bound_ms']:.1f} ms): exit {target['exit']}, {target['ms'] or 0:.1f} ms, "
-            f"ratio {ratio}"
-        )
+    old = f"old {options.old_model}"
+    models = {old: options.old_model} | {name: name for name in options.models.split(",")}
+    static, quality = static_choices(image) if options.static else ((), {})
+    with ExitStack() as stack:
+        ports = {}
+        for name, model in models.items():
+            checkout = options.beside if name == old else ROOT
+            served = server(checkout / "weights", model, "360x480", [], checkout)
+            ports[name] = stack.enter_context(served)
+        for choice in static:
+            stack.callback(choice.close)
+        times = asyncio.run(measure(ports, models, image, options.rounds, static))
+    quality[old] = quality_at_one_size()[options.old_model][str(max(frame.size))]
+    show(console, old, times[old], quality[old])
+    targets = {}
+    for name in list(models)[1:]:
+        quality[name] = quoted_quality(models[name])
+        show(console, name, times[name], quality[name])
+        targets[name] = list(reached(times[name], quality[name], times[old]))
+        for target in targets[name]:
+            ratio = "not reached at all" if target["ratio"] is None else f"{target['ratio']:.2f}"
+            console.print(
+                f"quality {target['quality']:.2f} within {target['bound']} "
+                f"({target['bound_ms']:.1f} ms): exit {target['exit']}, {target['ms'] or 0:.1f} "
+                f"ms, ratio {ratio}"
+            )
+    for choice in static:
+        middle, low, high = spread(choice.times)
+        score = f"{100 * quality[choice.name]:.1f}"
+        console.print(f"{choice.name}: {middle:.1f} ms ({low:.1f}-{high:.1f}), {score}")
     if options.json:
         options.json.write_text(json.dumps({"times_ms": times, "targets": targets}))
+    if options.plot:
+        plot(options.plot, times, quality)
 
 
 if __name__ == "__main__":
