@@ -29,11 +29,6 @@ void depthwise_sized(const ConvCall& c, int first, int last) {
   const int channels = conv.in_channels;
   const int64_t step = padded(channels), row = int64_t(c.in_grid.pitch()) * channels;
   const float* const weights = static_cast<const float*>(conv.weights);
-  const auto every = [&](const auto& body) __attribute__((always_inline)) {
-    int k = 0;
-    for (; k + Simd::lanes <= channels; k += Simd::lanes) body(k);
-    if (k < channels) body(k, Simd::first(channels - k));
-  };
   const auto begin = [&](int k) __attribute__((always_inline)) {
     return c.bias != nullptr ? Simd::load(c.bias + k) : Simd::zero();
   };
@@ -51,7 +46,7 @@ void depthwise_sized(const ConvCall& c, int first, int last) {
     const bool together = i + P <= last && c.sites.yx[i + P - 1] == c.sites.yx[i] + P - 1 &&
                           x >= -1 && x + (P - 1) * S + K <= c.in_grid.width + 1;
     if (together) {
-      every([&](int k, auto... mask) __attribute__((always_inline)) {
+      each_register(channels, [&](int k, auto... mask) __attribute__((always_inline)) {
         V sum[P];
         ANYTIME_UNROLL
         for (int p = 0; p < P; p++) sum[p] = begin(k);
@@ -75,7 +70,7 @@ void depthwise_sized(const ConvCall& c, int first, int last) {
       continue;
     }
     const int left = x < 0 ? -x : 0, right = x + K > c.in_grid.width ? c.in_grid.width - x : K;
-    every([&](int k, auto... mask) __attribute__((always_inline)) {
+    each_register(channels, [&](int k, auto... mask) __attribute__((always_inline)) {
       V sum = begin(k);
       for (int dy = top; dy < bottom; dy++)
         for (int dx = left; dx < right; dx++)

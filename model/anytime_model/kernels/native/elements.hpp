@@ -40,6 +40,15 @@ ANYTIME_INLINE Simd::V activate(Activation kind, Simd::V v) {
   return kind == Activation::relu6 ? Simd::min(v, Simd::all(6)) : v;
 }
 
+// body(k) for every whole register of a pixel's channels, from channel k on, and body(k, mask) for
+// those that are left over.
+template <class Body>
+ANYTIME_INLINE void each_register(int channels, const Body& body) {
+  int k = 0;
+  for (; k + Simd::lanes <= channels; k += Simd::lanes) body(k);
+  if (k < channels) body(k, Simd::first(channels - k));
+}
+
 struct Float {
   using Element = float;
   using Weight = Simd::V;

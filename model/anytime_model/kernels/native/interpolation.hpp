@@ -36,7 +36,7 @@ void interpolate(const InterpolationCall& c, int first, int last) {
       count++;
     }
     const V bare = Simd::all(1 - covered);
-    const auto channels = [&](int64_t k, auto... mask) __attribute__((always_inline)) {
+    each_register(c.channels, [&](int k, auto... mask) __attribute__((always_inline)) {
       V sum = Simd::fma(load(c.shift + k, mask...), bare, Simd::zero());
       for (int j = 0; j < count; j++)
         sum = Simd::fma(load(near[j] + k, mask...), Simd::all(weight[j]), sum);
@@ -44,10 +44,7 @@ void interpolate(const InterpolationCall& c, int first, int last) {
         sum = Simd::add(sum, load(static_cast<const E*>(c.residual) + where + k, mask...));
       sum = activate(c.activation, sum);
       store(static_cast<E*>(c.out) + where + k, sum, mask...);
-    };
-    int k = 0;
-    for (; k + Simd::lanes <= c.channels; k += Simd::lanes) channels(k);
-    if (k < c.channels) channels(k, Simd::first(c.channels - k));
+    });
   }
 }
 

@@ -79,17 +79,14 @@ void weighted_sum(const WeightedSumCall& c, int first, int last) {
     }
     const int64_t where = int64_t(c.sites.at[i]) * c.out_channels + c.first;
     const bool keep = c.sites.keep[i] && c.kept != nullptr;
-    const auto channels = [&](int64_t k, auto... mask) __attribute__((always_inline)) {
+    each_register(c.channels, [&](int k, auto... mask) __attribute__((always_inline)) {
       V sum = c.bias != nullptr ? load(c.bias + k, mask...) : Simd::zero();
       for (int j = 0; j < count; j++)
         sum = Simd::fma(load(source[j] + k, mask...), Simd::all(weight[j]), sum);
       if (keep) store(c.kept + where + k, sum, mask...);
       sum = activate(c.activation, sum);
       store(static_cast<O*>(c.out) + where + k, sum, mask...);
-    };
-    int k = 0;
-    for (; k + Simd::lanes <= c.channels; k += Simd::lanes) channels(k);
-    if (k < c.channels) channels(k, Simd::first(c.channels - k));
+    });
   }
 }
 

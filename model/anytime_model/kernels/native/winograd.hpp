@@ -65,17 +65,12 @@ void conv_winograd(const ConvCall& c, int first, int last, float* room) {
   const int tiles = (last - first) / kWinogradOutputs;
   const int in = conv.in_channels, out = conv.out_channels;
   const int64_t row = int64_t(c.in_grid.pitch()) * in, spread = int64_t(tiles) * 3 * in;
-  const auto each = [](int channels, const auto& body) __attribute__((always_inline)) {
-    int k = 0;
-    for (; k + Simd::lanes <= channels; k += Simd::lanes) body(k);
-    if (k < channels) body(k, Simd::first(channels - k));
-  };
   for (int s = 0; s < tiles; s++)
     for (int y = 0; y < 3; y++) {
       const int64_t corner = int64_t(c.from[first + s * kWinogradOutputs] - 1) * in + (y - 1) * row;
       const float* from = static_cast<const float*>(c.in) + corner;
       float* to = room + (int64_t(s) * 3 + y) * in;
-      each(in, [&](int k, auto... mask) __attribute__((always_inline)) {
+      each_register(in, [&](int k, auto... mask) __attribute__((always_inline)) {
         to_points(from + k, in, to + k, spread, mask...);
       });
     }
@@ -95,7 +90,7 @@ void conv_winograd(const ConvCall& c, int first, int last, float* room) {
       anytime::conv<A, float>(point, g, 0, tiles);
   }
   for (int s = 0; s < tiles; s++)
-    each(out, [&](int k, auto... mask) __attribute__((always_inline)) {
+    each_register(out, [&](int k, auto... mask) __attribute__((always_inline)) {
       Simd::V value[kWinogradOutputs];
       from_points(sums + int64_t(s) * out + k, of_point, value, mask...);
       constexpr bool whole = sizeof...(mask) == 0;
