@@ -78,7 +78,7 @@ def exit_times(engine, image, criteria):
 
 
 def race(engines, image, rounds):
-    """Times of every contender, (rounds, exits); W18 with the masks of its card."""
+    """Times of every contender, (rounds, exits); each with the masks of its card."""
     times = {name: [] for name in engines}
     for number in range(rounds + 1):
         for name in random.sample(list(engines), len(engines)):

@@ -103,8 +103,7 @@ def serve_static(pipe, weights, side, dtype, image):
     from engine import OneExit  # noqa: PLC0415
 
     from anytime_model.checkpoint.store import load_checkpoint  # noqa: PLC0415
-    from anytime_model.engines.ladder import resized_size  # noqa: PLC0415
-    from anytime_model.networks.base import padded_size  # noqa: PLC0415
+    from anytime_model.networks.base import padded_size, resized_size  # noqa: PLC0415
 
     checkpoint = load_checkpoint(Path(weights))
     card = checkpoint.card

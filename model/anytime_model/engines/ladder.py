@@ -31,20 +31,12 @@ from anytime_model.checkpoint.card import Card, may_follow
 from anytime_model.confidence import Criterion
 from anytime_model.engines.base import Dtype, Engine, Pause, Run, check_image
 from anytime_model.errors import ConfigError, FinishedError
-from anytime_model.networks.base import FamilyConfig, Prior, Size, padded_size
+from anytime_model.networks.base import FamilyConfig, Prior, Size, padded_size, resized_size
 from anytime_model.ops import upsample
 from anytime_model.results import Decoded, ExitResult, Keypoints, SegmentationMap
 
 _MOST_DECODED: Final = 2**22
 """Px of the largest map that is decoded; a larger one is enlarged from a whole fraction of it."""
-
-
-def resized_size(size: Size, side: int | None) -> Size:
-    """What an image of (H, W) px is computed at: its longer side is `side` px; None keeps it."""
-    if side is None:
-        return size
-    height, width = (max(1, round(n * side / max(size))) for n in size)
-    return height, width
 
 
 _Cell = TypeVar("_Cell", bound=np.generic)

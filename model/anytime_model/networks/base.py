@@ -39,6 +39,14 @@ def padded_size(size: Size, stride: int) -> Size:
     return size[0] + -size[0] % stride, size[1] + -size[1] % stride
 
 
+def resized_size(size: Size, side: int | None) -> Size:
+    """What an image of (H, W) px is computed at: its longer side is `side` px; None keeps it."""
+    if side is None:
+        return size
+    height, width = (max(1, round(n * side / max(size))) for n in size)
+    return height, width
+
+
 class FamilyConfig(Protocol):
     """What the configuration of every family says; frozen and hashable."""
 

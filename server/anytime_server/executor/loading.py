@@ -14,10 +14,11 @@ import numpy as np
 
 from anytime_model.checkpoint import MANIFEST, Card, load_model, read_manifest
 from anytime_model.confidence import Criterion
-from anytime_model.engines.ladder import LadderEngine, resized_size
+from anytime_model.engines.ladder import LadderEngine
 from anytime_model.engines.native.memory import MemoryBudget
 from anytime_model.engines.select import make_engine
 from anytime_model.errors import AnytimeModelError
+from anytime_model.networks.base import resized_size
 from anytime_protocol.enums import Task
 from anytime_protocol.model_info import CertificateInfo, ClassInfo, ExitInfo, ModelInfo
 from anytime_server.core.costs import MeasuredPath, ModelProfile, SizeProfile, StageCost

@@ -10,12 +10,12 @@ import torch.nn.functional as F
 
 from anytime_model.confidence import HeatmapMaximum, MaximumProbability, TopShare
 from anytime_model.engines import ladder
-from anytime_model.engines.ladder import LadderEngine, RungResult, resized_size
+from anytime_model.engines.ladder import LadderEngine, RungResult
 from anytime_model.engines.openvino_engine import OpenVinoEngine
 from anytime_model.engines.torch_engine import TorchEngine
 from anytime_model.errors import ConfigError, FinishedError, InputError
 from anytime_model.kernels.library import load
-from anytime_model.networks.base import Prior
+from anytime_model.networks.base import Prior, resized_size
 from anytime_model.ops import upsample
 from anytime_model.results import ExitResult, Keypoints, SegmentationMap
 from model.comparing import assert_agrees, native, native_isas, run

@@ -14,6 +14,7 @@ from anytime_model.data.files import opened_image, require_folder
 from anytime_model.data.folder.description import SIDE_STEP, SIDES
 from anytime_model.data.folder.faults import raise_faults
 from anytime_model.errors import DataError
+from anytime_model.networks.base import resized_size
 
 ENDINGS = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"})
 
@@ -67,12 +68,6 @@ def longer_sides(paths: Sequence[Path]) -> list[int]:
     return lengths
 
 
-def brought_to(size: tuple[int, int], side: int) -> tuple[int, int]:
-    """(H, W) of an image of `size` when its longer side has been brought to `side` px."""
-    height, width = (max(1, round(n * side / max(size))) for n in size)
-    return height, width
-
-
 def read_at_side(path: Path, side: int) -> tuple[npt.NDArray[np.uint8], tuple[int, int]]:
     """An image, turned as its EXIF says, with its longer side brought to `side` px.
 
@@ -85,7 +80,7 @@ def read_at_side(path: Path, side: int) -> tuple[npt.NDArray[np.uint8], tuple[in
     with opened_image(path, "an image") as image:
         turned = image.getexif().get(ExifTags.Base.Orientation, 1) >= _FIRST_TURNED
         size = image.size if turned else (image.height, image.width)
-        height, width = brought_to(size, side)
+        height, width = resized_size(size, side)
         image.draft(None, (height, width) if turned else (width, height))
         ImageOps.exif_transpose(image, in_place=True)
         resized = image.convert("RGB").resize(
