@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import torch
@@ -10,13 +9,22 @@ import typer
 from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn
 
+from anytime_model.cli.options import (
+    DataOption,
+    DeviceOption,
+    EngineOption,
+    LimitOption,
+    PrecisionOption,
+    ThreadsOption,
+    WeightsOption,
+)
 from anytime_model.engines.select import Precision
 from anytime_model.evaluation import risk_control
 
 
 def calibrate(
-    weights: Annotated[Path, typer.Option(help="One of our .safetensors files.")],
-    data: Annotated[Path, typer.Option(help="Folder of a data set; its layout is recognised.")],
+    weights: WeightsOption,
+    data: DataOption,
     split: Annotated[str, typer.Option(help="Images that were not trained on.")] = "val",
     risk: Annotated[
         list[float] | None,
@@ -29,19 +37,12 @@ def calibrate(
     largest_loss: Annotated[
         float, typer.Option(help="Share that one image counts at most; less needs fewer images.")
     ] = 1.0,
-    precision: Annotated[
-        Precision, typer.Option(help="auto: what this CPU multiplies faster.")
-    ] = Precision.AUTO,
-    engine: Annotated[
-        str | None,
-        typer.Option(
-            help="auto, torch, native or openvino.", show_default="as ANYTIME_ENGINE says"
-        ),
-    ] = None,
-    limit: Annotated[int | None, typer.Option(help="Only so many images.", min=1)] = None,
+    precision: PrecisionOption = Precision.AUTO,
+    engine: EngineOption = None,
+    limit: LimitOption = None,
     record: Annotated[bool, typer.Option(help="Write certificates into the manifest.")] = False,
-    device: Annotated[str, typer.Option(help="Of the torch engine: cpu or cuda.")] = "cpu",
-    threads: Annotated[int | None, typer.Option(help="CPU threads; all cores by default.")] = None,
+    device: DeviceOption = "cpu",
+    threads: ThreadsOption = None,
 ) -> None:
     """Choose the thresholds of masks for a promise, without labels.
 

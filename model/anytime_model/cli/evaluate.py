@@ -12,6 +12,15 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
+from anytime_model.cli.options import (
+    DataOption,
+    DeviceOption,
+    EngineOption,
+    LimitOption,
+    PrecisionOption,
+    ThreadsOption,
+    WeightsOption,
+)
 from anytime_model.data.sample import SampleSource
 from anytime_model.engines.select import Precision
 from anytime_model.errors import ConfigError
@@ -22,8 +31,8 @@ from anytime_model.evaluation.report import EvaluationReport
 
 
 def evaluate(
-    weights: Annotated[Path, typer.Option(help="One of our .safetensors files.")],
-    data: Annotated[Path, typer.Option(help="Folder of a data set; its layout is recognised.")],
+    weights: WeightsOption,
+    data: DataOption,
     split: Annotated[str, typer.Option(help="Such as val or test.")] = "test",
     *,
     masks: Annotated[
@@ -45,16 +54,9 @@ def evaluate(
         bool,
         typer.Option("--monotone", help="With --ladder: each map is the product of all so far."),
     ] = False,
-    precision: Annotated[
-        Precision, typer.Option(help="auto: what this CPU multiplies faster.")
-    ] = Precision.AUTO,
-    engine: Annotated[
-        str | None,
-        typer.Option(
-            help="auto, torch, native or openvino.", show_default="as ANYTIME_ENGINE says"
-        ),
-    ] = None,
-    limit: Annotated[int | None, typer.Option(help="Only so many images.", min=1)] = None,
+    precision: PrecisionOption = Precision.AUTO,
+    engine: EngineOption = None,
+    limit: LimitOption = None,
     json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
     save: Annotated[Path | None, typer.Option(help="Also write the report as JSON.")] = None,
     plot: Annotated[Path | None, typer.Option(help="Draw accuracy over computation.")] = None,
@@ -64,8 +66,8 @@ def evaluate(
     sheet: Annotated[Path | None, typer.Option(help="Draw the exits of one image.")] = None,
     sheet_image: Annotated[str, typer.Option(help="Which one: its file's stem.")] = "",
     record: Annotated[bool, typer.Option(help="Write the scores into the manifest.")] = False,
-    device: Annotated[str, typer.Option(help="Of the torch engine: cpu or cuda.")] = "cpu",
-    threads: Annotated[int | None, typer.Option(help="CPU threads; all cores by default.")] = None,
+    device: DeviceOption = "cpu",
+    threads: ThreadsOption = None,
 ) -> None:
     """Measure each exit, or each rung: accuracy, calibration, masks and multiply-adds."""
     if threads:

@@ -10,6 +10,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from anytime_model.cli.options import ThreadsOption
 from anytime_model.training.curves import draw
 from anytime_model.training.export import Exported, export
 from anytime_model.training.loop import CURVES
@@ -33,7 +34,7 @@ def finish(
         Path | None, typer.Option(help="Draw the training's curves into this file.")
     ] = None,
     half: Annotated[bool, typer.Option(help="Run in bfloat16 meanwhile.")] = False,
-    threads: Annotated[int | None, typer.Option(help="CPU threads; all cores by default.")] = None,
+    threads: ThreadsOption = None,
 ) -> None:
     """Calibrate a trained network, choose its masks' threshold on held-out data, and ship it."""
     if threads:

@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from anytime_model.checkpoint.store import load_checkpoint
+from anytime_model.cli.options import DeviceOption, EngineOption, PrecisionOption
 from anytime_model.cli.overlays import contact_sheet, overlay, read_image
 from anytime_model.engines.select import Precision, make_engine
 
@@ -20,16 +21,9 @@ def run(
     masks: Annotated[
         bool, typer.Option("--masks/--no-masks", help="Skip pixels that are already certain.")
     ] = True,
-    engine: Annotated[
-        str | None,
-        typer.Option(
-            help="auto, torch, native or openvino.", show_default="as ANYTIME_ENGINE says"
-        ),
-    ] = None,
-    precision: Annotated[
-        Precision, typer.Option(help="auto: what this CPU multiplies faster.")
-    ] = Precision.AUTO,
-    device: Annotated[str, typer.Option(help="Of the torch engine: cpu or cuda.")] = "cpu",
+    engine: EngineOption = None,
+    precision: PrecisionOption = Precision.AUTO,
+    device: DeviceOption = "cpu",
 ) -> None:
     """Run images through all exits and write NAME.exitK.png and NAME.exits.png to a folder."""
     checkpoint = load_checkpoint(weights)
