@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -12,31 +10,21 @@ from PIL import Image
 
 from anytime_model.checkpoint.manifest import read_manifest
 from anytime_model.checkpoint.store import load_checkpoint
-from anytime_model.cli import main
 from anytime_model.engines.native.memory import MemoryBudget
 from anytime_model.engines.select import make_engine
 from anytime_model.results import Keypoints, SegmentationMap
 from anytime_protocol.model_info import ModelInfo
 from anytime_server.executor import loading
 from anytime_server.executor.messages import WorkerSettings
+from model.commands import Command, command_of
 from model.data_factories import JOINTS, kites_tree, label_map, shapes_tree
 
 pytestmark = pytest.mark.slow
 
-Command = Callable[..., int]
-
 
 @pytest.fixture(name="command")
 def _command(monkeypatch: pytest.MonkeyPatch) -> Command:
-    def run(*arguments: object) -> int:
-        monkeypatch.setattr(sys, "argv", ["anytime-model", *map(str, arguments)])
-        try:
-            main()
-        except SystemExit as end:
-            return int(end.code or 0)
-        return 0
-
-    return run
+    return command_of(monkeypatch)
 
 
 def train_and_finish(

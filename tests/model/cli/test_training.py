@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 
 import pytest
 
 from anytime_model.checkpoint.manifest import read_manifest
-from anytime_model.cli import main
 from anytime_model.training.recipes import RECIPES
+from model.commands import command_of
 from model.data_factories import camvid_tree, tiny_recipe
 
 pytestmark = pytest.mark.slow
@@ -19,16 +18,7 @@ pytestmark = pytest.mark.slow
 @pytest.fixture(name="command")
 def _command(monkeypatch: pytest.MonkeyPatch) -> object:
     monkeypatch.setitem(RECIPES, "camvid-w18", tiny_recipe(check_split="holdout"))
-
-    def run(*arguments: object) -> int:
-        monkeypatch.setattr(sys, "argv", ["anytime-model", *map(str, arguments)])
-        try:
-            main()
-        except SystemExit as end:
-            return int(end.code or 0)
-        return 0
-
-    return run
+    return command_of(monkeypatch)
 
 
 def test_train_finish_and_evaluate_make_weights_with_a_measured_card(
