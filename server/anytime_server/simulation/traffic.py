@@ -162,7 +162,7 @@ def draw(
     size, costs, shares = profile.sizes[0], image_stages(profile), typical_shares(profile)
     pixels = size.height * size.width
     low_s, high_s = traffic.deadline_s
-    for number, arrival_s in enumerate(_arrivals(traffic.arrivals, duration_s, rng)):
+    for number, arrival_s in enumerate(arrival_times(traffic.arrivals, duration_s, rng)):
         deadline_s = arrival_s + rng.uniform(low_s, high_s)
         if rng.random() < traffic.without_deadline:
             deadline_s = math.inf
@@ -191,7 +191,8 @@ def draw(
         )
 
 
-def _arrivals(kind: Arrivals, duration_s: float, rng: random.Random) -> Iterator[float]:
+def arrival_times(kind: Arrivals, duration_s: float, rng: random.Random) -> Iterator[float]:
+    """Moments at which requests come within `duration_s`, in seconds, rising."""
     match kind:
         case Poisson(rate_hz):
             now = rng.expovariate(rate_hz)
