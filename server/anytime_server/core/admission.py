@@ -69,9 +69,10 @@ def hope_s(needs: Prediction, settings: SchedulerSettings) -> float:
 
 
 def mandatory_stage(job: JobState, forecaster: Forecaster, now: float) -> MandatoryStage:
-    """A job's next stage, if that is mandatory."""
+    """A job's next stage, if that is mandatory, with what a run takes beside the network."""
     forecast = forecaster.forecast(job, now)
-    return MandatoryStage(forecast.order_s, forecast.due_s, forecast.needs)
+    needs = forecast.needs.then(forecaster.overhead())
+    return MandatoryStage(forecast.order_s, forecast.due_s, needs)
 
 
 def _expected(

@@ -338,6 +338,10 @@ class SideCost:
         return self.fixed_s + self.per_mpx_s * pixels / 1e6
 
 
+_RUN_S: Final = 0.002
+"""Unit in which the time is learnt that a run takes beside the network."""
+
+
 class CostModel:
     """Predicts times from profiles and learns from measured ones, in place.
 
@@ -374,6 +378,8 @@ class CostModel:
         self.slow_down = SlowDown()
         self._decode = _SideCosts(decode or {})
         self._encode = _SideCosts(encode or {})
+        self._overhead: SlowDown | None = None
+        self._reactions: dict[tuple[str, int, int], float] = {}
 
     @property
     def models(self) -> tuple[str, ...]:
@@ -443,10 +449,15 @@ class CostModel:
         Raises:
             UnknownModelError: no such model.
         """
-        profile = self.profile(model)
-        pixels = max(h * w for h, w in profile.computed_sizes(height, width))
-        larger = pixels / max(profile.profiled_pixels(size) for size in profile.sizes)
-        return profile.reaction_s * max(larger, 1.0) * max(self.slow_down.mean, 1.0)
+        key = (model, height, width)
+        if key not in self._reactions:
+            profile = self.profile(model)
+            pixels = max(h * w for h, w in profile.computed_sizes(height, width))
+            larger = pixels / max(profile.profiled_pixels(size) for size in profile.sizes)
+            if len(self._reactions) >= _REMEMBERED_SIZES:
+                self._reactions.clear()
+            self._reactions[key] = profile.reaction_s * max(larger, 1.0)
+        return self._reactions[key] * max(self.slow_down.mean, 1.0)
 
     def bias(self, model: str, stage: int) -> float:
         """Factor on the base time of a stage (from 1), for what its profile gets wrong."""
@@ -463,6 +474,24 @@ class CostModel:
     def encode(self, encoding: str, pixels: int) -> Prediction:
         """Time to turn a map into the bytes of an answer."""
         return self._encode.predict(encoding, pixels)
+
+    def overhead(self) -> Prediction:
+        """Time that a run takes beside the network and its image's decoding.
+
+        What decides, what passes between the processes, and the answers of those that end meanwhile:
+        a part of each request's time only where others wait for the executor. Zero until one was
+        observed.
+        """
+        if self._overhead is None:
+            return Prediction(0.0, 0.0)
+        return self._overhead.predict(_RUN_S)
+
+    def observe_overhead(self, elapsed_s: float) -> None:
+        """Learns what a run took beside the network and its image's decoding."""
+        if self._overhead is None:
+            self._overhead = SlowDown(max(elapsed_s / _RUN_S, 1e-3), sigma=0.3)
+        else:
+            self._overhead.observe(elapsed_s / _RUN_S)
 
     def observe_stage(self, base_s: float, elapsed_s: float) -> float:
         """Learns what a stage took.

@@ -168,6 +168,10 @@ class Forecaster:
             return choose(paths, Aim.PER_SECOND)
         return choose(paths, Aim.OVER_TIME if forecast.due_s == math.inf else Aim.BY_DEADLINE)
 
+    def overhead(self) -> Prediction:
+        """Time that a run takes beside the network while other requests wait."""
+        return self._costs.overhead()
+
     def answer(self, job: JobState) -> Prediction:
         """Time from an exit to the last byte of the answer."""
         encode = self._costs.encode(job.encoding, job.pixels)
@@ -175,8 +179,9 @@ class Forecaster:
 
     def _forecast_under(self, job: JobState, limits: EffectiveLimits) -> JobForecast:
         needs = self._next_needs(job, limits)
-        due_s = self._due_s(job, limits, self._settings.reserve_sigmas)
-        expected_due_s = self._due_s(job, limits, 0.0)
+        answer = self.answer(job)
+        due_s = limits.deadline_s - answer.upper_s(self._settings.reserve_sigmas)
+        expected_due_s = limits.deadline_s - answer.mean_s
         # The expected time of mandatory exit 1 must fit; a later exit needs its margins as well.
         latest_start_s = expected_due_s - needs.mean_s
         if job.last is not None:

@@ -8,8 +8,8 @@ no policy can miss a deadline, only spend time badly. Policies have no state and
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
 
@@ -29,31 +29,41 @@ class Step(NamedTuple):
     gain: float
 
 
-class Candidate(NamedTuple):
+@dataclass(slots=True, eq=False)
+class Candidate:
     """The next stage of one job, which may start now.
 
     Attributes:
         job_id: the job.
-        stage: the stage, from 1.
+        mandatory: the stage leads to exit 1, which every admitted job gets.
         arrival_s: when the job arrived.
         due_s: when the stage must have ended; without a deadline, when the job's patience ends.
         overdue: the job has no deadline and its patience has ended.
         urgency: 0 (first) to 7 (last).
-        steps: the exits that can be reached in time from here, the next one first.
+        plan: works out `steps`. That takes long beside a short stage, and where many jobs wait the
+            policies choose most stages without it.
     """
 
     job_id: str
-    stage: int
+    mandatory: bool
     arrival_s: float
     due_s: float
     overdue: bool
     urgency: int
-    steps: tuple[Step, ...]
+    plan: Callable[[], tuple[Step, ...]]
+    _steps: tuple[Step, ...] | None = field(default=None, init=False, repr=False)
 
     @property
-    def mandatory(self) -> bool:
-        """Exit 1 is mandatory for every admitted job."""
-        return self.stage == 1
+    def steps(self) -> tuple[Step, ...]:
+        """The exits that can be reached in time from here, the next one first."""
+        if self._steps is None:
+            self._steps = self.plan()
+        return self._steps
+
+    @property
+    def stage(self) -> int:
+        """The stage, from 1."""
+        return self.steps[0].exit
 
 
 class Policy(Protocol):

@@ -27,6 +27,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import partial
 
 from anytime_protocol.budget import Budget
 from anytime_protocol.enums import Effect, ErrorCode, Reason
@@ -368,21 +369,25 @@ class Scheduler:
         forecast = self._forecaster.forecast(job, now)
         if not forecast.may_continue:
             return None
+        return Candidate(
+            job_id=job.id,
+            mandatory=job.last is None,
+            arrival_s=job.arrival_s,
+            due_s=forecast.order_s,
+            overdue=forecast.is_overdue(now),
+            urgency=job.urgency,
+            plan=partial(self._steps, job, now),
+        )
+
+    def _steps(self, job: JobState, now: float) -> tuple[Step, ...]:
+        """The exits along the path that a job is to go on along now."""
         path = self._forecaster.plan(job, now, now, shared=len(self._jobs) > 1)
         steps = []
         for ahead in path:
             needs = self._forecaster.needs(job, ahead)
             upper_s = needs.upper_s(self.settings.depth_sigmas)
             steps.append(Step(ahead.exit, upper_s, needs.mean_s, ahead.gain))
-        return Candidate(
-            job_id=job.id,
-            stage=steps[0].exit,
-            arrival_s=job.arrival_s,
-            due_s=forecast.order_s,
-            overdue=forecast.is_overdue(now),
-            urgency=job.urgency,
-            steps=tuple(steps),
-        )
+        return tuple(steps)
 
     def _start(self, chosen: Candidate, now: float) -> RunJob:
         job = self._jobs[chosen.job_id]

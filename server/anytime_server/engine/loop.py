@@ -106,6 +106,7 @@ class ExecutorLoop:
         self._unreported: deque[Ending] = deque()
         self._running: ActiveRequest | None = None
         self._give_up_s = math.inf
+        self._busy_since_s = math.inf  # since when the loop has not waited for anything to do
         self._changed = asyncio.Event()
         self._empty = asyncio.Event()
         self._empty.set()
@@ -229,14 +230,17 @@ class ExecutorLoop:
                 await self._run(run, self.requests[run.job_id])
             case Wait(until_s=until_s):
                 await self._sleep_until(math.inf if until_s is None else until_s)
+                self._busy_since_s = self._clock()
 
     async def _run(self, run: RunJob, request: ActiveRequest) -> None:
         """Carries out one run, and reports it to the scheduler exactly once."""
-        began_s, before_s = self._clock(), request.compute_s
+        began_s, before_s, waited_s = self._clock(), request.compute_s, 0.0
         self._running = request
         try:
             await self._render_others(request)
+            decode_from_s = self._clock()
             image = None if request.has_begun else await self._decoded_image(request)
+            waited_s = self._clock() - decode_from_s
             if image is None and not request.has_begun:
                 ending = self._scheduler.run_ended(run.job_id, 0.0, self._clock())
             else:
@@ -249,7 +253,11 @@ class ExecutorLoop:
         finally:
             self._running = None
         request.ready_s = self._clock()
-        self._metrics.overhead(max(request.ready_s - began_s - request.compute_s + before_s, 0.0))
+        network_s = request.compute_s - before_s
+        self._metrics.overhead(max(request.ready_s - began_s - network_s, 0.0))
+        busy_s = request.ready_s - min(self._busy_since_s, began_s)
+        self._scheduler.costs.observe_overhead(max(busy_s - network_s - waited_s, 0.0))
+        self._busy_since_s = request.ready_s
         if ending is not None:
             await self._render_and_end(ending)
         elif request.must_render():
@@ -267,7 +275,9 @@ class ExecutorLoop:
         progress = request.want.progress
         limits = self._run_limits()
         render = None
-        if not request.discarded and (progress or limits.last_stage >= run.depth):
+        # While others wait they are next, and this exit would be rendered by itself before.
+        render_now = progress or limits.last_stage >= run.depth or len(self.requests) > 1
+        if not request.discarded and render_now:
             render = request.render_options
         if not request.has_begun and run.max_risk < math.inf:
             # A certificate is about maps as they are by default.

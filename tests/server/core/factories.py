@@ -121,4 +121,4 @@ def candidate(
     for exit_, (took_s, gain) in enumerate(gains, start=stage):
         total_s, total = total_s + took_s, total + gain
         steps.append(Step(exit_, total_s, total_s, total))
-    return Candidate(name, stage, arrival_s, due_s, overdue, urgency, tuple(steps))
+    return Candidate(name, stage == 1, arrival_s, due_s, overdue, urgency, lambda: tuple(steps))

@@ -252,3 +252,14 @@ def test_deviations_of_successive_work_add_up_in_full():
     both = Prediction(1.0, 0.1).then(Prediction(2.0, 0.3))
     assert both == Prediction(3.0, pytest.approx(0.4))
     assert both.upper_s(2.0) == pytest.approx(3.8)
+
+
+def test_what_a_run_takes_beside_the_network_is_unknown_until_it_was_seen_and_then_learnt():
+    costs = CostModel([PROFILE])
+    assert costs.overhead() == Prediction(0.0, 0.0)
+    for _ in range(50):
+        costs.observe_overhead(0.003)
+    assert costs.overhead().mean_s == pytest.approx(0.003)
+    for _ in range(50):
+        costs.observe_overhead(0.006)
+    assert costs.overhead().mean_s == pytest.approx(0.006, rel=0.1)

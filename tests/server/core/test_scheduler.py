@@ -467,6 +467,24 @@ def test_a_request_that_would_make_an_earlier_one_late_is_refused_with_a_time_to
     assert all(executor.endings[name][0] <= 0.045 for name in "abcd")
 
 
+def test_what_runs_take_beside_the_network_counts_where_others_wait():
+    def admitted(s):
+        answers = [s.submit(job(name, deadline_ms=65), 0.0) for name in "abcdef"]
+        return sum(isinstance(answer, Admitted) for answer in answers)
+
+    quick, slow = scheduler(), scheduler()
+    for _ in range(50):
+        slow.costs.observe_overhead(0.010)  # as long as a first stage
+    assert admitted(slow) == admitted(quick) // 2
+
+
+def test_what_runs_take_beside_the_network_refuses_nothing_on_an_idle_server():
+    s = scheduler()
+    for _ in range(50):
+        s.costs.observe_overhead(0.100)
+    assert isinstance(s.submit(job("a", deadline_ms=15), 0.0), Admitted)
+
+
 def test_the_running_stage_counts_against_a_new_request():
     s = scheduler()
     s.submit(job("a"), 0.0)

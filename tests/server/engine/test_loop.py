@@ -92,6 +92,16 @@ async def test_without_progress_only_the_last_exit_is_rendered():
         assert [entry for entry in executor.log if entry[0] == "render"] == [("render", "a", 4)]
 
 
+async def test_while_others_wait_each_exit_is_rendered_with_its_run():
+    async with running_loop() as (loop, executor):
+        executor.gate.clear()
+        first, _ = submit(loop, "a", Budget(deadline_ms=10_000), want=ONE_MAP)
+        second, _ = submit(loop, "b", Budget(deadline_ms=10_000), want=ONE_MAP)
+        executor.gate.set()
+        await ended(first, second)
+        assert all(command.render is not None for command in executor.commands[1:3])
+
+
 async def test_times_add_up():
     async with running_loop() as (loop, _):
         recorder, _ = submit(loop, "a")
