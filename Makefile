@@ -5,10 +5,13 @@ VENV := .venv
 BIN := $(VENV)/bin
 TESTS ?=
 CAMVID ?= data/camvid
+SECONDS ?= 60
+MODEL ?= camvid-w18
+LITSERVE := .cache/litserve/.installed
 ENGINE_TESTS := tests/model/engines tests/model/kernels
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo serve test test-fast test-ecosystem check format sanitize picture bench bench-engine bench-server weights-camvid-lite clean
+.PHONY: help setup demo serve test test-fast test-ecosystem check format sanitize picture bench bench-engine bench-server bench-overload weights-camvid-lite clean
 
 help: ## Show this list.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-20s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -59,6 +62,14 @@ bench-engine: setup ## Our engine beside torch, ONNX Runtime and OpenVINO, as ra
 
 bench-server: setup ## Overhead, cancellation, pings, kept deadlines (BESIDE=../old compares two checkouts).
 	$(BIN)/python bench/server.py $(if $(BESIDE),--beside $(BESIDE))
+
+bench-overload: setup $(LITSERVE) ## Servers beyond their capacity, ours beside LitServe (SECONDS=60 a rate, MODEL=camvid-w18); draws docs/overload.png.
+	$(BIN)/python bench/overload.py --seconds $(SECONDS) --model $(MODEL)
+
+$(LITSERVE): bench/litserve-requirements.txt
+	$(BIN)/python -m venv .cache/litserve
+	.cache/litserve/bin/pip install --quiet --requirement $<
+	touch $@
 
 weights-camvid-lite: setup ## Train and export weights/camvid-lite (CAMVID=folder); run it again to go on.
 	$(BIN)/anytime-model train --recipe camvid-lite --data $(CAMVID) --out runs/camvid-lite \

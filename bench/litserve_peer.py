@@ -62,7 +62,7 @@ class Api(litserve.LitAPI):
         super().__init__(api_path="/predict")
         self.graph, self.precision = graph, precision
 
-    def setup(self, device):
+    def setup(self, device):  # noqa: ARG002  LitServe's
         self.pipeline = Pipeline(self.graph, self.precision)
 
     def decode_request(self, request: Annotated[bytes, Body()]):
@@ -112,9 +112,7 @@ def main():
         workers_per_device=1,
         timeout=given.limit_s,
     )
-    server.run(
-        host="127.0.0.1", port=given.port, generate_client_file=False, log_level="critical"
-    )
+    server.run(host="127.0.0.1", port=given.port, generate_client_file=False, log_level="critical")
 
 
 if __name__ == "__main__":

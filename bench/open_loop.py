@@ -78,7 +78,7 @@ class _Connection(asyncio.Protocol):
             self.pool.append(self)
         answered(int(head.split(" ", 2)[1]), lines)
 
-    def connection_lost(self, error):
+    def connection_lost(self, error):  # noqa: ARG002  asyncio's
         if self in self.pool:
             self.pool.remove(self)
         if self.answered is not None:
@@ -167,6 +167,7 @@ class WebsocketLoad:
         self.sockets = []
         self.readers = []
         self.pending = {}
+        self.writers = set()
 
     async def open(self):
         for _ in range(SOCKETS):
@@ -207,7 +208,9 @@ class WebsocketLoad:
             )
         )
         self.pending[name] = (outcome, clock)
-        asyncio.ensure_future(self._write(socket, session))
+        writer = asyncio.ensure_future(self._write(socket, session))
+        self.writers.add(writer)
+        writer.add_done_callback(self.writers.discard)
 
     async def _write(self, socket, session):
         for frame in session.outgoing():

@@ -1,5 +1,6 @@
-"""Servers beyond their capacity: who answers in time, and how well, at 0.5 to 8 times the rate that full depth takes.
+"""Servers beyond their capacity: who answers in time, and how well.
 
+Arrivals come at 0.5 to 8 times the rate that our full depth takes, asked one after the other.
 Open-loop arrivals (Poisson, bursty), times from the scheduled arrival, HTTP and websockets. The
 contenders are asked in turn, in an order that changes with each rate, with the same arrivals:
 
@@ -10,8 +11,8 @@ contenders are asked in turn, in an order that changes with each rate, with the 
 
 The best K maximises mean quality over all rates, if all requests are answered that the time of one
 answer leaves room for. LitServe computes one size alone, which takes less time than our ladder to
-the same exit, and is credited with the ladder's quality; requests that have waited too long to be in
-time are dropped from its queue.
+the same exit, and is credited with the ladder's quality; requests that have waited too long to be
+in time are dropped from its queue.
 
 Writes all results as JSON, prints them as a table and draws them. Runs that are too long for one
 sitting can be taken in parts: with --add, results are added to what the file holds.
@@ -36,9 +37,9 @@ from pathlib import Path
 from open_loop import HttpLoad, WebsocketLoad, drive
 from overload_report import draw, summarise, table
 from PIL import Image
-from server import Asker, in_turn, server
 
 from anytime_server.simulation.traffic import Bursty, Poisson, arrival_times
+from server import Asker, in_turn, server
 
 ROOT = Path(__file__).parents[1]
 CACHE = ROOT / ".cache"
@@ -147,8 +148,10 @@ def peer_times(python, given, images):
     folder = CACHE / "overload" / given.model
     if not (folder / "1.xml").exists():
         subprocess.run(
-            [sys.executable, ROOT / "bench/openvino_graphs.py", "--weights", given.weights]
-            + ["--model", given.model, "--size", given.size, "--out", folder],
+            [
+                *(sys.executable, ROOT / "bench/openvino_graphs.py", "--weights", given.weights),
+                *("--model", given.model, "--size", given.size, "--out", folder),
+            ],
             check=True,
         )
     graphs = sorted(folder.glob("*.xml"), key=lambda path: int(path.stem))
@@ -177,10 +180,10 @@ def our_times(ask, exits):
     """Seconds of one answer at each depth, asked one after the other."""
     times = {exit_: [] for exit_ in range(1, exits + 1)}
     for number in range(12):
-        for exit_ in times:
+        for exit_, found in times.items():
             elapsed_ms = ask(max_exit=exit_)[2]
             if number >= 2:
-                times[exit_].append(elapsed_ms / 1e3)
+                found.append(elapsed_ms / 1e3)
     return {exit_: statistics.median(values) for exit_, values in times.items()}
 
 
@@ -275,7 +278,7 @@ def measure(given, results, save):
             "engine": f"{info.get('engine')}, {info.get('precision')}",
             "size": given.size,
             "deadline_ms": given.deadline_ms,
-            "rate_hz": round(rate_hz, 3),
+            "rate_hz": rate_hz,
             "quality": quality,
             "seed": SEED,
             "our_answer_s": {k: round(s, 5) for k, s in ours.items()},

@@ -6,7 +6,7 @@ from collections import Counter
 import matplotlib as mpl
 
 mpl.use("Agg")
-import matplotlib.pyplot as plt  # noqa: E402  after the choice of what draws
+import matplotlib.pyplot as plt
 
 REFUSED = {429, 503, 504, "overloaded", "deadline_exceeded", "busy"}
 """Answers that say that there will be no map in time."""
@@ -44,9 +44,15 @@ def summarise(outcomes, deadline_s, quality, exit_):
         "mean_exit": round(sum(k * n for k, n in exits.items()) / max(len(good), 1), 3),
         "exits": {str(k): exits[k] for k in sorted(exits)},
         "statuses": dict(statuses),
-        "answer_ms": [round(1e3 * percentile([o.done_s - o.due_s for o in maps], p), 1)
-                      for p in (0.5, 0.99)] if maps else None,
-        "slip_ms": [round(1e3 * statistics.median(slips), 2), round(1e3 * percentile(slips, 0.99), 2)],
+        "answer_ms": [
+            round(1e3 * percentile([o.done_s - o.due_s for o in maps], p), 1) for p in (0.5, 0.99)
+        ]
+        if maps
+        else None,
+        "slip_ms": [
+            round(1e3 * statistics.median(slips), 2),
+            round(1e3 * percentile(slips, 0.99), 2),
+        ],
     }
 
 
@@ -89,7 +95,9 @@ def draw(results, path):
             row, ("in_time", "quality"), ("answered in time, %", "mean mIoU, a miss 0"), strict=True
         ):
             for number, name in enumerate(names):
-                cells = [c for c in results["cells"] if (c["arrivals"], c["contender"]) == (kind, name)]
+                cells = [
+                    c for c in results["cells"] if (c["arrivals"], c["contender"]) == (kind, name)
+                ]
                 cells.sort(key=lambda c: c["load"])
                 dashed = "--" if name.startswith("litserve") else "-"
                 axes.plot(

@@ -100,7 +100,8 @@ class Metrics:
             "anytime_stage_seconds", "Computing one stage.", "model", "stage"
         )
         self._overhead = self._histogram(
-            "anytime_stage_overhead_seconds", "From one stage to its report, the stage aside."
+            "anytime_stage_overhead_seconds",
+            "From one run to the next, the network and idle time aside.",
         )
         self._encode = self._histogram(
             "anytime_encode_seconds", "Rendering and encoding one exit.", "encoding"
@@ -185,7 +186,7 @@ class Metrics:
         self._decode.observe(elapsed_s)
 
     def overhead(self, elapsed_s: float) -> None:
-        """What a stage took beside the network."""
+        """What a run took beside the network, with the time since the run before it if busy."""
         self._overhead.observe(elapsed_s)
 
     def stage_done(

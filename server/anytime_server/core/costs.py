@@ -478,9 +478,9 @@ class CostModel:
     def overhead(self) -> Prediction:
         """Time that a run takes beside the network and its image's decoding.
 
-        What decides, what passes between the processes, and the answers of those that end meanwhile:
-        a part of each request's time only where others wait for the executor. Zero until one was
-        observed.
+        What decides, what passes between the processes, and the answers of those that end
+        meanwhile: a part of each request's time only where others wait for the executor. Zero until
+        one was observed.
         """
         if self._overhead is None:
             return Prediction(0.0, 0.0)

@@ -253,10 +253,10 @@ class ExecutorLoop:
         finally:
             self._running = None
         request.ready_s = self._clock()
-        network_s = request.compute_s - before_s
-        self._metrics.overhead(max(request.ready_s - began_s - network_s, 0.0))
         busy_s = request.ready_s - min(self._busy_since_s, began_s)
-        self._scheduler.costs.observe_overhead(max(busy_s - network_s - waited_s, 0.0))
+        overhead_s = max(busy_s - request.compute_s + before_s, 0.0)
+        self._metrics.overhead(overhead_s)
+        self._scheduler.costs.observe_overhead(max(overhead_s - waited_s, 0.0))
         self._busy_since_s = request.ready_s
         if ending is not None:
             await self._render_and_end(ending)

@@ -21,7 +21,7 @@ from enum import Enum, auto
 from anytime_protocol.budget import Budget
 from anytime_protocol.enums import Reason
 from anytime_protocol.resources import ServerBudget
-from anytime_server.core.costs import CostModel, ModelProfile
+from anytime_server.core.costs import CostModel, MeasuredPath, ModelProfile
 from anytime_server.core.decisions import (
     Ending,
     EndJob,
@@ -98,7 +98,7 @@ def full_depth_hz(profile: ModelProfile, machine: Machine | None = None) -> floa
     stages, shares = image_stages(profile), typical_shares(profile)
     base_s = sum(stage.seconds(s) for stage, s in zip(stages, shares, strict=True))
     decode_s = machine.decode.seconds(size.height * size.width)
-    return 1.0 / (decode_s + base_s * machine.slow_down)
+    return 1.0 / (machine.run_s + decode_s + base_s * machine.slow_down)
 
 
 @dataclass(slots=True)
@@ -123,13 +123,14 @@ class _Run:
     stage: int
     limits: RunLimits
     started_s: float = 0.0
+    run_s: float = 0.0
     decode_s: float = 0.0
     network_s: float = 0.0
 
     @property
     def ends_s(self) -> float:
         """When the stage will have ended by itself."""
-        return self.started_s + self.decode_s + self.network_s
+        return self.started_s + self.run_s + self.decode_s + self.network_s
 
     def stop_s(self, now: float) -> float:
         """From when on the stage is to be stopped."""
@@ -247,7 +248,8 @@ class _Simulation:
                 case EndJob(ending):
                     self._record(ending, now)
                 case RunJob(job_id, stage, limits=limits):
-                    replica.run = _Run(self.requests[job_id], stage, limits)
+                    run_s = self.config.machine.run_s
+                    replica.run = _Run(self.requests[job_id], stage, limits, run_s=run_s)
                     self._stage_begins(replica, replica.run, now)
         if decision.until_s is not None and decision.until_s < replica.wakes_s:
             replica.wakes_s = decision.until_s
@@ -304,23 +306,28 @@ class _Simulation:
             request.first_exit_s = self._received_s(request, now)
         next_stages = [stage for stage in run.limits.path if stage > exit_]
         if not next_stages:
-            replica.run = None
+            self._run_is_over(replica)
             self._record(scheduler.run_ended(request.job.id, 0.0, now), now)
             self._schedule(replica, now)
             return
-        run.stage = next_stages[0]
+        run.stage, run.run_s = next_stages[0], 0.0
         self._stage_begins(replica, run, now)
         if run.limits.notify:
             self._schedule(replica, now)
 
     def _stage_is_stopped(self, replica: _Replica, run: _Run, now: float) -> None:
-        replica.run = None
+        self._run_is_over(replica)
         spent_s = now - run.started_s
         run.request.used_s += spent_s
         run.request.lost_s += spent_s
-        wasted_s = max(spent_s - run.decode_s, 0.0)
+        wasted_s = max(spent_s - run.run_s - run.decode_s, 0.0)
         self._record(replica.scheduler.run_ended(run.request.job.id, wasted_s, now), now)
         self._schedule(replica, now)
+
+    def _run_is_over(self, replica: _Replica) -> None:
+        replica.run = None
+        if self.config.machine.run_s:
+            replica.scheduler.costs.observe_overhead(self.config.machine.run_s)
 
     # The result.
 
@@ -375,10 +382,14 @@ class _Simulation:
 
     def _oracle_exit(self, drawn: DrawnRequest) -> int:
         """The deepest exit in time if all times are known and no other request is there."""
-        machine, now = self.config.machine, drawn.arrival_s + drawn.decode_s
+        return max(self._oracle_exit_along(drawn, way) for way in self.config.profile.ways)
+
+    def _oracle_exit_along(self, drawn: DrawnRequest, way: MeasuredPath) -> int:
+        machine = self.config.machine
+        now = drawn.arrival_s + machine.run_s + drawn.decode_s
         deepest = 0
-        for exit_, stage in enumerate(drawn.stages, start=1):
-            now += stage.base_s * machine.factor(now)
+        for exit_ in way.exits:
+            now += drawn.stages[exit_ - 1].base_s * machine.factor(now)
             if now + drawn.encode_s + machine.network_s > drawn.deadline_s:
                 break
             deepest = exit_

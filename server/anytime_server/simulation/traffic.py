@@ -85,6 +85,7 @@ class Machine:
         decode: true cost of decoding.
         encode: true cost of encoding.
         network_s: time from the server to the client; schedulers know it only by `reserve_s`.
+        run_s: what a run takes beside the network and decoding; schedulers learn it.
     """
 
     jitter: float = 0.05
@@ -95,6 +96,7 @@ class Machine:
     decode: SideCost = field(default_factory=SideCost)
     encode: SideCost = field(default_factory=SideCost)
     network_s: float = 0.0
+    run_s: float = 0.0
 
     def factor(self, now: float) -> float:
         """How many times slower than profiled it is at a moment."""
