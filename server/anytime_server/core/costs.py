@@ -33,6 +33,10 @@ _BIAS_MOST: Final = math.log(2.0)
 """A stage's bias, as a logarithm, moves by this share of an error, fades by this factor with each,
 as else bias and slow-down might drift against each other, and stays within these limits."""
 
+_MOVED: Final = 0.02
+"""By how much of itself a factor or its deviation moves until forecasts are worked out anew: each
+of many waiting requests has one, and most observations change next to nothing."""
+
 _TOO_SHORT_S: Final = 1e-5
 """Base time below which a stage says nothing about the machine."""
 
@@ -278,7 +282,7 @@ class SlowDown:
         sigma: standard deviation to start from.
     """
 
-    __slots__ = ("_gain", "_noise", "_process", "_variance", "mean")
+    __slots__ = ("_gain", "_noise", "_process", "_told", "_variance", "mean")
 
     _Q_MIN: Final = 1e-5
     _R_MIN: Final = 1e-4
@@ -292,6 +296,7 @@ class SlowDown:
         self._noise = max(sigma * sigma / 2.0, self._R_MIN)
         self._process = self._Q_MIN
         self._gain = 0.5
+        self._told = (mean, sigma)
 
     @property
     def sigma(self) -> float:
@@ -301,6 +306,14 @@ class SlowDown:
     def predict(self, base_s: float) -> Prediction:
         """The time that work of this base time will take now."""
         return Prediction(base_s * self.mean, base_s * self.sigma)
+
+    def has_moved(self) -> bool:
+        """Whether mean or deviation have moved by `_MOVED` of the mean since this was last true."""
+        now, before = (self.mean, self.sigma), self._told
+        if max(abs(new - old) for new, old in zip(now, before, strict=True)) <= _MOVED * self.mean:
+            return False
+        self._told = now
+        return True
 
     def observe(self, ratio: float) -> float:
         """Learns one ratio of measured to base time; returns the relative error of the guess."""
@@ -355,7 +368,7 @@ class CostModel:
 
     Attributes:
         slow_down: the machine's factor.
-        version: rises with each observation; a prediction holds until then.
+        version: rises when observations have moved predictions by `_MOVED`; one holds until then.
         last_error: relative error of the last prediction of a stage that was observed.
     """
 
@@ -505,8 +518,8 @@ class CostModel:
         """
         if base_s < _TOO_SHORT_S:
             return 0.0
-        self.version += 1
         self.last_error = self.slow_down.observe(elapsed_s / base_s)
+        self.version += self.slow_down.has_moved()
         return self.last_error
 
     def observe_at_least(self, base_s: float, elapsed_s: float) -> None:
@@ -515,8 +528,8 @@ class CostModel:
         That tells something only where it already took longer than predicted.
         """
         if base_s >= _TOO_SHORT_S and elapsed_s > base_s * self.slow_down.mean:
-            self.version += 1
             self.slow_down.observe(elapsed_s / base_s)
+            self.version += self.slow_down.has_moved()
 
     def observe_bias(self, model: str, stage: int, error: float) -> None:
         """Learns from the relative error of a prediction for a stage (from 1)."""
@@ -532,13 +545,11 @@ class CostModel:
 
     def observe_decode(self, media_type: str, pixels: int, elapsed_s: float) -> None:
         """Learns what a decode took."""
-        self.version += 1
-        self._decode.observe(media_type, pixels, elapsed_s)
+        self.version += self._decode.observe(media_type, pixels, elapsed_s)
 
     def observe_encode(self, encoding: str, pixels: int, elapsed_s: float) -> None:
         """Learns what an encode took."""
-        self.version += 1
-        self._encode.observe(encoding, pixels, elapsed_s)
+        self.version += self._encode.observe(encoding, pixels, elapsed_s)
 
 
 class _SideCosts:
@@ -552,6 +563,8 @@ class _SideCosts:
         guess, factor = self._known.get(name, self._default)
         return factor.predict(guess.seconds(pixels))
 
-    def observe(self, name: str, pixels: int, elapsed_s: float) -> None:
+    def observe(self, name: str, pixels: int, elapsed_s: float) -> bool:
+        """Whether predictions have moved."""
         guess, factor = self._known.get(name, self._default)
         factor.observe(elapsed_s / guess.seconds(pixels))
+        return factor.has_moved()

@@ -472,7 +472,8 @@ class Scheduler:
         if running is None:
             return Prediction(0.0, 0.0)
         spent_s = now - running.started_s
-        return Prediction(max(running.predicted.upper_s(self.settings.sigmas) - spent_s, 0.0), 0.0)
+        whole = running.predicted.then(self._forecaster.overhead())
+        return Prediction(max(whole.upper_s(self.settings.sigmas) - spent_s, 0.0), 0.0)
 
     def _earliest_start_s(self, now: float) -> float:
         """When another stage might start, if the running one is lucky."""

@@ -234,11 +234,11 @@ def test_typical_shares_follow_what_is_seen():
     assert costs.typical_share("m", 2) == pytest.approx(0.4, abs=0.01)
 
 
-def test_the_version_rises_with_each_observation():
+def test_the_version_rises_with_each_observation_that_moves_predictions():
     costs = CostModel([PROFILE])
     versions = [costs.version]
     for observe in (
-        lambda: costs.observe_stage(0.01, 0.01),
+        lambda: costs.observe_stage(0.01, 0.013),
         lambda: costs.observe_at_least(0.01, 1.0),
         lambda: costs.observe_decode("image/png", 10, 0.01),
         lambda: costs.observe_encode("png", 10, 0.01),
@@ -263,3 +263,15 @@ def test_what_a_run_takes_beside_the_network_is_unknown_until_it_was_seen_and_th
     for _ in range(50):
         costs.observe_overhead(0.006)
     assert costs.overhead().mean_s == pytest.approx(0.006, rel=0.1)
+
+
+def test_forecasts_hold_while_observations_hardly_move_predictions():
+    costs = CostModel([PROFILE])
+    for _ in range(100):
+        costs.observe_stage(0.010, 0.010)
+    version = costs.version
+    for _ in range(100):
+        costs.observe_stage(0.010, 0.0101)
+    assert costs.version == version
+    costs.observe_stage(0.010, 0.015)
+    assert costs.version > version

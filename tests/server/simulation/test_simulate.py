@@ -6,7 +6,7 @@ import time
 import pytest
 
 from anytime_protocol.resources import LoadCap
-from anytime_server.core.costs import ModelProfile, SizeProfile, StageCost
+from anytime_server.core.costs import MeasuredPath, ModelProfile, SizeProfile, StageCost
 from anytime_server.core.settings import SchedulerSettings
 from anytime_server.errors import SettingsError
 from anytime_server.simulation.policies import EDF, FIFO, OURS, SLACKFIT, static
@@ -163,6 +163,36 @@ def test_an_idle_machine_computes_what_the_profile_says():
     assert report.answer_s[0] == pytest.approx(FULL_S + encode_s)
     assert report.quality == pytest.approx(81.3)
     assert (report.wasted, report.deepest) == (0.0, 1.0)
+
+
+def test_what_a_run_takes_beside_the_network_is_waited_for_and_learnt():
+    alone = Replay((0.0, 10.0, 20.0))
+    slow = Machine(jitter=0.0, run_s=0.5)
+    traffic_alone = Traffic(alone, (5.0, 5.0), spread=0.0)
+    report = simulate(SimulationConfig(WIDE, traffic_alone, duration_s=30, machine=slow))
+    expected_s = 0.5 + FULL_S + slow.encode.seconds(512 * 1024)
+    assert report.answer_s[0] == pytest.approx(expected_s)
+    rush = traffic(4.0, deadline_s=(FULL_S, FULL_S))
+    known = simulate(SimulationConfig(WIDE, rush, duration_s=60, machine=Machine(run_s=0.010)))
+    assert known.late + known.failed <= 0.01 * known.arrivals  # refused in time instead
+
+
+def test_a_ladder_is_simulated_along_its_measured_ways():
+    quality = (40.0, 45.0, 44.0, 60.0)
+    small = WIDE.sizes[0].stages[:2]
+    ladder = ModelProfile(
+        "ladder",
+        (SizeProfile(256, 512, small), SizeProfile(512, 1024, tuple(s.scaled(4) for s in small))),
+        quality=quality,
+        sides=(512, 1024),
+        paths=(MeasuredPath((1, 2, 3, 4), quality), MeasuredPath((1, 3, 4), (40.0, 43.0, 59.0))),
+    )
+    alone = Replay((0.0, 10.0))
+    report = simulate(
+        SimulationConfig(ladder, Traffic(alone, (5.0, 5.0)), duration_s=20, machine=Machine())
+    )
+    assert report.exits == (0, 0, 0, 2)
+    assert report.deepest == 1.0
 
 
 @pytest.mark.slow
