@@ -26,6 +26,7 @@ import json
 import os
 import random
 import re
+import signal
 import socket
 import statistics
 import subprocess
@@ -315,6 +316,7 @@ def measure(given, results, save):
 
 def main():
     given = arguments()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that the servers are ended
     results = {"cells": []}
     if (given.add or given.draw_only) and given.out.exists():
         results = json.loads(given.out.read_text())
