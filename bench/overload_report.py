@@ -1,5 +1,6 @@
 """What became of the requests of `overload.py`: figures, a table and a picture."""
 
+import re
 import statistics
 from collections import Counter
 
@@ -85,7 +86,11 @@ def table(results):
 def draw(results, path):
     """Share in time and mean quality over load, a row for each kind of arrivals."""
     kinds = list(dict.fromkeys(c["arrivals"] for c in results["cells"]))
-    names = list(dict.fromkeys(c["contender"] for c in results["cells"]))
+    cells_of = {}
+    for cell in results["cells"]:  # the best static exit may differ from run to run
+        name = re.sub(r"exit \d+", "best static exit", cell["contender"])
+        cells_of.setdefault((cell["arrivals"], name), []).append(cell)
+    names = list(dict.fromkeys(name for _, name in cells_of))
     names.sort(key=lambda name: (name.startswith("litserve"), name))
     figure, rows = plt.subplots(
         len(kinds), 2, figsize=(9, 3.1 * len(kinds)), squeeze=False, sharex=True
@@ -95,10 +100,7 @@ def draw(results, path):
             row, ("in_time", "quality"), ("answered in time, %", "mean mIoU, a miss 0"), strict=True
         ):
             for number, name in enumerate(names):
-                cells = [
-                    c for c in results["cells"] if (c["arrivals"], c["contender"]) == (kind, name)
-                ]
-                cells.sort(key=lambda c: c["load"])
+                cells = sorted(cells_of.get((kind, name), []), key=lambda c: c["load"])
                 dashed = "--" if name.startswith("litserve") else "-"
                 axes.plot(
                     [c["load"] for c in cells],
