@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from anytime_protocol.enums import ErrorCode
-from anytime_server.core.costs import Prediction
 from anytime_server.core.decisions import Admitted, Rejected
 from anytime_server.core.forecasts import Forecaster
 from anytime_server.core.jobs import JobState
 from anytime_server.core.settings import SchedulerSettings
+from anytime_server.core.slow_down import Prediction
 from anytime_server.core.timeline import MandatoryStage, lateness_s
 
 

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import math
 
-from anytime_server.core.costs import CostModel, MeasuredPath, ModelProfile, Prediction
+from anytime_server.core.costs import CostModel, MeasuredPath, ModelProfile
 from anytime_server.core.jobs import JobForecast, JobState, StageForecast
 from anytime_server.core.limits import EffectiveLimits, ServerLimits, effective_limits
 from anytime_server.core.planner import Aim, Path, choose, reachable
 from anytime_server.core.settings import SchedulerSettings
+from anytime_server.core.slow_down import Prediction
 
 
 class Forecaster:

@@ -10,8 +10,9 @@ from anytime_protocol.budget import Budget
 from anytime_server.core.decisions import ExitReport
 
 if TYPE_CHECKING:  # it only holds them
-    from anytime_server.core.costs import Prediction, StageCost
+    from anytime_server.core.costs import StageCost
     from anytime_server.core.limits import EffectiveLimits
+    from anytime_server.core.slow_down import Prediction
 
 _ROUNDING: Final = 1e-9
 """Tolerance, in 1e9 multiply-adds, for comparing a sum with a limit."""

@@ -33,7 +33,7 @@ from anytime_protocol.budget import Budget
 from anytime_protocol.enums import Effect, ErrorCode, Reason
 from anytime_protocol.resources import ServerBudget
 from anytime_server.core.admission import Workload, admit, hope_s, mandatory_stage
-from anytime_server.core.costs import CostModel, Prediction
+from anytime_server.core.costs import CostModel
 from anytime_server.core.decisions import (
     STOP,
     Admitted,
@@ -55,6 +55,7 @@ from anytime_server.core.limits import ServerLimits
 from anytime_server.core.planner import Path
 from anytime_server.core.policy import Candidate, Policy, QualityPerSecond, Step
 from anytime_server.core.settings import SchedulerSettings
+from anytime_server.core.slow_down import Prediction
 from anytime_server.core.timeline import MandatoryStage, slack_s
 from anytime_server.errors import DuplicateJobError, StageNotRunningError
 

@@ -10,7 +10,7 @@ import math
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from anytime_server.core.costs import Prediction
+from anytime_server.core.slow_down import Prediction
 
 
 class MandatoryStage(NamedTuple):

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from anytime_server.core.costs import Prediction
+from anytime_server.core.slow_down import Prediction
 from anytime_server.core.timeline import MandatoryStage, lateness_s, slack_s
 
 NOTHING = Prediction(0.0, 0.0)

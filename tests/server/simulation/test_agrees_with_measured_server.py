@@ -85,8 +85,8 @@ def simulated(cell):
 
 BURSTS = pytest.mark.xfail(
     strict=True,
-    reason="in a burst an arrival takes more from the cores than the mean of a load tells: it is "
-    "simulated to answer 89 and 56 % in time and answered 74 and 47 %",
+    reason="simulated to answer 89 and 56 % in time, measured 74 and 47 %: not explained; costs are "
+    "means of calm and burst",
 )
 
 
