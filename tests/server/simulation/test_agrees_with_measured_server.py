@@ -85,8 +85,8 @@ def simulated(cell):
 
 BURSTS = pytest.mark.xfail(
     strict=True,
-    reason="simulated to answer 89 and 56 % in time, measured 74 and 47 %: not explained; costs are "
-    "means of calm and burst",
+    reason="simulated to answer 89 and 56 % in time, measured 74 and 47 %: not explained; "
+    "costs are means of calm and burst",
 )
 
 
