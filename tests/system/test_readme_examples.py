@@ -29,7 +29,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 @pytest.fixture(scope="module")
 def url(tmp_path_factory):
     folder = tmp_path_factory.mktemp("weights")
-    save_tiny(folder, name="camvid-w18")
+    save_tiny(folder, name="camvid-lite")
     with real_server(folder) as address:
         yield address
 
