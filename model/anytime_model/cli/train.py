@@ -37,6 +37,10 @@ def train(
         Path | None,
         typer.Option(help="Weights of ours that teach, if the recipe is taught."),
     ] = None,
+    keypoints: Annotated[
+        Path | None,
+        typer.Option(help="Key points (.npz) that labels are merged with, if the recipe says so."),
+    ] = None,
     epochs: Annotated[int | None, typer.Option(help="Instead of the recipe's.")] = None,
     steps: Annotated[int | None, typer.Option(help="End after so many steps instead.")] = None,
     batch: Annotated[int | None, typer.Option(help="Samples a step, instead of ours.")] = None,
@@ -66,6 +70,7 @@ def train(
             branch=branch,
             init=init,
             teacher=teacher,
+            keypoints=keypoints,
             stop=stop,
             device=torch.device(device) if device else None,
             workers=workers,

@@ -110,6 +110,8 @@ class Recipe:
             elsewhere for its backbone (`Family.pretrain`), instead of random ones.
         taught: weight of the soft targets of a teacher, which the training is then given
             (`run(teacher=...)`), or 0.
+        keypoints: whether the labels are merged with key points that another network has found,
+            which the training is then given (`run(keypoints=...)`).
         seed: of initialisation, order and augmentation.
     """
 
@@ -134,6 +136,7 @@ class Recipe:
     half: bool = False
     pretrained: bool = False
     taught: float = 0.0
+    keypoints: bool = False
     seed: int = 0
 
     def __post_init__(self) -> None:

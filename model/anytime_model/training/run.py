@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from anytime_model.checkpoint.store import load_checkpoint
+from anytime_model.data.keypoints import FoundKeypoints, MergedSource
 from anytime_model.data.loading import AugmentedSet, steps_per_epoch
 from anytime_model.data.registry import open_layout
 from anytime_model.data.sample import SampleSource
@@ -80,6 +81,7 @@ def run(
     policy: CheckpointPolicy = CheckpointPolicy(),  # noqa: B008  (frozen)
     init: Path | None = None,
     teacher: Path | None = None,
+    keypoints: Path | None = None,
     stop: Callable[[], bool] = lambda: False,
 ) -> Training:
     """Train a recipe.
@@ -98,6 +100,8 @@ def run(
         policy: how often to save and check.
         init: weights of ours to start from instead of random ones.
         teacher: weights of ours that teach by soft targets; a recipe with `taught` needs them.
+        keypoints: an .npz of key points (`data.keypoints`) that labels are merged with; a recipe
+            with `keypoints` needs it.
         stop: asked after each step whether to stop.
 
     Raises:
@@ -107,7 +111,7 @@ def run(
     """
     process = processes.join()
     device = device or _device(process)
-    source = open_layout(recipe.data, data, recipe.split)
+    source = _merged(recipe, open_layout(recipe.data, data, recipe.split), keypoints)
     _fit(recipe, source, process.world)
     start = branch or (out / PROGRESS if resume else None)
     if start is None and (out / PROGRESS).exists():
@@ -223,6 +227,13 @@ def warm_start(network: Network, weights: Path) -> tuple[str, ...]:
         )
     network.load_state_dict(fitting, strict=False)
     return tuple(name for name in own if name not in fitting)
+
+
+def _merged(recipe: Recipe, source: SampleSource, keypoints: Path | None) -> SampleSource:
+    if recipe.keypoints != (keypoints is not None):
+        wanted = "needs a file" if recipe.keypoints else "merges no labels; leave out the one"
+        raise ConfigError(f"{recipe.name} {wanted} of key points with --keypoints.")
+    return MergedSource(source, FoundKeypoints.read(keypoints)) if keypoints else source
 
 
 def _teacher(recipe: Recipe, weights: Path | None) -> Network | None:
