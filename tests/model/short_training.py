@@ -21,6 +21,7 @@ def train(
     resume: bool = False,
     branch: Path | None = None,
     teacher: Path | None = None,
+    keypoints: Path | None = None,
     callback: Silent | None = None,
 ) -> Training:
     """Train a recipe here and now, in this process, with curves every two steps."""
@@ -33,6 +34,7 @@ def train(
         resume=resume,
         branch=branch,
         teacher=teacher,
+        keypoints=keypoints,
         device=torch.device("cpu"),
         workers=0,
         policy=CheckpointPolicy(row_steps=2, check_epochs=1),

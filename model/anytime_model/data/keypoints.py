@@ -15,6 +15,7 @@ Joints are in COCO's order.
 from __future__ import annotations
 
 import zipfile
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -152,7 +153,7 @@ class FoundKeypoints:
             DataError: it is not readable, or not such a file.
         """
         try:
-            with np.load(path, allow_pickle=False) as file:
+            with zipfile.ZipFile(path), np.load(path, allow_pickle=False) as file:
                 arrays = {name: file[name] for name in ("name", "keypoints", "keypoints_mirrored")}
         except FileNotFoundError as error:
             raise DataError(path, "no such file;", "expected an .npz of key points.") from error
@@ -162,7 +163,7 @@ class FoundKeypoints:
                 f"lacks an array ({error.args[0]});",
                 "expected name, keypoints and keypoints_mirrored. Make the file again.",
             ) from error
-        except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
             raise DataError(
                 path, f"is no readable .npz ({error});", "make the file again."
             ) from error

@@ -48,6 +48,15 @@ def test_a_taught_recipe_needs_a_teacher_of_its_own_classes(tmp_path: Path, data
         )
 
 
+def test_key_points_are_needed_by_recipes_that_merge_them_and_by_no_others(
+    tmp_path: Path, data: Path
+) -> None:
+    with pytest.raises(ConfigError, match=r"needs a file of key points with --keypoints"):
+        train(tiny_recipe(keypoints=True), data, tmp_path / "out")
+    with pytest.raises(ConfigError, match="leave out"):
+        train(tiny_recipe(), data, tmp_path / "out", keypoints=tmp_path / "found.npz")
+
+
 def test_an_unknown_recipe_lists_the_known_ones() -> None:
     with pytest.raises(ConfigError, match="camvid-w18"):
         recipe_named("nonsense")
