@@ -5,13 +5,15 @@ VENV := .venv
 BIN := $(VENV)/bin
 TESTS ?=
 CAMVID ?= data/camvid
+LSPET ?= data/lspet
+KEYPOINTS ?= data/lspet-keypoints.npz
 SECONDS ?= 60
 MODEL ?= camvid-w18
 LITSERVE := .cache/litserve/.installed
 ENGINE_TESTS := tests/model/engines tests/model/kernels
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo serve test test-fast test-ecosystem check format sanitize picture bench bench-engine bench-server bench-overload weights-camvid-lite clean
+.PHONY: help setup demo serve test test-fast test-ecosystem check format sanitize picture bench bench-engine bench-server bench-overload weights-camvid-lite weights-lspet clean
 
 help: ## Show this list.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-20s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -77,6 +79,18 @@ weights-camvid-lite: setup ## Train and export weights/camvid-lite (CAMVID=folde
 	$(BIN)/anytime-model finish --recipe camvid-lite --progress runs/camvid-lite/progress.pt --data $(CAMVID) \
 	  --out weights --name camvid-lite --allowed-loss 0 --licence "CC BY-NC 4.0 (research use; trained on CamVid)" \
 	  --description "Street scenes in 11 classes; EfficientNet-Lite0 from ImageNet weights; trained on CamVid."
+
+weights-lspet: setup ## Train and export weights/lspet-w18 (LSPET=folder KEYPOINTS=file); run it again to go on.
+	$(BIN)/anytime-model train --recipe lspet-w18 --epochs 11 --data $(LSPET) --out runs/lspet-w18 \
+	  $(if $(wildcard runs/lspet-w18/progress.pt),--resume)
+	test -e runs/lspet-w18/lspet-w18.safetensors || $(BIN)/anytime-model finish --recipe lspet-w18 \
+	  --progress runs/lspet-w18/progress.pt --data $(LSPET) --out runs/lspet-w18 --name lspet-w18 --scale 0.8
+	$(BIN)/anytime-model train --recipe lspet-w18-taught --data $(LSPET) --keypoints $(KEYPOINTS) \
+	  --init runs/lspet-w18/lspet-w18.safetensors --out runs/lspet-w18-taught \
+	  $(if $(wildcard runs/lspet-w18-taught/progress.pt),--resume)
+	$(BIN)/anytime-model finish --recipe lspet-w18-taught --progress runs/lspet-w18-taught/progress.pt \
+	  --data $(LSPET) --out weights --name lspet-w18 --scale 0.8 --licence "research use only (trained on LSPET)" \
+	  --description "14 joints of one person in a crop; W18, redesigned exits, masks; trained on LSPET."
 
 clean: ## Remove the environment and all caches.
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis artifacts
