@@ -187,7 +187,7 @@ _LSPET_TAUGHT = replace(  # goes on from the weights of `lspet-w18`, with --init
     augmentation=PoseAugmentation((96, 96), 0.3, 35.0, 0.6, 0.08, colour=0.3, blur=0.1),
     optimiser=MuonSettings(0.01, Adam(1e-3, decoupled=True), weight_decay=0.05),
     schedule=WarmStableDecay(decay_epochs=1.5, warmup_steps=50),
-    steps=2470,
+    steps=2140,
     last_epochs=LastEpochs(
         3, PoseAugmentation((128, 128), 0.3, 35.0, 0.6, 0.08, colour=0.3, blur=0.1)
     ),
