@@ -233,7 +233,7 @@ class Pose(Task):
     criteria = MappingProxyType(
         {"heatmap_maximum": confidence.HeatmapMaximum, "random": confidence.RandomShare}
     )
-    thresholds = (0.002, 0.005, 0.01, 0.02, 0.05)
+    thresholds = (0.001, 0.002, 0.005, 0.01, 0.02)
     probabilistic = False
     combines_branches = False
     largest_head_width = 64
