@@ -3,6 +3,7 @@
 Every message says what was found, what was expected and the cure.
 
 AnytimeModelError
+├── FamilyError            an engine that cannot run networks of a family
 ├── ConfigError            a network, engine, recipe or option that does not exist or fit together
 ├── InputError             an image or a prior that cannot be run
 ├── FinishedError          a run that is over, or a map before the first exit
@@ -22,6 +23,10 @@ class AnytimeModelError(Exception):
 
 class ConfigError(AnytimeModelError):
     """Values of a network, criterion, engine, recipe or command that are unknown or do not fit."""
+
+
+class FamilyError(AnytimeModelError):
+    """An engine has no way to run networks of this family."""
 
 
 class InputError(AnytimeModelError):

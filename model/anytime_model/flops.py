@@ -106,31 +106,36 @@ def conv_costs(config: FamilyConfig, height: int, width: int) -> tuple[ConvCost,
 @lru_cache(maxsize=64)
 def _smallest_costs(config: FamilyConfig) -> tuple[ConvCost, ...]:
     """The costs for the smallest padded image, a square of one stride."""
-    costs: list[ConvCost] = []
+    made: list[ConvCost] = []
     with torch.device("meta"):
         network = build_network(config).eval()
         image = torch.empty(1, 3, config.stride, config.stride)
     for name, layer in network.named_modules():
         if isinstance(layer, nn.Conv2d):
-            layer.register_forward_hook(_recorder(name, costs))
+            layer.register_forward_hook(_recorder(name, made))
+    costs: list[ConvCost] = []
     with torch.no_grad():
-        network(image)
+        state = network.begin(image)
+        while not state.done:
+            made.clear()
+            state = network.advance(state)
+            costs += (replace(cost, stage=state.exit) for cost in made)
     return tuple(costs)
 
 
 def _recorder(
-    name: str, costs: list[ConvCost]
+    name: str, made: list[ConvCost]
 ) -> Callable[[nn.Module, tuple[object, ...], Tensor], None]:
-    part, index, _ = name.split(".", 2)
+    """A hook that notes what a layer has computed; of which stage, its caller knows."""
 
     def record(layer: nn.Module, inputs: tuple[object, ...], output: Tensor) -> None:  # noqa: ARG001
         assert isinstance(layer, nn.Conv2d)  # noqa: S101  by construction
         kernel_h, kernel_w = layer.kernel_size
-        costs.append(
+        made.append(
             ConvCost(
                 name,
-                stage=int(index) + 1,
-                head=part == "exits",
+                stage=0,
+                head=name.startswith("exits."),
                 size=(output.shape[-2], output.shape[-1]),
                 channels=layer.out_channels,
                 per_position=kernel_h

@@ -11,7 +11,9 @@ from rich.table import Table
 
 from anytime_model.errors import ConfigError
 from anytime_model.flops import GIGA, ConvCost, conv_costs, one_exit, per_exit
-from anytime_model.networks.hrnet.config import DEPTHS, NetworkConfig
+from anytime_model.networks.base import DEFAULT_FAMILY
+from anytime_model.networks.base import family as find_family
+from anytime_model.networks.hrnet.config import DEPTHS
 from anytime_model.tasks import TASKS
 
 
@@ -30,7 +32,12 @@ class TaskOption(StrEnum):
 
 
 def flops(
-    preset: Annotated[str, typer.Option(help="tiny, w18, w32 or w48.")] = "w48",
+    preset: Annotated[
+        str, typer.Option(help="w18, w32 or w48; lite0 of lite; small or xl of mdeq.")
+    ] = "w48",
+    family: Annotated[
+        str, typer.Option(help="hrnet, lite or mdeq; what HRNet's exits are is ignored by others.")
+    ] = DEFAULT_FAMILY,
     exits: Annotated[
         Exits, typer.Option(help="Early exits: the paper's EE or RH.")
     ] = Exits.REDESIGNED,
@@ -61,14 +68,14 @@ def flops(
 ) -> None:
     """Count multiply-adds (in units of 2^30, the paper's "GFLOPs") up to each exit."""
     height, width = (int(n) for n in _numbers("--size", size, "x", 2))
-    config = NetworkConfig(
-        preset,
-        outputs or TASKS[task].default_outputs,
-        task=task.value,
-        exits=exits.value,
-        depths=tuple(int(n) for n in _numbers("--depths", depths, ",", len(DEPTHS))),
-        head_width=head_width,
-    )
+    entries = {
+        "preset": preset,
+        "task": task.value,
+        "exits": exits.value,
+        "depths": [int(n) for n in _numbers("--depths", depths, ",", len(DEPTHS))],
+        "head_width": head_width,
+    }
+    config = find_family(family).read(entries, outputs or TASKS[task].default_outputs)
     shares = [1.0] * (config.num_exits - 1)
     if masked is not None:
         shares = [1 - n / 100 for n in _numbers("--masked", masked, ",", len(shares))]
@@ -79,6 +86,7 @@ def flops(
     executed = per_exit(costs, shares, ConvCost.executed)
     if as_json:
         report = {
+            "family": family,
             "preset": preset,
             "task": task.value,
             "exits": exits.value,

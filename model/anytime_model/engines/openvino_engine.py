@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from anytime_model.checkpoint.store import Checkpoint
 from anytime_model.confidence import Criterion
 from anytime_model.engines.base import Dtype, Pause, check_image, check_normalised
-from anytime_model.errors import ConfigError, FinishedError
+from anytime_model.errors import ConfigError, FamilyError, FinishedError
 from anytime_model.flops import ConvCost, conv_costs, stage_macs
 from anytime_model.networks.base import Prior, State, padded_size
 from anytime_model.results import Decoded, ExitResult
@@ -47,6 +47,7 @@ class OpenVinoEngine:
 
     Raises:
         ConfigError: the openvino package is not installed.
+        FamilyError: the network is no chain of stages of its own.
     """
 
     sparse = False
@@ -67,6 +68,11 @@ class OpenVinoEngine:
             ) from e
         self.card = checkpoint.card
         self.network = checkpoint.network
+        if len(self.network.stages) != len(self.network.exits):
+            raise FamilyError(
+                f"the openvino engine has no graphs for the family {self.card.config.family!r}, "
+                "whose stages share their layers. Choose the engine torch, or auto."
+            )
         self._openvino: Any = openvino
         self.dtype = dtype
         self._options = {"INFERENCE_PRECISION_HINT": dtype, "NUM_STREAMS": "1"}

@@ -2,12 +2,13 @@
 
 The choice is explicit, `ANYTIME_ENGINE=auto|torch|native|openvino` or the caller's; only "auto"
 ever falls back to another engine, and logs a warning that says why. A family that the native
-kernels have no program for runs with OpenVINO where that is installed, else with torch; that is no
-fault and logs nothing.
+kernels have no program for runs with OpenVINO where that is installed and has graphs for it, else
+with torch; that is no fault and logs nothing.
 """
 
 import logging
 import os
+from contextlib import suppress
 from enum import StrEnum
 from importlib.util import find_spec
 
@@ -17,11 +18,10 @@ from anytime_model.checkpoint.store import Checkpoint
 from anytime_model.engines.base import Dtype, NetworkEngine
 from anytime_model.engines.ladder import LadderEngine
 from anytime_model.engines.native.engine import NativeEngine, fastest_dtype
-from anytime_model.engines.native.lowering import FamilyError
 from anytime_model.engines.native.memory import MemoryBudget
 from anytime_model.engines.openvino_engine import OpenVinoEngine
 from anytime_model.engines.torch_engine import TorchEngine
-from anytime_model.errors import ConfigError
+from anytime_model.errors import ConfigError, FamilyError
 from anytime_model.kernels.library import KernelError
 
 VARIABLE = "ANYTIME_ENGINE"
@@ -108,6 +108,7 @@ def make_engine(
     Raises:
         ConfigError: the kind or precision is unknown, or the openvino package is not installed.
         KernelError: the native engine was asked for by name and cannot run here.
+        FamilyError: an engine was asked for by name that cannot run this family.
     """
     return LadderEngine(
         make_network_engine(checkpoint, kind, precision=precision, device=device, memory=memory)
@@ -137,7 +138,8 @@ def make_network_engine(
                 return NativeEngine(checkpoint, dtype=dtype, memory=memory)
             except FamilyError:
                 if find_spec("openvino") is not None:
-                    return OpenVinoEngine(checkpoint, dtype=dtype)
+                    with suppress(FamilyError):
+                        return OpenVinoEngine(checkpoint, dtype=dtype)
             except KernelError as e:
                 logger.warning("falling back to the torch engine, where masks save no time: %s", e)
     return TorchEngine(checkpoint, device, bf16=dtype == "bf16")

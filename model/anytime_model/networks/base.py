@@ -174,7 +174,8 @@ class Network(nn.Module, ABC):
     """A network with an exit after each of its stages.
 
     Attributes:
-        stages: one module a stage: features, masks and pause to features.
+        stages: one module a stage: features, masks and pause to features. Empty where stages share
+            their layers.
         exits: one module an exit: features and masks to a map. Its last convolution is `predict`.
     """
 
@@ -322,6 +323,7 @@ DEFAULT_FAMILY = "hrnet"
 _FAMILIES: Mapping[str, str] = {
     "hrnet": "anytime_model.networks.hrnet",
     "lite": "anytime_model.networks.lite",
+    "mdeq": "anytime_model.networks.mdeq",
 }
 """The package of each family, which defines `FAMILY`; it is imported when it is first asked for."""
 

@@ -219,7 +219,7 @@ def warm_start(network: Network, weights: Path) -> tuple[str, ...]:
     found = load_checkpoint(weights).network.state_dict()
     own = network.state_dict()
     fitting = {n: t for n, t in found.items() if n in own and own[n].shape == t.shape}
-    if not any(name.startswith("stages.1.") for name in fitting):
+    if not any(name.startswith(("stages.1.", "function.")) for name in fitting):
         raise CheckpointError(
             weights,
             "has no layer that fits this network's stages.",

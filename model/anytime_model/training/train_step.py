@@ -140,7 +140,7 @@ def build_optimisers(network: nn.Module, settings: Optimiser) -> list[torch.opti
             kind = torch.optim.AdamW if decoupled else torch.optim.Adam
             if stages == 1:
                 return [kind(_groups(matrices, others, rate, decay))]
-            inside = {id(p) for n, p in network.named_parameters() if "stages." in n}
+            inside = {id(p) for n, p in network.named_parameters() if "exits." not in n}
             groups = [
                 group
                 for of_stages, its_rate in ((False, rate), (True, rate * stages))

@@ -73,6 +73,13 @@ def test_flops_prints_the_masked_row(anytime_model):
     assert json.loads(result.stdout)["paper"] == pytest.approx((41.9, 93.9, 259.3, 387.1), abs=0.5)
 
 
+@pytest.mark.slow
+def test_flops_counts_networks_of_other_families(anytime_model):
+    result = anytime_model("flops", "--family", "mdeq", "--preset", "small", "--json")
+    counts = (227.2, 354.6, 481.9, 609.3)
+    assert json.loads(result.stdout)["paper"] == pytest.approx(counts, abs=0.05)
+
+
 def test_a_published_checkpoint_is_converted_and_run(anytime_model, tmp_path):
     network = tiny_network()
     torch.save(published(network), tmp_path / "authors.pth")
@@ -109,6 +116,7 @@ def test_pose_overlays_draw_joints(anytime_model, tmp_path):
     [
         (("flops", "--size", "big"), "--size is 'big'"),
         (("flops", "--preset", "w19"), "'w19'"),
+        (("flops", "--family", "vit"), "'mdeq'"),
         (("flops", "--masked", "1,2,300"), "--masked"),
         (("agree", "none.npz"), "no such file"),
         (("run", "none.safetensors", "a.png", "--out", "x"), "no such manifest"),

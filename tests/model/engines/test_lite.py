@@ -7,9 +7,10 @@ import torch
 
 from anytime_model.confidence import HeatmapMaximum, MaximumProbability
 from anytime_model.engines import select
-from anytime_model.engines.native.lowering import FamilyError, lower
+from anytime_model.engines.native.lowering import lower
 from anytime_model.engines.openvino_engine import OpenVinoEngine
 from anytime_model.engines.torch_engine import TorchEngine
+from anytime_model.errors import FamilyError
 from anytime_model.networks.base import Prior
 from model.comparing import assert_agrees, native, native_isas, run, sampled
 from model.factories import lite_checkpoint, smooth_pixels

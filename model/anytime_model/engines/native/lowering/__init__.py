@@ -10,14 +10,10 @@ import torch
 from anytime_model.engines.native.lowering.hrnet import HrnetLowering
 from anytime_model.engines.native.lowering.lite import LiteLowering
 from anytime_model.engines.native.program import Program
-from anytime_model.kernels.library import KernelError
+from anytime_model.errors import FamilyError
 from anytime_model.networks.base import Network
 from anytime_model.networks.hrnet.anytime import AnytimeNetwork
 from anytime_model.networks.lite.anytime import LiteNetwork
-
-
-class FamilyError(KernelError):
-    """The kernels have no program for networks of this family."""
 
 
 def lower(network: Network, *, image_channels: int = 3) -> Program:
