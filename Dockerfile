@@ -15,14 +15,20 @@ RUN apt-get update \
     && rm -rf /var/lib/apt/lists/*
 RUN python -m venv /opt/anytime
 ENV PATH=/opt/anytime/bin:$PATH
+ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1
 WORKDIR /src
-COPY pyproject.toml constraints.txt README.md LICENSE ./
+# What the project depends on comes first, so that a change of its own code installs none of it again.
+ARG PIP_EXTRA_INDEX_URL=
+COPY pyproject.toml constraints.txt ./
+COPY deploy/dependencies.py deploy/
+RUN python deploy/dependencies.py server > dependencies.txt \
+    && pip install -c constraints.txt -r dependencies.txt
+COPY README.md LICENSE ./
 COPY client/anytime_protocol client/anytime_protocol
 COPY client/anytime_client client/anytime_client
 COPY model model
 COPY server server
-ARG PIP_EXTRA_INDEX_URL=
-RUN pip install --no-cache-dir --disable-pip-version-check -c constraints.txt '.[server]' \
+RUN pip install -c constraints.txt '.[server]' \
     && ANYTIME_KERNEL_CACHE=/opt/anytime/kernels python -m anytime_model.kernels.build
 
 FROM python:${PYTHON}-slim-bookworm

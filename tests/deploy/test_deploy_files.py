@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -44,6 +45,35 @@ def test_every_variable_of_the_dockerfile_and_compose_is_a_setting():
         if variable not in known
     }
     assert unknown == set()
+
+
+def test_compose_passes_every_setting_on_that_the_image_does_not_fix():
+    image = re.findall(r"ANYTIME_[A-Z_]+", (ROOT / "Dockerfile").read_text(encoding="utf-8"))
+    compose = (ROOT / "docker-compose.yml").read_text(encoding="utf-8")
+    passed = re.findall(r"^ +- (ANYTIME_[A-Z_]+)", compose, flags=re.MULTILINE)
+    known = [f"ANYTIME_{name.upper()}" for name in Settings.model_fields]
+    assert passed == [name for name in known if name not in image]
+
+
+def test_kubernetes_knows_only_settings_and_paths_that_there_are():
+    text = (DEPLOY / "kubernetes.yaml").read_text(encoding="utf-8")
+    known = {f"ANYTIME_{name.upper()}" for name in Settings.model_fields}
+    assert set(re.findall(r"\{name: (ANYTIME_[A-Z_]+)", text)) <= known
+    assert set(re.findall(r"path: (/\w+)", text)) == {"/livez", "/readyz"}
+    grace_s = int(re.search(r"terminationGracePeriodSeconds: (\d+)", text)[1])
+    assert grace_s > Settings.model_fields["drain_timeout_s"].default
+
+
+def test_the_images_dependencies_are_those_of_the_extra_and_not_the_project():
+    done = subprocess.run(
+        [sys.executable, DEPLOY / "dependencies.py", "server"],
+        capture_output=True, text=True, timeout=60, check=True,
+    )  # fmt: skip
+    found = done.stdout.splitlines()
+    assert {"torch", "fastapi", "numpy", "safetensors"} <= {
+        re.split(r"[\[><=]", f)[0] for f in found
+    }
+    assert not [name for name in found if name.startswith(("anytime", "albumentations"))]
 
 
 def test_every_metric_that_is_watched_is_exposed():
