@@ -6,6 +6,7 @@ AnytimeModelError
 ├── FamilyError            an engine that cannot run networks of a family
 ├── ConfigError            a network, engine, recipe or option that does not exist or fit together
 ├── InputError             an image or a prior that cannot be run
+│   └── NoRoomError        ... beside the images that are under way now
 ├── FinishedError          a run that is over, or a map before the first exit
 ├── CheckpointError        a weights file or manifest that cannot be used
 ├── DataError              a data set that is not laid out as its loader expects
@@ -31,6 +32,10 @@ class FamilyError(AnytimeModelError):
 
 class InputError(AnytimeModelError):
     """An image, image file or prior that does not have the shape, type or size that can be run."""
+
+
+class NoRoomError(InputError):
+    """An image does not fit into memory beside those that are under way; later it may."""
 
 
 class FinishedError(AnytimeModelError):

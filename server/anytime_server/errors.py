@@ -135,11 +135,13 @@ class ExecutorCallError(ServerError):
 
     Attributes:
         detail: the error's type and text, without a traceback.
+        code: what its client is told.
     """
 
-    def __init__(self, detail: str) -> None:
-        super().__init__(f"the executor failed: {detail}")
+    def __init__(self, detail: str, code: ErrorCode = ErrorCode.INTERNAL) -> None:
+        super().__init__(f"the executor failed: {detail}" if code is ErrorCode.INTERNAL else detail)
         self.detail = detail
+        self.code = code
 
 
 class ExecutorStartError(ServerError):

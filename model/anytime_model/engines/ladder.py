@@ -202,6 +202,7 @@ class LadderRun:
         Raises:
             FinishedError: the last rung has been made.
             ConfigError: the ladder does not lead from here to this rung.
+            InputError: the size needs more memory than there is (`NoRoomError`: now).
         """
         exits = self._engine.card.config.num_exits
         wanted = self.exit + 1 if rung is None else rung
@@ -234,6 +235,11 @@ class LadderRun:
             source_size=self._size,
         )
         return self._last
+
+    def release(self) -> None:
+        """Give back the memory that the engine holds; no rung is lost, see the class."""
+        if self._at is not None:
+            self._at.release()
 
     def _resized(self, side: int | None) -> NDArray[np.uint8]:
         height, width = resized_size(self._size, side)

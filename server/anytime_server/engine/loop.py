@@ -249,7 +249,7 @@ class ExecutorLoop:
             ending = self._scheduler.fail(run.job_id, error.code, str(error))
         except ExecutorCallError as error:
             logger.error("request %s: %s", run.job_id, error)
-            ending = self._scheduler.fail(run.job_id, ErrorCode.INTERNAL, str(error))
+            ending = self._scheduler.fail(run.job_id, error.code, str(error))
         finally:
             self._running = None
         request.ready_s = self._clock()
@@ -414,7 +414,7 @@ class ExecutorLoop:
                 try:
                     await self._render(request)
                 except ExecutorCallError as error:
-                    failed = self._scheduler.fail(request.id, ErrorCode.INTERNAL, str(error))
+                    failed = self._scheduler.fail(request.id, error.code, str(error))
                     if failed is not None:
                         self._unreported.append(failed)
 
@@ -430,7 +430,7 @@ class ExecutorLoop:
                 await self._render(request)
             except ExecutorCallError as error:
                 logger.error("request %s: %s", request.id, error)
-                ending = JobFailed(request.id, ErrorCode.INTERNAL, str(error), request.compute_s)
+                ending = JobFailed(request.id, error.code, str(error), request.compute_s)
         self._end(ending)
 
     def _end_others(self) -> float:

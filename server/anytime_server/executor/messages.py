@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple, TypeAlias
 
+from anytime_protocol.enums import ErrorCode
 from anytime_server.executor.base import RenderedExit, RenderOptions, RunEnd, ServedModel
 from anytime_server.images import Image
 
@@ -100,9 +101,15 @@ class ExitMade(NamedTuple):
 
 
 class Fault(NamedTuple):
-    """Something that was asked could not be done."""
+    """Something that was asked could not be done.
+
+    Attributes:
+        detail: the error.
+        code: what its client is told.
+    """
 
     detail: str
+    code: ErrorCode = ErrorCode.INTERNAL
 
 
 class Started(NamedTuple):

@@ -309,6 +309,6 @@ def _set_result(future: asyncio.Future[None]) -> None:
 
 def _unexpected(reply: Reply) -> ExecutorCallError:
     """The child's own words, or that it said something else than was asked."""
-    return ExecutorCallError(
-        reply.detail if isinstance(reply, Fault) else f"it answered with a {type(reply).__name__}"
-    )
+    if isinstance(reply, Fault):
+        return ExecutorCallError(reply.detail, reply.code)
+    return ExecutorCallError(f"it answered with a {type(reply).__name__}")

@@ -25,7 +25,8 @@ import torch
 from anytime_model.engines.base import ExitResult, Keypoints, SegmentationMap
 from anytime_model.engines.ladder import LadderRun, RungResult
 from anytime_model.engines.native.memory import MemoryBudget
-from anytime_model.errors import AnytimeModelError
+from anytime_model.errors import AnytimeModelError, InputError, NoRoomError
+from anytime_protocol.enums import ErrorCode
 from anytime_server import logs
 from anytime_server.core.decisions import ExitReport
 from anytime_server.executor.base import RenderedExit, RenderOptions, RunEnd
@@ -146,25 +147,32 @@ class Worker:
                 case Render(job_id=job_id, options=options):
                     return self._render(self._jobs[job_id], options)
                 case Prepare(model=model, size=size):
-                    self._models[model].engine.prepare(size)
+                    with suppress(InputError):  # the run will meet it again, and deal with it
+                        self._models[model].engine.prepare(size)
                     return None
                 case Forget(job_id=job_id):
                     self._jobs.pop(job_id, None)
                     return None
         except ConnectionError:
             raise
+        except (InputError, MemoryError) as error:
+            logger.warning("an image is too large for this server's memory: %s", error)
+            return Fault(str(error) or "memory has run out", ErrorCode.TOO_MANY_PIXELS)
         except Exception as error:
-            # Whatever one job meets (out of memory, say), the others go on.
+            # Whatever one job meets, the others go on.
             logger.exception("command %s failed", type(command).__name__)
-            if isinstance(command, Prepare):
-                return None  # the run will meet it again, and report it
-            return Fault(f"{type(error).__name__}: {error}")
+            return (
+                None
+                if isinstance(command, Prepare | Forget)
+                else Fault(f"{type(error).__name__}: {error}")
+            )
 
     def _run(self, command: StartRun) -> RunEnd:
         """Computes stages until the control block, or the network, has no more for this run."""
         if command.image is not None:
             self._begin(command, self._memory.read_image(command.image))
         job, control, stage = self._jobs[command.job_id], self._control, command.stage
+        self._jobs[command.job_id] = self._jobs.pop(command.job_id)  # last of them to be released
         while True:
             began_s = time.monotonic()
             try:
@@ -202,7 +210,15 @@ class Worker:
                 raise _StoppedError
 
         pause()
-        return job.run.advance(job.model.criterion(stage, job.risk), pause, rung=stage)
+        criterion = job.model.criterion(stage, job.risk)
+        others = [other for other in self._jobs.values() if other is not job]
+        while True:
+            try:
+                return job.run.advance(criterion, pause, rung=stage)
+            except NoRoomError:
+                if not others:
+                    raise
+                others.pop(0).run.release()  # computes its exits again when its turn comes
 
     def _stopped(self, job: _Job, command: StartRun, wasted_s: float) -> RunEnd:
         """The end of a run in the middle of a stage.

@@ -6,11 +6,18 @@ import numpy as np
 import pytest
 
 from anytime_model.engines.ladder import RungResult
+from anytime_model.engines.native.memory import MemoryBudget
+from anytime_model.engines.select import make_engine
+from anytime_model.errors import NoRoomError
+from anytime_protocol.enums import ErrorCode
 from anytime_server.core.decisions import RunLimits
 from anytime_server.executor.base import RenderedExit, RenderOptions, RunEnd
 from anytime_server.executor.control import SharedMemory
+from anytime_server.executor.loading import LoadedModel
 from anytime_server.executor.messages import ExitMade, Fault, Forget, Prepare, Render, StartRun
 from anytime_server.executor.worker import Worker, torch_threads
+from model.comparing import native_isas
+from model.factories import random_pixels, tiny_checkpoint
 
 IMAGE = np.zeros((8, 8, 3), np.uint8)
 OPTIONS = RenderOptions(0.25)
@@ -33,6 +40,8 @@ class FakeModel:
 
     Attributes:
         on_stage: called in the middle of each stage with its number.
+        room: runs that memory holds at a time.
+        held: those that it holds.
     """
 
     computed: list[int] = field(default_factory=list)
@@ -47,6 +56,8 @@ class FakeModel:
     prepared: list = field(default_factory=list)
     risks: list = field(default_factory=list)
     monotone: list = field(default_factory=list)
+    room: int = 99
+    held: list = field(default_factory=list)
 
     @property
     def engine(self):
@@ -71,7 +82,7 @@ class FakeModel:
         return FakeRun(self, size)
 
 
-@dataclass
+@dataclass(eq=False)
 class FakeRun:
     model: FakeModel
     size: tuple
@@ -79,6 +90,10 @@ class FakeRun:
 
     def advance(self, criterion, pause, *, rung):
         pause()
+        if self not in self.model.held:
+            if len(self.model.held) >= self.model.room:
+                raise NoRoomError("no room")
+            self.model.held.append(self)
         if self.model.on_stage is not None:
             self.model.on_stage(rung)
         pause()
@@ -90,6 +105,10 @@ class FakeRun:
         return RungResult(
             self.exit, (8, 8), ones[None], ones, ones > 0, 1000, source_size=self.size
         )
+
+    def release(self):
+        if self in self.model.held:
+            self.model.held.remove(self)
 
 
 class FakePipe:
@@ -267,6 +286,65 @@ def test_a_fault_ends_one_command_and_names_it():
     assert all(isinstance(reply, Fault) for reply in replies)
     assert "no memory" in replies[0].detail
     assert "KeyError" in replies[1].detail
+
+
+def test_jobs_that_do_not_fit_into_memory_together_give_way_to_the_one_that_runs():
+    def rest(number, job):
+        return run(number, 2, 4, job=job, first=False)
+
+    begun = [run(k, 1, 1, job=job) for k, job in enumerate("abc")]
+    model = FakeModel(room=2)
+    _, replies, _ = serve(*begun, *map(rest, (4, 5, 6), "abc"), model=model)
+    assert replies == [RunEnd(0.0, None)] * 6
+    assert len(model.held) == 2
+
+
+def test_a_job_that_does_not_fit_by_itself_is_too_large():
+    _, (first, second), _ = serve(run(1, 1, 1), run(2, 1, 1, job="b"), model=FakeModel(room=0))
+    assert first.code is second.code is ErrorCode.TOO_MANY_PIXELS
+
+
+@pytest.mark.skipif(not native_isas(), reason="the native kernels are not built")
+def test_a_small_memory_changes_no_map_of_images_that_are_computed_in_turn():
+    checkpoint = tiny_checkpoint()
+    image = random_pixels(64, 96)
+
+    def labels(jobs, limit_bytes):
+        budget = MemoryBudget(limit_bytes)
+        engine = make_engine(checkpoint, "native", precision="f32", memory=budget)
+        memory = SharedMemory.allocate(64 * 96)
+        memory.write_image(image)
+        starts = [
+            (
+                StartRun(
+                    10 * stage + job,
+                    str(job),
+                    "street",
+                    stage,
+                    image.shape if stage == 1 else None,
+                    image.shape[:2],
+                    RenderOptions(),
+                    4,
+                    False,
+                    None,
+                    False,
+                ),
+                RunLimits((stage,)),
+            )
+            for stage in range(1, 5)
+            for job in range(jobs)
+        ]
+        pipe = FakePipe(
+            memory, [*starts, *(Render(str(job), RenderOptions()) for job in range(jobs))]
+        )
+        model = LoadedModel(engine, checkpoint.card)
+        Worker({"street": model}, memory, pipe, budget).serve()
+        assert 0 < budget.used_bytes <= limit_bytes
+        memory.control.taken[0] = 0
+        return [memory.read_rendered(reply).labels for reply in pipe.replies[-jobs:]]
+
+    (alone,) = labels(1, 64 << 20)
+    assert all(np.array_equal(alone, crowded) for crowded in labels(4, 1 << 20))
 
 
 def test_a_job_is_rendered_on_demand_until_it_is_forgotten():

@@ -13,7 +13,7 @@ from ctypes import c_int32
 from functools import cache
 
 from anytime_model.engines.native.program import Operation, Program
-from anytime_model.errors import InputError
+from anytime_model.errors import InputError, NoRoomError
 from anytime_model.kernels.handles import ModelHandle, PlanHandle, RunHandle
 from anytime_model.kernels.library import (
     TERMS,
@@ -50,6 +50,11 @@ class Plan:
         """Of all its buffers."""
         runs = len(self._idle) + self._taken
         return self._handle.scratch_bytes + runs * self._handle.run_bytes
+
+    @property
+    def bytes_of_one(self) -> int:
+        """With a single run."""
+        return self._handle.scratch_bytes + self._handle.run_bytes
 
     @property
     def next_run_bytes(self) -> int:
@@ -141,19 +146,25 @@ class MemoryBudget:
         """An engine's plan for images padded to (H, W) px, and buffers for one of them.
 
         Raises:
+            NoRoomError: not beside the images that are under way.
             InputError: the size needs more memory than there may be or is.
         """
         if max(size) > MOST_SIDE:
             raise InputError(_too_large(size, f"a side has at most {MOST_SIDE} px"))
         with self._lock:
             key = (id(maker), size)
-            plan = self._plans.pop(key, None)
             try:
-                if plan is None:
+                if key not in self._plans:
                     self._make_room(maker.estimate(size), size)
-                    plan = maker.make(size)
-                self._make_room(plan.next_run_bytes + plan.bytes, size)
-                self._plans[key] = plan
+                    self._plans[key] = maker.make(size)
+                self._plans.move_to_end(key)
+                plan = self._plans[key]
+                try:
+                    self._make_room(plan.next_run_bytes, size, plan)
+                except InputError:
+                    if not plan.in_use:  # made a moment ago, and larger than estimated
+                        del self._plans[key]
+                    raise
                 return plan, plan.take_run()
             except OutOfMemoryError as e:
                 raise InputError(_too_large(size, f"{e}")) from e
@@ -167,21 +178,29 @@ class MemoryBudget:
             for key in [key for key in self._plans if key[0] == maker_id]:
                 del self._plans[key]
 
-    def _make_room(self, wanted: int, size: Size) -> None:
+    def _make_room(self, wanted: int, size: Size, own: Plan | None = None) -> None:
+        """Gives plans up until so many bytes fit; `own` is the plan that they are for."""
         for key, plan in list(self._plans.items()):
             if self.used_bytes + wanted <= self.limit_bytes:
                 return
+            if plan is own:
+                continue
             plan.drop_idle()
             if not plan.in_use and self.used_bytes + wanted > self.limit_bytes:
-                self._plans.pop(key, None)
-        if self.used_bytes + wanted > self.limit_bytes:
+                del self._plans[key]
+        held = self.used_bytes
+        if held + wanted <= self.limit_bytes:
+            return
+        alone = wanted if own is None else own.bytes_of_one
+        if alone > self.limit_bytes:
             raise InputError(
-                _too_large(
-                    size,
-                    f"it needs {wanted >> 20} MiB of {self.limit_bytes >> 20} MiB, of which "
-                    f"other images hold {self.used_bytes >> 20} MiB",
-                )
+                _too_large(size, f"it needs {alone >> 20} MiB of {self.limit_bytes >> 20} MiB")
             )
+        raise NoRoomError(
+            f"an image of {size[0]}x{size[1]} px (padded) does not fit beside those under way: it "
+            f"needs {wanted >> 20} MiB more, and {held >> 20} of {self.limit_bytes >> 20} MiB are "
+            "held. Wait until one of them has ended."
+        )
 
 
 @cache

@@ -7,7 +7,7 @@ import pytest
 from anytime_model.engines.native.memory import MemoryBudget, process_budget
 from anytime_model.engines.select import make_engine
 from anytime_model.engines.torch_engine import TorchEngine
-from anytime_model.errors import InputError
+from anytime_model.errors import InputError, NoRoomError
 from model.comparing import assert_agrees, native, native_isas, run
 from model.factories import random_pixels, tiny_checkpoint
 
@@ -101,3 +101,38 @@ def test_engines_share_the_budget_of_the_process_unless_they_are_given_another()
     shared = make_engine(tiny_checkpoint(), "native")
     run(shared, random_pixels(64, 96))
     assert process_budget().used_bytes > before
+
+
+def runs_that_fit(engine, image):
+    """Runs under way, as many as there is room for."""
+    begun = []
+    with pytest.raises(NoRoomError, match="under way"):
+        while True:
+            begun.append(engine.begin(image))
+            assert len(begun) < 1000
+    return begun
+
+
+def test_runs_under_way_stay_counted_when_one_more_is_refused():
+    budget = MemoryBudget(6 << 20)
+    engine = native(tiny_checkpoint(), memory=budget)
+    image = random_pixels(64, 96)
+    begun = runs_that_fit(engine, image)
+    held = budget.used_bytes
+    assert len(begun) > 1
+    assert budget.limit_bytes / 2 < held <= budget.limit_bytes
+    for size in ((64, 96), (96, 64), (64, 96)):
+        with pytest.raises(NoRoomError):
+            engine.begin(random_pixels(*size))
+    assert budget.used_bytes == held
+    begun.pop()
+    assert engine.begin(image).advance().exit == 1
+
+
+def test_an_image_that_never_fits_is_told_from_one_that_has_to_wait():
+    engine = native(tiny_checkpoint(), memory=MemoryBudget(6 << 20))
+    begun = runs_that_fit(engine, random_pixels(64, 96))
+    with pytest.raises(InputError, match="Send a smaller one") as refused:
+        engine.begin(random_pixels(1000, 1000))
+    assert not isinstance(refused.value, NoRoomError)
+    assert begun[0].advance().exit == 1
