@@ -1,14 +1,17 @@
 """Running the application under uvicorn, and ending it gracefully.
 
-On the first SIGTERM or Ctrl-C nothing more is admitted, active requests are answered with what they
-have, and only then are the sockets closed: uvicorn by itself would close websockets first. A second
-signal ends at once. Either way the exit status is 0.
+On the first SIGTERM, SIGHUP or Ctrl-C nothing more is admitted, active requests are answered with
+what they have by the end of their next stage, and only then are the sockets closed: uvicorn by
+itself would close websockets first. At a second signal requests are answered without waiting for
+anything, and a third ends at once. Either way the exit status is 0.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import signal
+import threading
 from types import FrameType
 from typing import Any, Final
 
@@ -24,6 +27,9 @@ from anytime_server.errors import ExecutorStartError
 from anytime_server.settings import Settings
 
 logger = logging.getLogger(__name__)
+
+_MOST_SIGNALS: Final = 2
+"""After so many that tell it to end, the server ends without answering anybody."""
 
 _FLUSH_S: Final = 0.2
 """Between the last answer and the closing of sockets, so that writers can write it."""
@@ -75,12 +81,14 @@ class Server(uvicorn.Server):
             config.app.connections = lambda: len(self.server_state.connections)
         self.failure: ExecutorStartError | None = None
         self._state = state
+        self._signals = 0
         self._draining: asyncio.Task[None] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
 
     async def serve(self, sockets: list[Any] | None = None) -> None:
         """See uvicorn."""
         self._loop = asyncio.get_running_loop()
+        self._drain_on_hangup()
         watch = asyncio.create_task(self._watch_start())
         try:
             await super().serve(sockets)
@@ -88,15 +96,25 @@ class Server(uvicorn.Server):
             watch.cancel()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002
-        """Begins to drain; the second time, ends at once."""
-        if self._draining is not None or self._loop is None:
+        """Begins to drain; the second time, hurries; the third time, ends at once."""
+        self._signals += 1
+        if self._signals > _MOST_SIGNALS or self._loop is None:
             self.should_exit = self.force_exit = True
             return
         self._loop.call_soon_threadsafe(self._begin_drain)
 
+    def _drain_on_hangup(self) -> None:
+        """Has a closed terminal end the server as SIGTERM does, unless `nohup` is in force."""
+        hangup = getattr(signal, "SIGHUP", None)
+        is_main = threading.current_thread() is threading.main_thread()
+        if hangup is not None and is_main and signal.getsignal(hangup) is signal.SIG_DFL:
+            signal.signal(hangup, self.handle_exit)
+
     def _begin_drain(self) -> None:
         if self._draining is None:
             self._draining = asyncio.ensure_future(self._drain())
+        elif self._signals > 1:
+            self._state.engine.end_all()
 
     async def _drain(self) -> None:
         logger.info("draining: no more requests are admitted")

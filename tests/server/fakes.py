@@ -49,6 +49,9 @@ class FakeExecutor:
         log: what was done, in order: run, render or forget, the job, and the stage or exit.
         prepared: models and sizes that it was told to get ready for.
         limits: of the run under way, as last set.
+        may_start: loading waits for it.
+        hangs: a stage ignores its limits until the executor is killed.
+        die: what is called when it dies while it is idle.
         engine_bytes: see `Executor`.
     """
 
@@ -62,6 +65,10 @@ class FakeExecutor:
     log: list[tuple[str, str, int]] = field(default_factory=list)
     prepared: list[tuple[str, tuple[int, int]]] = field(default_factory=list)
     limits: RunLimits = STOP
+    may_start: asyncio.Event = field(default_factory=asyncio.Event)
+    hangs: bool = False
+    killed: asyncio.Event = field(default_factory=asyncio.Event)
+    die: Callable[[], None] = lambda: None
     starts: int = 0
     engine_bytes: int = 4096
     is_closed: bool = False
@@ -69,6 +76,7 @@ class FakeExecutor:
 
     def __post_init__(self) -> None:
         self.gate.set()
+        self.may_start.set()
         self._images: dict[str, Image] = {}
         self._models: dict[str, str] = {}
         self._exits: dict[str, int] = {}
@@ -79,8 +87,10 @@ class FakeExecutor:
         """Stages that were begun, of one job or of all."""
         return [k for what, job, k in self.log if what == "run" and job_id in {None, job}]
 
-    async def start(self) -> tuple[ServedModel, ...]:
+    async def start(self, on_failure: Callable[[], None]) -> tuple[ServedModel, ...]:
         self.starts += 1
+        self.die = on_failure
+        await self.may_start.wait()
         self._images.clear()
         self._exits.clear()
         self._reports.clear()
@@ -123,11 +133,16 @@ class FakeExecutor:
         self.on_stage(job_id, stage)
         if job_id in self.crash_at:
             self.crash_at.discard(job_id)
+            self._images.clear()
             raise ExecutorCrashedError("the executor died (exit code -9)")
         if job_id in self.fail_at:
             raise ExecutorCallError("MemoryError: no memory")
         elapsed_s = STAGE_S[stage - 1]
         await asyncio.sleep(0)
+        if self.hangs:
+            await self.killed.wait()
+            self._images.clear()
+            raise ExecutorCrashedError("the executor died (exit code -9)")
         while not (self.gate.is_set() or self._must_stop(stage)):
             await self._gate_or_limits()
         if self._must_stop(stage):

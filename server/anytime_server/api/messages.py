@@ -8,6 +8,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final, TypeVar
 
+from anytime_protocol.enums import ErrorCode
 from anytime_protocol.messages import Accepted, Failed, Finished, Update
 from anytime_server import encoding
 from anytime_server.core.decisions import Ending, JobFailed, JobFinished
@@ -17,6 +18,9 @@ _Result = TypeVar("_Result")
 
 _SMALL_PX: Final = 2**18
 """Up to so many px are encoded on the event loop, which takes no longer than a thread's wake-up."""
+
+_RETRY_MS: Final = 5000.0
+"""When to ask again, for a request that a server that shuts down has not begun."""
 
 
 class MessageWriter:
@@ -88,7 +92,10 @@ class MessageWriter:
         """The end, after the last update; it is remembered with the request."""
         match ending:
             case JobFailed(code=code, detail=detail):
-                message: Finished | Failed = Failed(request.wire_id, code, detail)
+                retry_after_ms = _RETRY_MS if code is ErrorCode.DRAINING else None
+                message: Finished | Failed = Failed(
+                    request.wire_id, code, detail, retry_after_ms=retry_after_ms
+                )
             case JobFinished(reason=reason):
                 sent = request.sent
                 message = Finished(

@@ -64,7 +64,7 @@ class Forecaster:
         if job.last is None:
             return self._due_s(job, limits, 0.0) + self._settings.reserve_s
         due_s = self._due_s(job, limits, self._settings.reserve_sigmas)
-        stop_at_s = due_s - self._reaction_s(job)
+        stop_at_s = due_s - self.reaction_s(job)
         return max(stop_at_s, ends_s) if ends_s <= due_s else stop_at_s
 
     def lifted_s(self, job: JobState, now: float) -> float | None:
@@ -190,7 +190,7 @@ class Forecaster:
             sure_s = due_s - needs.upper_s(self._settings.sigmas)
             latest_start_s = min(
                 due_s - needs.upper_s(self._settings.depth_sigmas),
-                max(due_s - self._reaction_s(job), sure_s),
+                max(due_s - self.reaction_s(job), sure_s),
             )
         patient_until_s = job.progress_s + self._settings.patience_s
         return JobForecast(
@@ -207,7 +207,7 @@ class Forecaster:
         """Time for the shortest of the stages that it may go on with."""
         return self.needs(job, shortest_step(job, limits)) if job.paths else Prediction(0.0, 0.0)
 
-    def _reaction_s(self, job: JobState) -> float:
+    def reaction_s(self, job: JobState) -> float:
         """Time from the moment at which a stage is to stop to the map before it being at hand."""
         network_s = self._costs.reaction_s(job.model, job.height, job.width)
         return self._settings.reaction_s + network_s

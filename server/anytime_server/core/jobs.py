@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from anytime_protocol.budget import Budget
-from anytime_server.core.decisions import ExitReport
+from anytime_protocol.enums import ErrorCode, Reason
+from anytime_server.core.decisions import ExitReport, JobFailed, JobFinished
 
 if TYPE_CHECKING:  # it only holds them
     from anytime_server.core.costs import StageCost
@@ -121,6 +122,19 @@ class JobState:
     def exit(self) -> int:
         """The last exit made, from 1; 0 before the first."""
         return 0 if self.last is None else self.last.exit
+
+    def finished(self, reason: Reason) -> JobFinished:
+        """Its end with the exits that it has."""
+        return JobFinished(self.id, reason, self.exit, self.wasted_s)
+
+    def too_late(self, detail: str) -> JobFailed:
+        """Its end without an exit, because of its deadline."""
+        return JobFailed(self.id, ErrorCode.DEADLINE_EXCEEDED, detail, self.used_s)
+
+    def restart(self) -> None:
+        """Its exits are lost with what computed them; it begins again with exit 1."""
+        self.last, self.made, self.gmacs = None, (), 0.0
+        self.wasted_s = self.used_s
 
     @property
     def pixels(self) -> int:

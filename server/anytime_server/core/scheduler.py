@@ -43,7 +43,6 @@ from anytime_server.core.decisions import (
     EndJob,
     ExitReport,
     JobFailed,
-    JobFinished,
     Rejected,
     RunJob,
     RunLimits,
@@ -113,6 +112,7 @@ class Scheduler:
         self._jobs: dict[str, JobState] = {}
         self._running: _Running | None = None
         self._draining = False
+        self._has_executor = True
 
     # What a client or an operator asks for.
 
@@ -156,7 +156,7 @@ class Scheduler:
         job.cancelled = True
         if self._is_running(job):
             return None
-        return self._end(job, _finished(job, Reason.CANCELLED))
+        return self._end(job, job.finished(Reason.CANCELLED))
 
     def update_budget(self, job_id: str, budget: Budget, rev: int) -> BudgetChange:
         """Replaces a job's budget; it counts from the job's arrival like the first one.
@@ -196,7 +196,7 @@ class Scheduler:
         """
         self._draining = True
         return [
-            self._end(job, _finished(job, Reason.DRAINING))
+            self._end(job, job.finished(Reason.DRAINING))
             for job in list(self._jobs.values())
             if job.last is not None and not self._is_running(job)
         ]
@@ -211,7 +211,7 @@ class Scheduler:
             ending = self._ending(job, now, free_s)
             if ending is not None:
                 return EndJob(self._end(job, ending))
-        if self._running is None:
+        if self._running is None and self._has_executor:
             candidates = [c for job in self._waiting() if (c := self._candidate(job, now))]
             if candidates:
                 slack = slack_s(self._mandatory(now), now, self.settings.sigmas)
@@ -256,7 +256,7 @@ class Scheduler:
         if report.exit == 1:
             deadline_s = self._forecaster.forecast(job, report.ended_s).limits.deadline_s
             if report.ended_s > deadline_s:
-                failed = _too_late(job, "exit 1 came after the deadline")
+                failed = job.too_late("exit 1 came after the deadline")
                 self._end(job, failed)
                 return failed
         job.last, job.progress_s = report, report.ended_s
@@ -298,7 +298,7 @@ class Scheduler:
         if not self._is_active(job):
             return None
         if job.cancelled:
-            return self._end(job, _finished(job, Reason.CANCELLED))
+            return self._end(job, job.finished(Reason.CANCELLED))
         self._forecaster.look_ahead(job)  # any stage may follow again
         ending = self._ending(job, now, now)
         return None if ending is None else self._end(job, ending)
@@ -316,6 +316,36 @@ class Scheduler:
         failed = JobFailed(job_id, code, detail, job.used_s)
         self._end(job, failed)
         return failed
+
+    def overdue_s(self, now: float) -> float:
+        """When the job that is computed must be ended though its run goes on; infinity for never.
+
+        The executor stops a run in time by itself; this is for one that does not.
+        """
+        running = self._running
+        if running is None or not self._is_active(running.job):
+            return math.inf
+        deadline_s = self._forecaster.forecast(running.job, now).limits.deadline_s
+        reaction_s = self._forecaster.reaction_s(running.job)
+        return deadline_s + reaction_s + self.settings.unresponsive_s
+
+    def abandon(self, job_id: str) -> None:
+        """Removes a job that ends by itself; its run, if it has one, is still to be reported."""
+        self._jobs.pop(job_id, None)
+
+    def executor_lost(self) -> None:
+        """The executor has died, and with it all exits: every job begins again.
+
+        No run is started before `executor_started`; jobs whose deadline comes first end.
+        """
+        self._running, self._has_executor = None, False
+        for job in self._jobs.values():
+            job.restart()
+            self._forecaster.look_ahead(job)
+
+    def executor_started(self) -> None:
+        """Another executor is there."""
+        self._has_executor = True
 
     def image_decoded(self, job_id: str, elapsed_s: float) -> None:
         """A job's image is decoded, after `elapsed_s`; unknown ids are ignored."""
@@ -353,17 +383,17 @@ class Scheduler:
         if job.last is None:
             if len(self._jobs) == 1:
                 in_time = free_s < forecast.latest_start_s + hope_s(forecast.needs, self.settings)
-            return None if in_time else _too_late(job, "exit 1 can no longer be made in time")
+            return None if in_time else job.too_late("exit 1 can no longer be made in time")
         if not job.paths:
-            return _finished(job, Reason.COMPLETE)
+            return job.finished(Reason.COMPLETE)
         if job.is_satisfied(forecast.limits):
-            return _finished(job, Reason.SATISFIED)
+            return job.finished(Reason.SATISFIED)
         if self._draining:
-            return _finished(job, Reason.DRAINING)
+            return job.finished(Reason.DRAINING)
         if not forecast.may_continue:
             pauses = self._forecaster.lifted_s(job, now) is not None
-            return None if pauses else _finished(job, Reason.BUDGET)
-        return None if in_time else _finished(job, Reason.DEADLINE)
+            return None if pauses else job.finished(Reason.BUDGET)
+        return None if in_time else job.finished(Reason.DEADLINE)
 
     def _candidate(self, job: JobState, now: float) -> Candidate | None:
         """The next stage of a job that has no reason to end; None if the job pauses."""
@@ -511,14 +541,6 @@ class Scheduler:
     def _observe_load(self) -> None:
         if self.server_limits.budget.load_caps:
             self.server_limits.observe_load(self.load_s)
-
-
-def _finished(job: JobState, reason: Reason) -> JobFinished:
-    return JobFinished(job.id, reason, job.exit, job.wasted_s)
-
-
-def _too_late(job: JobState, detail: str) -> JobFailed:
-    return JobFailed(job.id, ErrorCode.DEADLINE_EXCEEDED, detail, job.used_s)
 
 
 def _describe(running: _Running | None) -> str:

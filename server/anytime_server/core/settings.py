@@ -24,6 +24,8 @@ class SchedulerSettings:
             process to the other, through sockets, to a client that has to read it.
         reaction_s: what a stop takes beside the longest time between two checks of the control
             block (`CostModel.reaction_s`): from process to process and back, for the map before it.
+        unresponsive_s: a job that is computed is ended so long after its deadline, though nothing
+            has come of its run, which the executor should have stopped by itself.
         patience_s: how long a request without a deadline waits until its next stage is mandatory.
         drain_retry_s: what a client is told to wait when this server shuts down.
     """
@@ -35,6 +37,7 @@ class SchedulerSettings:
     reserve_sigmas: float = 3.0
     reserve_s: float = 0.0
     reaction_s: float = 0.001
+    unresponsive_s: float = 0.5
     patience_s: float = 1.0
     drain_retry_s: float = 5.0
 

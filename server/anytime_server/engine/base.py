@@ -9,8 +9,9 @@ callback must only take note; writing is the API's own work.
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Protocol, TypeAlias
 
@@ -18,10 +19,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anytime_protocol.budget import Budget
-from anytime_protocol.enums import ArrayName
+from anytime_protocol.enums import ArrayName, ErrorCode, Reason
 from anytime_protocol.messages import BudgetApplied, Failed, Finished, Infer, OutputOptions
 from anytime_protocol.resources import ServerBudget, ServerBudgetStatus
-from anytime_server.core.decisions import Admitted, Ending, ExitReport, JobFailed
+from anytime_server.core.decisions import Admitted, Ending, ExitReport, JobFailed, JobFinished
 from anytime_server.core.jobs import JobState
 from anytime_server.executor.base import RenderedExit, RenderOptions, ServedModel
 from anytime_server.images import DecodedImage, Image
@@ -73,7 +74,7 @@ class ActiveRequest:
         transport: "http" or "websocket", for metrics.
         on_event: told what happens.
         admitted: the scheduler's prediction, once it is admitted.
-        image: the decoding, under way from admission until the executor has the image.
+        image: the decoding, from admission to the end, as the executor may need the image again.
         has_begun: the executor has its image.
         risk: of the certificate whose masks it is computed with, 0 without masks; None where it was
             not asked for, or before it has begun.
@@ -81,6 +82,7 @@ class ActiveRequest:
         reports: of the exits made, in order.
         size: (H, W) of the image, upright, px; known once it is decoded.
         best: the last exit that was rendered.
+        shown: the last exit that its client was shown before its end.
         ready_s: when it began to wait for its next stage.
         first_s: when its first stage began; None before.
         cancelled_s: when it was cancelled; None if it was not.
@@ -113,6 +115,7 @@ class ActiveRequest:
     reports: list[ExitReport] = field(default_factory=list)
     size: tuple[int, int] = (0, 0)
     best: ExitRendered | None = None
+    shown: ExitRendered | None = None
     ready_s: float = 0.0
     first_s: float | None = None
     cancelled_s: float | None = None
@@ -160,6 +163,55 @@ class ActiveRequest:
         """An exit has been made that is to be shown and has not been rendered yet."""
         shown = (report.exit for report in reversed(self.reports) if report.improves)
         return next(shown, 0) > (self.best.report.exit if self.best else 0)
+
+    def keep(self, rendered: RenderedExit) -> None:
+        """Takes a rendered exit as its best map."""
+        self.render_s += rendered.elapsed_s
+        reports = (report for report in self.reports if report.exit == rendered.exit)
+        report = next(reports, None)
+        if report is None:
+            return  # made after the request was cancelled
+        if self.best is None or self.best.report.exit < report.exit:  # else from before a crash
+            self.best = ExitRendered(report, rendered, self.compute_s, self.gmacs)
+
+    def show_best(self) -> None:
+        """Shows its client the best map, unless that was done."""
+        if self.best is not None and self.best is not self.shown:
+            self.shown = self.best
+            self.on_event(self.best)
+
+    def ending_with_best(self, ending: Ending) -> Ending:
+        """Its ending; where time is over, or the server ends, a map that is there is the answer."""
+        best = 0 if self.best is None else self.best.report.exit
+        match ending:
+            case JobFinished(exit=exit_) if exit_ < best:  # the executor has crashed since
+                return replace(ending, exit=best)
+            case JobFailed(code=ErrorCode.DEADLINE_EXCEEDED) if best:
+                return JobFinished(ending.job_id, Reason.DEADLINE, best, ending.wasted_s)
+            case JobFailed(code=ErrorCode.DRAINING) if best:
+                return JobFinished(ending.job_id, Reason.DRAINING, best, ending.wasted_s)
+            case _:
+                return ending
+
+    def choose_risk(self, max_risk: float) -> None:
+        """Chooses its masks by the risk allowed; infinity leaves the model's own."""
+        if max_risk < math.inf:
+            # A certificate is about maps as they are by default.
+            allowed = 0.0 if self.want.monotone else max_risk
+            self.risk = self.served.info.certified_risk(allowed)
+
+    def note_decoded(self, image: DecodedImage, now: float) -> bool:
+        """Its image is decoded; whether for the first time."""
+        if self.size != (0, 0):
+            return False
+        self.size, self.decode_s = image.size, image.elapsed_s
+        self.queue_s -= min(image.elapsed_s, now - self.ready_s)
+        return True
+
+    def restart(self) -> None:
+        """The executor and all exits that it has made are gone, but for the best map."""
+        self.has_begun = False
+        self.reports.clear()
 
     def must_render(self, ending: Ending | None = None) -> bool:
         """Whether its last exit should be rendered now.
@@ -296,7 +348,14 @@ class Engine(Protocol):
         ...
 
     async def drain(self) -> None:
-        """Admits no more; returns when the last request has ended, or after a timeout."""
+        """Admits no more; returns when the last request has ended.
+
+        After a timeout those that are left are ended, see `end_all`.
+        """
+        ...
+
+    def end_all(self) -> None:
+        """Ends all active requests at once, with their best maps or as `draining`."""
         ...
 
     async def close(self) -> None:

@@ -96,6 +96,11 @@ class LocalEngine:
                 await self._loop.drain()
         except TimeoutError:
             logger.warning("requests were still active after %g s", self._settings.drain_timeout_s)
+            self.end_all()
+
+    def end_all(self) -> None:
+        """See `Engine.end_all`."""
+        self._loop.end_all()
 
     async def close(self) -> None:
         """See `Engine.close`."""
@@ -220,7 +225,7 @@ class LocalEngine:
     def set_server_budget(self, budget: ServerBudget) -> None:
         """See `Engine.set_server_budget`."""
         self._refuse_until_loaded()
-        self._loop.set_server_budget(budget)
+        self._loop.set_server_budget(budget, _time_of_day_s())
 
     def _refuse_until_loaded(self) -> None:
         if not self.models:
@@ -278,3 +283,9 @@ def _retrieve_exception(image: asyncio.Future[DecodedImage]) -> None:
     """Marks an exception as seen that nobody may ask for, as its request has ended before."""
     if not image.cancelled():
         image.exception()
+
+
+def _time_of_day_s() -> float:
+    """Since local midnight."""
+    local = time.localtime()
+    return local.tm_hour * 3600.0 + local.tm_min * 60.0 + local.tm_sec

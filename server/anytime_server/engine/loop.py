@@ -9,8 +9,10 @@ of the scheduler, and owns both, and the active requests, each of which gets exa
 * An exit is rendered by the executor as part of the run when its client wants each exit or the run
   ends; what was missed is rendered before another request gets the executor, so that a request that
   ends while another one computes has its best map ready.
-* A crash of the executor ends all active requests with an error; until it has started again, new
-  ones are refused.
+* A crash of the executor ends the request that it was busy with in an error. All others begin
+  again when it has started again, if their deadlines allow; what was shown of them stays shown.
+  New ones are refused meanwhile.
+* A request is answered soon after its deadline even where the executor does not react at all.
 """
 
 from __future__ import annotations
@@ -18,9 +20,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import Final
 
@@ -28,8 +30,7 @@ from anytime_protocol.budget import Budget
 from anytime_protocol.enums import ErrorCode
 from anytime_protocol.messages import DEFAULT_URGENCY
 from anytime_protocol.resources import ServerBudget, ServerBudgetStatus
-from anytime_server import images
-from anytime_server.core.costs import CostModel, SideCost
+from anytime_server.core.costs import CostModel
 from anytime_server.core.decisions import (
     Admitted,
     BudgetChange,
@@ -43,11 +44,12 @@ from anytime_server.core.decisions import (
 )
 from anytime_server.core.scheduler import Scheduler
 from anytime_server.core.settings import SchedulerSettings
-from anytime_server.engine.base import ActiveRequest, EngineState, ExitRendered, RequestEnded
+from anytime_server.engine.alarm import Alarm
+from anytime_server.engine.base import ActiveRequest, EngineState, RequestEnded
+from anytime_server.engine.starter import Starter, first_costs
 from anytime_server.errors import (
     ExecutorCallError,
     ExecutorCrashedError,
-    ExecutorStartError,
     ImageRejectedError,
 )
 from anytime_server.executor.base import (
@@ -64,10 +66,8 @@ logger = logging.getLogger(__name__)
 
 _OVERRUN: Final = 20.0
 _OVERRUN_S: Final = 60.0
-"""A run is given up after this multiple of its predicted time and this many seconds more."""
-
-_RESTART_S: Final = (0.0, 0.5, 2.0, 10.0)
-"""Waits before the executor is started again; the last repeats."""
+"""A run is given up after this multiple of its predicted time and this many seconds more. An
+executor that shows no sign of life has been killed long before."""
 
 
 class ExecutorLoop:
@@ -107,7 +107,8 @@ class ExecutorLoop:
         self._running: ActiveRequest | None = None
         self._give_up_s = math.inf
         self._busy_since_s = math.inf  # since when the loop has not waited for anything to do
-        self._changed = asyncio.Event()
+        self._changed = Alarm(clock)
+        self._starter = Starter(executor, self._changed.set)
         self._empty = asyncio.Event()
         self._empty.set()
 
@@ -170,20 +171,27 @@ class ExecutorLoop:
             slowdown=self._scheduler.costs.slow_down.mean,
         )
 
-    def set_server_budget(self, budget: ServerBudget) -> None:
-        """Replaces the operator's budget."""
+    def set_server_budget(self, budget: ServerBudget, time_of_day_s: float) -> None:
+        """Replaces the operator's budget, so many seconds after local midnight."""
         self.take_exits()
-        self._scheduler.set_server_budget(budget, self._clock(), _time_of_day_s())
+        self._scheduler.set_server_budget(budget, self._clock(), time_of_day_s)
         self._update_run()
 
     async def drain(self) -> None:
         """Admits no more, and returns when the last request has ended."""
         if self.state is not EngineState.CLOSED:
+            if self.state is EngineState.RECOVERING:
+                self._end_all(ErrorCode.DRAINING, "the server is shutting down")
             self.state = EngineState.DRAINING
         self.take_exits()
         self._unreported.extend(self._scheduler.drain())
         self._update_run()
         await self._empty.wait()
+
+    def end_all(self) -> None:
+        """Ends every request at once, with what there is of it."""
+        self._end_all(ErrorCode.DRAINING, "the server is shutting down")
+        self._update_run()
 
     # The loop.
 
@@ -193,9 +201,9 @@ class ExecutorLoop:
         Raises:
             ExecutorStartError: it cannot start.
         """
-        served = await self._executor.start()
+        served = await self._starter.start()
         self.models = {model.info.name: model for model in served}
-        self._scheduler = Scheduler(_cost_model(served), settings=self._settings)
+        self._scheduler = Scheduler(first_costs(served), settings=self._settings)
         for model in served:
             self._metrics.serves(model.info.name, model.engine)
             logger.info("%s is computed by %s", model.info.name, model.engine)
@@ -210,16 +218,18 @@ class ExecutorLoop:
                     await self._step()
                 except ExecutorCrashedError as error:
                     logger.error("%s", error)
-                    await self._recover(str(error))
+                    await self._recover()
                 except Exception:
                     # A fault of ours: the executor's state is unknown, so begin afresh.
                     logger.exception("the engine loop failed")
-                    await self._recover("the server failed internally")
+                    self._end_all(ErrorCode.INTERNAL, "the server failed internally")
+                    await self._recover()
         finally:
             self.state = EngineState.CLOSED
-            self._fail_all("the server was stopped")
+            self._end_all(ErrorCode.INTERNAL, "the server was stopped")
 
     async def _step(self) -> None:
+        self._starter.check()
         self._changed.clear()
         while self._unreported:
             await self._render_and_end(self._unreported.popleft())
@@ -229,7 +239,7 @@ class ExecutorLoop:
             case RunJob() as run:
                 await self._run(run, self.requests[run.job_id])
             case Wait(until_s=until_s):
-                await self._sleep_until(math.inf if until_s is None else until_s)
+                await self._changed.wait_until(math.inf if until_s is None else until_s)
                 self._busy_since_s = self._clock()
 
     async def _run(self, run: RunJob, request: ActiveRequest) -> None:
@@ -241,6 +251,7 @@ class ExecutorLoop:
             decode_from_s = self._clock()
             image = None if request.has_begun else await self._decoded_image(request)
             waited_s = self._clock() - decode_from_s
+            self._starter.check()
             if image is None and not request.has_begun:
                 ending = self._scheduler.run_ended(run.job_id, 0.0, self._clock())
             else:
@@ -279,10 +290,8 @@ class ExecutorLoop:
         render_now = progress or limits.last_stage >= run.depth or len(self.requests) > 1
         if not request.discarded and render_now:
             render = request.render_options
-        if not request.has_begun and run.max_risk < math.inf:
-            # A certificate is about maps as they are by default.
-            allowed = 0.0 if request.want.monotone else run.max_risk
-            request.risk = request.served.info.certified_risk(allowed)
+        if not request.has_begun:
+            request.choose_risk(run.max_risk)
         command = RunCommand(
             run.job_id,
             request.job.model,
@@ -301,10 +310,11 @@ class ExecutorLoop:
         try:
             await asyncio.sleep(0)  # the executor begins before anything else is looked at
             while not call.done():
-                until_s = self._end_others()
+                until_s = min(self._end_others(), self._end_overdue(request))
                 self._apply_run_limits()  # later than what `until_s` counts from
-                await self._sleep_until(until_s)
-            end = call.result()
+                await self._changed.wait_until(until_s)
+            with self._blaming(request):
+                end = call.result()
         finally:
             self.take_exits()
             if not call.done():  # the server is being stopped
@@ -314,23 +324,23 @@ class ExecutorLoop:
     def _run_ended(self, request: ActiveRequest, end: RunEnd) -> Ending | None:
         now = self._clock()
         if end.rendered is not None:
-            self._keep(request, end.rendered)
+            request.keep(end.rendered)
         if end.wasted_s:
             request.compute_s += end.wasted_s
             self._metrics.stage_stopped(request, now)
         self._metrics.engine_memory(self._executor.engine_bytes)
         ending = self._scheduler.run_ended(request.id, end.wasted_s, now)
         if ending is None and end.rendered is not None and request.want.progress:
-            self._emit(request)
+            request.show_best()
         return ending
 
     def _exit_made(self, request: ActiveRequest, rendered: RenderedExit | None) -> None:
         """The executor has made an exit in the middle of a run, and tells so."""
         self.take_exits()  # so that there is a report for the rendering
         if rendered is not None:
-            self._keep(request, rendered)
+            request.keep(rendered)
             if request.id in self.requests and request.want.progress:
-                self._emit(request)
+                request.show_best()
         self._update_run()
 
     def take_exits(self) -> None:
@@ -346,7 +356,7 @@ class ExecutorLoop:
             self._metrics.stage_done(request, report, costs.slow_down.mean, costs.last_error)
             if failed is not None:
                 self._unreported.append(failed)
-            elif request.cancelled_s is None:
+            elif request.cancelled_s is None and request.ended_s is None:
                 request.reports.append(report)
                 self._metrics.exit_made(request)
 
@@ -378,7 +388,7 @@ class ExecutorLoop:
             limits = self._scheduler.run_limits(self._clock())
             if not limits.path or self._clock() > limits.stop_at_s:
                 return None
-            await self._sleep_until(limits.stop_at_s)
+            await self._changed.wait_until(limits.stop_at_s)
         try:
             decoded = request.image.result()
         except ImageRejectedError:
@@ -386,11 +396,8 @@ class ExecutorLoop:
         except Exception as error:
             logger.exception("decoding for request %s failed", request.id)
             raise ExecutorCallError(f"{type(error).__name__} while decoding") from error
-        request.image = None
-        request.size = decoded.size
-        request.decode_s = decoded.elapsed_s
-        request.queue_s -= min(decoded.elapsed_s, self._clock() - request.ready_s)
-        self._metrics.decoded(decoded.elapsed_s)
+        if request.note_decoded(decoded, self._clock()):
+            self._metrics.decoded(decoded.elapsed_s)
         # Images are decoded while others compute; elapsed time would mostly tell of those.
         self._scheduler.image_decoded(request.id, decoded.cpu_s)
         return decoded.image
@@ -403,9 +410,11 @@ class ExecutorLoop:
         Raises:
             ExecutorCrashedError, ExecutorCallError: see there.
         """
-        self._keep(request, await self._executor.render(request.id, request.render_options))
+        with self._blaming(request):
+            rendered = await self._executor.render(request.id, request.render_options)
+        request.keep(rendered)
         if request.want.progress and request.id in self.requests and not request.discarded:
-            self._emit(request)
+            request.show_best()
 
     async def _render_others(self, chosen: ActiveRequest) -> None:
         """Renders exits of requests that may end while `chosen` computes."""
@@ -422,7 +431,7 @@ class ExecutorLoop:
         """Ends a request with its best map rendered.
 
         Raises:
-            ExecutorCrashedError: the request is still active.
+            ExecutorCrashedError: see there; the request has ended in an error.
         """
         request = self.requests.get(ending.job_id)
         if request is not None and request.must_render(ending):
@@ -454,11 +463,31 @@ class ExecutorLoop:
         until_s = decision.until_s if isinstance(decision, Wait) else None
         return math.inf if until_s is None else until_s
 
+    def _end_overdue(self, request: ActiveRequest) -> float:
+        """Ends the request that is computed if its deadline is over and nothing comes of its run.
+
+        Returns:
+            When to look again.
+        """
+        overdue_s = self._scheduler.overdue_s(self._clock())
+        if self._clock() < overdue_s:
+            return overdue_s
+        logger.warning("the executor has not stopped request %s at its deadline", request.id)
+        self._abandon(request, ErrorCode.DEADLINE_EXCEEDED, "no map came in time")
+        return math.inf
+
+    def _abandon(self, request: ActiveRequest, code: ErrorCode, detail: str) -> None:
+        """Ends a request whose run may still be under way; what that makes is dropped."""
+        self._scheduler.abandon(request.id)
+        self._end(JobFailed(request.id, code, detail, 0.0))
+        request.discarded = True
+
     def _end(self, ending: Ending) -> None:
         """The only place where a request ends; one that has ended is ignored."""
         request = self.requests.pop(ending.job_id, None)
         if request is None:
             return
+        ending = request.ending_with_best(ending)
         if request.image is not None:
             request.image.cancel()
             request.image = None
@@ -478,67 +507,43 @@ class ExecutorLoop:
             # A fault of an adapter must not end the loop that all others depend on.
             logger.exception("the callback of request %s failed", request.id)
 
-    def _keep(self, request: ActiveRequest, rendered: RenderedExit) -> None:
-        request.render_s += rendered.elapsed_s
-        reports = (report for report in request.reports if report.exit == rendered.exit)
-        report = next(reports, None)
-        if report is None:
-            return  # made after the request was cancelled
-        request.best = ExitRendered(report, rendered, request.compute_s, request.gmacs)
+    @contextmanager
+    def _blaming(self, request: ActiveRequest) -> Iterator[None]:
+        """Ends a request in an error if the executor dies of it, so that it is not tried again."""
+        try:
+            yield
+        except ExecutorCrashedError as error:
+            failed = self._scheduler.fail(request.id, ErrorCode.INTERNAL, str(error))
+            self._end(failed or JobFailed(request.id, ErrorCode.INTERNAL, str(error), 0.0))
+            raise
 
-    def _emit(self, request: ActiveRequest) -> None:
-        if request.best is not None:
-            request.on_event(request.best)
+    async def _recover(self) -> None:
+        """Has all requests that are left begin again, and starts the executor as often as needed.
 
-    async def _recover(self, reason: str) -> None:
-        """Ends what was lost and starts the executor again, as often as it takes."""
+        While the server drains, they are ended instead: it would take longer than they may.
+        """
         self._metrics.crashed()
-        if self.state is EngineState.READY:
-            self.state = EngineState.RECOVERING
-        self._fail_all(reason)
+        if self.state is EngineState.DRAINING:
+            self.end_all()
+            return
+        self.state = EngineState.RECOVERING
+        self._scheduler.executor_lost()
         self._scheduler.costs.forget_sizes()
-        attempt = 0
-        while True:
-            await asyncio.sleep(_RESTART_S[min(attempt, len(_RESTART_S) - 1)])
-            try:
-                await self._executor.start()
-            except ExecutorStartError as failure:
-                logger.error("the executor does not start: %s", failure)
-                attempt += 1
-            else:
-                break
+        for request in self.requests.values():
+            request.restart()
+        starting = asyncio.ensure_future(self._starter.start_again())
+        starting.add_done_callback(lambda _: self._changed.set())
+        try:
+            while not starting.done():
+                await self._changed.wait_until(self._end_others())
+            starting.result()
+        finally:
+            starting.cancel()
+        self._scheduler.executor_started()
         if self.state is EngineState.RECOVERING:
             self.state = EngineState.READY
 
-    def _fail_all(self, reason: str) -> None:
+    def _end_all(self, code: ErrorCode, detail: str) -> None:
         self._unreported.clear()
-        for request_id in list(self.requests):
-            self._scheduler.fail(request_id, ErrorCode.INTERNAL, reason)
-            self._end(JobFailed(request_id, ErrorCode.INTERNAL, reason, 0.0))
-
-    async def _sleep_until(self, until_s: float) -> None:
-        """Returns when something has changed, or at a moment."""
-        timer = None
-        if until_s < math.inf:
-            wait_s = max(until_s - self._clock(), 0.0)
-            timer = asyncio.get_running_loop().call_later(wait_s, self._changed.set)
-        try:
-            await self._changed.wait()
-        finally:
-            if timer is not None:
-                timer.cancel()
-        self._changed.clear()
-
-
-def _cost_model(served: tuple[ServedModel, ...]) -> CostModel:
-    """What was measured at the start, rendering included."""
-    slowest_s = 1e6 * max(model.render_s_per_px for model in served)
-    encode = {name: SideCost(0.001, slowest_s + 0.005) for name in ("png", "raw", "rle", "delta")}
-    decode = dict.fromkeys((*images.MEDIA_TYPES.values(), images.DECODED), SideCost())
-    return CostModel((model.profile for model in served), decode, encode)
-
-
-def _time_of_day_s() -> float:
-    """Since local midnight."""
-    local = time.localtime()
-    return local.tm_hour * 3600.0 + local.tm_min * 60.0 + local.tm_sec
+        for request in list(self.requests.values()):
+            self._abandon(request, code, detail)

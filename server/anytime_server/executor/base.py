@@ -147,8 +147,11 @@ class Executor(Protocol):
         """Memory that the engines hold for images under way."""
         ...
 
-    async def start(self) -> tuple[ServedModel, ...]:
+    async def start(self, on_failure: Callable[[], None]) -> tuple[ServedModel, ...]:
         """Loads, warms up and measures the models; also starts again after a crash.
+
+        Args:
+            on_failure: called when the executor dies, later, while no call waits for it.
 
         Raises:
             ExecutorStartError: it cannot.

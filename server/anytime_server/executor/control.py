@@ -70,6 +70,8 @@ class ControlBlock:
             reports before their number.
         taken: how many renderings the server has read since the executor started; written by it.
         engine_bytes: memory that the engines hold for images under way; written by the executor.
+        beat: moment (`time.monotonic`) of the executor's last sign of life: it has taken up or done
+            a command, or looked whether to stop; written by the executor.
 
     Every word is an element of its own shared array: its reads and writes are single machine
     instructions.
@@ -82,6 +84,7 @@ class ControlBlock:
     exits: Any
     taken: Any
     engine_bytes: Any
+    beat: Any
 
     @classmethod
     def allocate(cls) -> ControlBlock:
@@ -95,6 +98,7 @@ class ControlBlock:
             exits=array("d", 1 + MAX_EXITS * len(ExitReport._fields)),
             taken=array("q", 1),
             engine_bytes=array("q", 1),
+            beat=array("d", 1),
         )
 
     def begin(self, run: int, limits: RunLimits) -> None:
@@ -111,6 +115,7 @@ class ControlBlock:
 
     def must_stop(self, run: int, stage: int, now: float) -> bool:
         """Whether a stage that is being computed is not wanted any more: the executor's side."""
+        self.beat[0] = now
         wanted = self.path[0] >> (stage - 1) & 1
         return bool(not wanted or now > self.stop_at_s[0] or self.run[0] != run)
 

@@ -88,6 +88,10 @@ class Prepare(NamedTuple):
     size: tuple[int, int]
 
 
+class Beat(NamedTuple):
+    """Show a sign of life; no answer."""
+
+
 class Forget(NamedTuple):
     """A job is over; no answer."""
 
@@ -118,5 +122,5 @@ class Started(NamedTuple):
     models: tuple[ServedModel, ...]
 
 
-Command: TypeAlias = StartRun | Render | Prepare | Forget
+Command: TypeAlias = StartRun | Render | Prepare | Forget | Beat
 Reply: TypeAlias = Started | ExitMade | RunEnd | RenderedExit | Fault

@@ -15,11 +15,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import math
 import multiprocessing
+import threading
 import time
+from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from typing import Final
@@ -36,6 +36,7 @@ from anytime_server.executor.base import (
 )
 from anytime_server.executor.control import SharedMemory
 from anytime_server.executor.messages import (
+    Beat,
     Command,
     ExitMade,
     Fault,
@@ -53,6 +54,12 @@ logger = logging.getLogger(__name__)
 _CLOSE_S: Final = 2.0
 """How long a child has to end by itself when its pipe is closed."""
 
+_PING_S: Final = 5.0
+"""An idle child is asked for a sign of life after so long without one."""
+
+_BEAT_S: Final = 0.5
+"""Between two signs of life of a child that loads."""
+
 _FORGET_S: Final = 0.002
 """From a job's end until the child hears of it, so that the answer goes first."""
 
@@ -61,21 +68,96 @@ Target = Callable[[Connection, SharedMemory, WorkerSettings], None]
 
 def work(pipe: Connection, memory: SharedMemory, settings: WorkerSettings) -> None:
     """What the child runs; it alone imports the networks."""
+    loaded = threading.Event()
+    threading.Thread(target=_beat, args=(memory, loaded), daemon=True).start()
     from anytime_server.executor import worker  # noqa: PLC0415
 
-    worker.main(pipe, memory, settings)
+    worker.main(pipe, memory, settings, loaded.set)
 
 
-@dataclass(slots=True)
+def _beat(memory: SharedMemory, loaded: threading.Event) -> None:
+    """Shows signs of life until the models are loaded."""
+    while not loaded.wait(_BEAT_S):
+        memory.control.beat[0] = time.monotonic()
+
+
 class _Child:
-    """A running process and this side of its pipe."""
+    """A running process and this side of its pipe, which is read as soon as there is something.
 
-    process: BaseProcess
-    pipe: Connection
+    Args:
+        process: started.
+        pipe: to it.
+        on_failure: called on the event loop when it ends while nobody waits for a reply.
+    """
+
+    def __init__(
+        self, process: BaseProcess, pipe: Connection, on_failure: Callable[[], None]
+    ) -> None:
+        self.process = process
+        self._pipe = pipe
+        self._on_failure = on_failure
+        self._replies: deque[Reply] = deque()
+        self._waiter: asyncio.Future[Reply] | None = None
+        self._has_ended = False
+
+    @property
+    def is_awaited(self) -> bool:
+        """Somebody waits for its reply."""
+        return self._waiter is not None
+
+    def listen(self) -> None:
+        """Begins to read what it sends."""
+        asyncio.get_running_loop().add_reader(self._pipe.fileno(), self._read)
+
+    def send(self, command: Command) -> None:
+        """Sends a command.
+
+        Raises:
+            OSError: it has ended.
+        """
+        self._pipe.send(command)
+
+    async def receive(self) -> Reply:
+        """Its next reply.
+
+        Raises:
+            EOFError: it has ended.
+        """
+        if self._replies:
+            return self._replies.popleft()
+        if self._has_ended:
+            raise EOFError
+        self._waiter = asyncio.get_running_loop().create_future()
+        try:
+            return await self._waiter
+        finally:
+            self._waiter = None
+
+    def _read(self) -> None:
+        waiter = self._waiter if self._waiter is not None and not self._waiter.done() else None
+        try:
+            reply: Reply = self._pipe.recv()
+        except (EOFError, OSError):
+            self.ignore()
+            self._has_ended = True
+            if waiter is not None:
+                waiter.set_exception(EOFError())
+            elif self._waiter is None:
+                self._on_failure()
+            return
+        if waiter is not None and not self._replies:
+            waiter.set_result(reply)
+        else:
+            self._replies.append(reply)
+
+    def ignore(self) -> None:
+        """Reads no more of what it sends."""
+        if not self._pipe.closed:
+            asyncio.get_running_loop().remove_reader(self._pipe.fileno())
 
     def end(self) -> int | None:
         """Closes the pipe, and kills what does not end by itself; returns the exit code. Blocks."""
-        self.pipe.close()
+        self._pipe.close()
         self.process.join(_CLOSE_S)
         if self.process.is_alive():
             self.process.kill()
@@ -91,7 +173,9 @@ class ProcessExecutor:
     Args:
         settings: for the child.
         max_pixels: the largest image of a run, px.
-        hang_s: a run that ignores a stop for so long is killed with the process.
+        hang_s: a process that shows no sign of life for so long while it has something to do is
+            killed.
+        loading_s: the same while it loads, libraries above all.
         target: what the child runs; tests put something that crashes.
     """
 
@@ -100,11 +184,13 @@ class ProcessExecutor:
         settings: WorkerSettings,
         max_pixels: int,
         hang_s: float = 10.0,
+        loading_s: float = 60.0,
         target: Target = work,
     ) -> None:
         self._settings = settings
         self._max_pixels = max_pixels
         self._hang_s = hang_s
+        self._loading_s = loading_s
         self._target = target
         self._memory: SharedMemory | None = None
         self._child: _Child | None = None
@@ -112,7 +198,10 @@ class ProcessExecutor:
         self._is_running = False
         self._exits_taken = 0
         self._forgotten: list[str] = []
-        self._hang: asyncio.TimerHandle | None = None
+        self._is_loading = False
+        self._asked_s = 0.0  # when the oldest command was sent that it may not have taken up
+        self._watched_s = 0.0
+        self._watch: asyncio.TimerHandle | None = None
         self._closed = False
 
     @property
@@ -125,16 +214,23 @@ class ProcessExecutor:
         """See `Executor.engine_bytes`."""
         return 0 if self._memory is None else int(self._memory.control.engine_bytes[0])
 
-    async def start(self) -> tuple[ServedModel, ...]:
+    async def start(self, on_failure: Callable[[], None]) -> tuple[ServedModel, ...]:
         """See `Executor.start`."""
-        await self._end()
+        code = await self._end()
+        if code is not None:
+            logger.error("the executor ended with exit code %d", code)
         if self._closed:
             raise ExecutorStartError("the server is closed")
-        self._child = await asyncio.to_thread(self._spawn)
+        self._is_loading = True
         try:
-            reply = await self._receive(self._child)
+            self._child = child = await asyncio.to_thread(self._spawn, on_failure)
+            child.listen()
+            self._watch_over(child)
+            reply = await self._receive(child)
         except ExecutorCrashedError as error:
             raise ExecutorStartError(f"while it loaded the models: {error}") from error
+        finally:
+            self._is_loading = False
         match reply:
             case Started(models=models):
                 names = ", ".join(f"{model.info.name} ({model.engine})" for model in models)
@@ -167,7 +263,6 @@ class ProcessExecutor:
             command.monotone,
         )
         try:
-            self._watch(command.limits)
             await self._send(child, start)
             while True:
                 match await self._receive(child):
@@ -181,13 +276,11 @@ class ProcessExecutor:
                         raise _unexpected(reply)
         finally:
             self._is_running = False
-            self._watch(STOP)
 
     def set_limits(self, limits: RunLimits) -> None:
         """See `Executor.set_limits`."""
         if self._memory is not None and self._is_running:
             self._memory.control.set_limits(limits)
-            self._watch(limits)
 
     def take_exits(self) -> list[ExitReport]:
         """See `Executor.take_exits`."""
@@ -208,11 +301,7 @@ class ProcessExecutor:
 
     def prepare(self, model: str, size: tuple[int, int]) -> None:
         """See `Executor.prepare`."""
-        try:
-            if self._child is not None:
-                self._child.pipe.send(Prepare(model, size))
-        except OSError as error:
-            logger.warning("the executor does not listen: %s", error)
+        self._tell(Prepare(model, size))
 
     def forget(self, job_id: str) -> None:
         """See `Executor.forget`."""
@@ -226,10 +315,11 @@ class ProcessExecutor:
         self.set_limits(STOP)
         await self._end()
 
-    def _spawn(self) -> _Child:
+    def _spawn(self, on_failure: Callable[[], None]) -> _Child:
         """Starts the process. Blocks."""
         self._memory = self._memory or SharedMemory.allocate(self._max_pixels)
         self._memory.control.taken[0] = 0
+        self._memory.control.beat[0] = self._asked_s = self._watched_s = time.monotonic()
         context = multiprocessing.get_context("spawn")
         ours, theirs = context.Pipe()
         process = context.Process(
@@ -240,58 +330,64 @@ class ProcessExecutor:
         )
         process.start()
         theirs.close()  # so that the child's end is the only one, and its death an end of file
-        return _Child(process, ours)
+        return _Child(process, ours, on_failure)
 
     def _alive(self) -> tuple[_Child, SharedMemory]:
         if self._child is None or self._memory is None:
             raise ExecutorCrashedError("the executor is not running")
         return self._child, self._memory
 
-    def _watch(self, limits: RunLimits) -> None:
-        """Sets when the process is killed if the run has not ended by then."""
-        if self._hang is not None:
-            self._hang.cancel()
-            self._hang = None
-        stop_at_s = limits.stop_at_s if limits.path else time.monotonic()
-        if self._is_running and stop_at_s < math.inf:
-            wait_s = stop_at_s - time.monotonic() + self._hang_s
-            self._hang = asyncio.get_running_loop().call_later(wait_s, self._kill)
+    def _watch_over(self, child: _Child) -> None:
+        """Kills a child that has something to do and shows no sign of life; asks an idle one."""
+        if child is not self._child or self._memory is None:
+            return
+        now, interval_s = time.monotonic(), min(self._hang_s / 4, 1.0)
+        if now > self._watched_s + 2 * interval_s + 1.0:
+            self._asked_s = now  # this process, or the whole machine, has slept
+        self._watched_s = now
+        beat_s = float(self._memory.control.beat[0])
+        silent_s = now - max(beat_s, self._asked_s)
+        patience_s = self._loading_s if self._is_loading else self._hang_s
+        if silent_s > patience_s and (child.is_awaited or beat_s < self._asked_s):
+            logger.error("the executor shows no sign of life for %.3g s and is killed", silent_s)
+            child.process.kill()
+            return
+        if silent_s > _PING_S and not child.is_awaited:
+            self._tell(Beat())
+        loop = asyncio.get_running_loop()
+        self._watch = loop.call_later(interval_s, self._watch_over, child)
 
-    def _kill(self) -> None:
-        """A run has ignored a stop: the process goes, and its run ends with a crash."""
-        if self._child is not None:
-            logger.error("the executor ignored a stop for %g s and is killed", self._hang_s)
-            self._child.process.kill()
+    def _note_asked(self) -> None:
+        """Something has been sent."""
+        if self._memory is not None and self._memory.control.beat[0] >= self._asked_s:
+            self._asked_s = time.monotonic()
 
     def _tell_forgotten(self) -> None:
         forgotten, self._forgotten = self._forgotten, []
+        for job_id in forgotten:
+            self._tell(Forget(job_id))
+
+    def _tell(self, command: Command) -> None:
+        """Sends a command that has no answer."""
         try:
             if self._child is not None:
-                for job_id in forgotten:
-                    self._child.pipe.send(Forget(job_id))
+                self._child.send(command)
+                self._note_asked()
         except OSError as error:
             logger.warning("the executor does not listen: %s", error)
 
     async def _send(self, child: _Child, command: Command) -> None:
         try:
-            child.pipe.send(command)
+            child.send(command)
+            self._note_asked()
         except OSError:
             raise await self._crashed() from None
 
     async def _receive(self, child: _Child) -> Reply:
-        loop = asyncio.get_running_loop()
-        readable = loop.create_future()
-        descriptor = child.pipe.fileno()
-        loop.add_reader(descriptor, _set_result, readable)
         try:
-            await readable
-        finally:
-            loop.remove_reader(descriptor)
-        try:
-            reply: Reply = child.pipe.recv()
-        except (EOFError, OSError):
+            return await child.receive()
+        except EOFError:
             raise await self._crashed() from None
-        return reply
 
     async def _crashed(self) -> ExecutorCrashedError:
         code = await self._end()
@@ -299,12 +395,12 @@ class ProcessExecutor:
 
     async def _end(self) -> int | None:
         child, self._child = self._child, None
-        return None if child is None else await asyncio.to_thread(child.end)
-
-
-def _set_result(future: asyncio.Future[None]) -> None:
-    if not future.done():
-        future.set_result(None)
+        if child is None:
+            return None
+        if self._watch is not None:
+            self._watch.cancel()
+        child.ignore()
+        return await asyncio.to_thread(child.end)
 
 
 def _unexpected(reply: Reply) -> ExecutorCallError:

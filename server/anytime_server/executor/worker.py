@@ -14,7 +14,7 @@ import logging
 import os
 import signal
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
@@ -75,13 +75,19 @@ class _Job:
     rendered: int = 0
 
 
-def main(pipe: Connection, memory: SharedMemory, settings: WorkerSettings) -> None:
+def main(
+    pipe: Connection,
+    memory: SharedMemory,
+    settings: WorkerSettings,
+    on_loaded: Callable[[], None],
+) -> None:
     """Runs the process to its end.
 
     Args:
         pipe: to the server; the first message is `Started` or a `Fault`.
         memory: shared with the server.
         settings: see there.
+        on_loaded: called when the models are loaded.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     logs.configure(settings.log_level, as_json=settings.log_json)
@@ -97,6 +103,7 @@ def main(pipe: Connection, memory: SharedMemory, settings: WorkerSettings) -> No
         pipe.send(Fault(str(error)))
         return
     exclude_from_collection()
+    on_loaded()
     with suppress(BrokenPipeError):  # the server was stopped meanwhile
         pipe.send(Started(served))
         Worker(models, memory, pipe, memory_budget).serve()
@@ -131,7 +138,10 @@ class Worker:
         """Answers until the other side has closed the pipe."""
         try:
             while True:
-                reply = self._answer(self._pipe.recv())
+                command = self._pipe.recv()
+                self._control.beat[0] = time.monotonic()
+                reply = self._answer(command)
+                self._control.beat[0] = time.monotonic()
                 self._control.engine_bytes[0] = self._memory_budget.used_bytes
                 if reply is not None:
                     self._pipe.send(reply)
@@ -140,6 +150,7 @@ class Worker:
 
     def _answer(self, command: Command) -> Reply | None:
         """Does what is asked; a fault of one job is reported, not raised."""
+        fault: Fault | None = None
         try:
             match command:
                 case StartRun():
@@ -149,23 +160,18 @@ class Worker:
                 case Prepare(model=model, size=size):
                     with suppress(InputError):  # the run will meet it again, and deal with it
                         self._models[model].engine.prepare(size)
-                    return None
                 case Forget(job_id=job_id):
                     self._jobs.pop(job_id, None)
-                    return None
         except ConnectionError:
             raise
         except (InputError, MemoryError) as error:
             logger.warning("an image is too large for this server's memory: %s", error)
-            return Fault(str(error) or "memory has run out", ErrorCode.TOO_MANY_PIXELS)
+            fault = Fault(str(error) or "memory has run out", ErrorCode.TOO_MANY_PIXELS)
         except Exception as error:
             # Whatever one job meets, the others go on.
             logger.exception("command %s failed", type(command).__name__)
-            return (
-                None
-                if isinstance(command, Prepare | Forget)
-                else Fault(f"{type(error).__name__}: {error}")
-            )
+            fault = Fault(f"{type(error).__name__}: {error}")
+        return fault if isinstance(command, StartRun | Render) else None
 
     def _run(self, command: StartRun) -> RunEnd:
         """Computes stages until the control block, or the network, has no more for this run."""

@@ -69,9 +69,9 @@ async def test_nothing_is_admitted_before_the_models_are_loaded(serve):
     gate = asyncio.Event()
 
     class Slow(FakeExecutor):
-        async def start(self):
+        async def start(self, on_failure):
             await gate.wait()
-            return await super().start()
+            return await super().start(on_failure)
 
     async with serve(Slow(), wait=False) as live:
         assert (await live.http.get("/readyz")).status_code == 503

@@ -168,9 +168,11 @@ async def test_a_broken_image_is_refused_by_its_header_and_fails_by_its_pixels()
         assert recorder.end.ending.code is ErrorCode.BAD_IMAGE
 
 
-async def test_a_drain_gives_up_after_its_timeout():
+async def test_a_drain_gives_up_after_its_timeout_and_leaves_no_request_without_its_end():
     async with running_engine(drain_timeout_s=0.01) as (engine, executor):
         executor.gate.clear()
-        await submit(engine)
+        recorder = EventRecorder()
+        await engine.submit(infer("a"), "a", engine.clock(), "http", recorder)
         await engine.drain()
         assert engine.state is EngineState.DRAINING
+        assert recorder.end.ending.code is ErrorCode.DRAINING

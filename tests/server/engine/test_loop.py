@@ -168,7 +168,7 @@ async def test_monotone_maps_are_asked_of_the_executor_and_have_no_certificate()
 
 async def test_the_operator_may_allow_less_risk_than_the_client():
     async with running_loop() as (loop, executor):
-        loop.set_server_budget(ServerBudget(max_risk=0.03))
+        loop.set_server_budget(ServerBudget(max_risk=0.03), 0.0)
         recorder, _ = submit(loop, "a", Budget(max_risk=0.1), ONE_MAP)
         await ended(recorder)
         assert executor.commands[0].risk == 0.02
@@ -325,7 +325,7 @@ async def test_the_operators_budget_reaches_running_requests():
         close_gate_at(executor, 3)
         recorder, _ = submit(loop, "a")
         await until_stage(executor, "a", 3)
-        loop.set_server_budget(ServerBudget(max_exit=1))
+        loop.set_server_budget(ServerBudget(max_exit=1), 0.0)
         assert loop.server_budget().effective == Budget(max_exit=1)
         await ended(recorder)
         assert recorder.end.ending.reason is Reason.BUDGET
@@ -334,7 +334,7 @@ async def test_the_operators_budget_reaches_running_requests():
 async def test_the_reported_effective_budget_is_the_one_enforced_hysteresis_included():
     cap = LoadCap(above_s=0.15, below_s=0.05, max_exit=2)
     async with running_loop() as (loop, executor):
-        loop.set_server_budget(ServerBudget(load_caps=(cap,)))
+        loop.set_server_budget(ServerBudget(load_caps=(cap,)), 0.0)
         executor.gate.clear()
         first, _ = submit(loop, "a", want=ONE_MAP)
         second, _ = submit(loop, "b", want=ONE_MAP)
@@ -451,21 +451,158 @@ async def test_a_client_whose_callback_fails_does_not_stop_the_others():
 # Crashes and the end.
 
 
-@pytest.mark.parametrize("stage", [1, 3])
-async def test_a_crash_ends_the_active_requests_and_the_executor_starts_again(stage):
-    async with running_loop() as (loop, executor):
-        executor.on_stage = lambda request_id, now: (
-            executor.crash_at.add("a") if now == stage else None
-        )
-        first, _ = submit(loop, "a", want=ONE_MAP)
-        second, _ = submit(loop, "b", want=ONE_MAP)
-        await ended(first, second)
-        assert first.end.ending.code is second.end.ending.code is ErrorCode.INTERNAL
-        executor.on_stage = lambda request_id, now: None
-        while loop.state is not EngineState.READY:
+async def until_state(loop, state):
+    async with asyncio.timeout(10):
+        while loop.state is not state:
             await asyncio.sleep(0)
+
+
+def crash_at(executor, job_id, stage):
+    def on_stage(running_id, now):
+        if (running_id, now) == (job_id, stage):
+            executor.on_stage = lambda *_: None
+            executor.crash_at.add(job_id)
+
+    executor.on_stage = on_stage
+
+
+@pytest.mark.parametrize("stage", [1, 3])
+async def test_a_crash_ends_the_request_that_was_computed_and_the_others_begin_again(stage):
+    async with running_loop() as (loop, executor):
+        crash_at(executor, "a", stage)
+        first, _ = submit(loop, "a", want=ONE_MAP)
+        others = [submit(loop, name)[0] for name in "bcd"]
+        await ended(first, *others)
+        assert first.end.ending.code is ErrorCode.INTERNAL
+        for other in others:
+            assert other.end.ending.reason is Reason.COMPLETE
+            assert other.end.best.rendered.exit == 4
+            assert other.exits == sorted(set(other.exits))
         assert executor.starts == 2
-        third, _ = submit(loop, "c", want=ONE_MAP)
+        assert loop.state is EngineState.READY
+
+
+async def test_a_request_whose_deadline_comes_while_the_executor_starts_again_is_told():
+    async with running_loop() as (loop, executor):
+        crash_at(executor, "a", 1)
+        executor.may_start.clear()
+        first, _ = submit(loop, "a", Budget(deadline_ms=100), ONE_MAP)
+        hurried, _ = submit(loop, "b", Budget(deadline_ms=200), want=ONE_MAP)
+        patient, _ = submit(loop, "c", want=ONE_MAP)
+        await ended(first)
+        assert loop.state is EngineState.RECOVERING
+        executor.clock.now += 0.2
+        await ended(hurried)
+        assert hurried.end.ending.code is ErrorCode.DEADLINE_EXCEEDED
+        assert not patient.events
+        executor.may_start.set()
+        await ended(patient)
+        assert patient.end.ending.exit == 4
+
+
+async def test_a_map_that_was_shown_before_a_crash_is_the_answer_if_time_allows_no_other():
+    async with running_loop() as (loop, executor):
+        crash_at(executor, "a", 1)
+        executor.may_start.clear()
+        shown, _ = submit(loop, "b", Budget(deadline_ms=500))
+        await until_stage(executor, "b", 1)
+        culprit, _ = submit(loop, "a", Budget(deadline_ms=100), ONE_MAP)
+        await ended(culprit)
+        assert shown.exits == [1]
+        executor.clock.now += 0.5
+        await ended(shown)
+        assert shown.end.ending.reason is Reason.DEADLINE
+        assert shown.end.ending.exit == shown.end.best.rendered.exit == 1
+
+
+async def test_the_death_of_an_idle_executor_is_noticed_at_once():
+    async with running_loop() as (loop, executor):
+        executor.may_start.clear()
+        executor.die()
+        await until_state(loop, EngineState.RECOVERING)
+        executor.may_start.set()
+        await until_state(loop, EngineState.READY)
+        recorder, _ = submit(loop, "a")
+        await ended(recorder)
+        assert recorder.end.ending.exit == 4
+
+
+async def test_a_death_while_an_image_is_decoded_costs_no_request():
+    async with running_loop() as (loop, executor):
+        image = asyncio.get_running_loop().create_future()
+        recorder, _ = submit(loop, "a", image=image)
+        await asyncio.sleep(0)
+        executor.die()
+        image.set_result(active_request("x", recorder, 0.0).image.result())
+        await ended(recorder)
+        assert (recorder.end.ending.exit, executor.starts) == (4, 2)
+
+
+async def test_a_request_is_answered_after_its_deadline_though_the_executor_hangs():
+    async with running_loop() as (loop, executor):
+        executor.hangs = True
+        first, _ = submit(loop, "a", Budget(deadline_ms=100), ONE_MAP)
+        waiting, _ = submit(loop, "b", want=ONE_MAP)
+        await until_stage(executor, "a", 1)
+        executor.clock.now += 0.7
+        await ended(first)
+        assert first.end.ending.code is ErrorCode.DEADLINE_EXCEEDED
+        assert not waiting.events
+        executor.hangs = False
+        executor.killed.set()
+        await ended(waiting)
+        assert waiting.end.ending.exit == 4
+        assert len(first.events) == 1
+
+
+async def test_the_best_map_is_the_answer_where_the_executor_hangs_later():
+    async with running_loop() as (loop, executor):
+        executor.on_stage = lambda _, stage: setattr(executor, "hangs", stage == 2)
+        recorder, _ = submit(loop, "a", Budget(deadline_ms=100))
+        await until_stage(executor, "a", 2)
+        executor.clock.now += 0.7
+        await ended(recorder)
+        assert recorder.end.ending.reason is Reason.DEADLINE
+        assert recorder.end.best.rendered.exit == 1
+
+
+async def test_a_crash_during_a_drain_leaves_nobody_waiting():
+    async with running_loop() as (loop, executor):
+        executor.hangs = True
+        requests = [submit(loop, name, want=ONE_MAP)[0] for name in "abc"]
+        await until_stage(executor, "a", 1)
+        draining = asyncio.create_task(loop.drain())
+        await asyncio.sleep(0)
+        executor.killed.set()
+        await ended(*requests)
+        await draining
+        codes = [recorder.end.ending.code for recorder in requests]
+        assert codes == [ErrorCode.INTERNAL, ErrorCode.DRAINING, ErrorCode.DRAINING]
+
+
+async def test_a_drain_that_begins_while_the_executor_starts_again_is_over_at_once():
+    async with running_loop() as (loop, executor):
+        executor.may_start.clear()
+        crash_at(executor, "a", 1)
+        first, second = (submit(loop, name, want=ONE_MAP)[0] for name in "ab")
+        await ended(first)
+        await loop.drain()
+        assert second.end.ending.code is ErrorCode.DRAINING
+
+
+async def test_all_requests_can_be_ended_at_once_though_the_executor_hangs():
+    async with running_loop() as (loop, executor):
+        executor.on_stage = lambda _, stage: setattr(executor, "hangs", stage == 2)
+        first, _ = submit(loop, "a")
+        await until_stage(executor, "a", 2)
+        second, _ = submit(loop, "b")
+        loop.end_all()
+        assert first.end.ending.reason is Reason.DRAINING
+        assert first.end.best.rendered.exit == 1
+        assert second.end.ending.code is ErrorCode.DRAINING
+        executor.hangs, executor.on_stage = False, lambda *_: None
+        executor.killed.set()
+        third, _ = submit(loop, "c")
         await ended(third)
         assert third.end.ending.exit == 4
 
@@ -507,7 +644,9 @@ async def test_stopping_the_loop_leaves_no_request_without_its_end():
 
 ACTIONS = st.lists(
     st.tuples(
-        st.sampled_from(["submit", "cancel", "discard", "budget", "crash", "fail", "bad", "wait"]),
+        st.sampled_from(
+            ["submit", "cancel", "discard", "budget", "crash", "die", "fail", "bad", "wait"]
+        ),
         st.sampled_from("abcde"),
         st.integers(1, 6),
     ),
@@ -538,6 +677,8 @@ def test_every_admitted_request_ends_exactly_once_whatever_happens(actions):
                         loop.update_budget(active, Budget(max_exit=min(number, 4)), rev)
                     case "crash":
                         executor.crash_at.add(name)
+                    case "die":
+                        executor.die()
                     case "fail":
                         executor.fail_at.symmetric_difference_update({name})
                 for _ in range(number):

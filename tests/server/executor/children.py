@@ -6,6 +6,7 @@ A module of its own, as each new process imports it: it must not import the netw
 import os
 import signal
 import time
+from contextlib import suppress
 
 from anytime_server.executor.messages import Started
 from anytime_server.executor.process import work
@@ -23,6 +24,19 @@ def misbehave(pipe, memory, settings):
             pipe.recv()
         case "crash":
             os.kill(os.getpid(), signal.SIGSEGV)
+
+
+def listen(pipe, memory, settings):
+    """A child that shows a sign of life for each command."""
+    pipe.send(Started(()))
+    with suppress(EOFError):
+        while True:
+            pipe.recv()
+            memory.control.beat[0] = time.monotonic()
+
+
+def stand_still(pipe, memory, settings):
+    os.kill(os.getpid(), signal.SIGSTOP)
 
 
 def die(pipe, memory, settings):

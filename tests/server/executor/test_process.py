@@ -13,10 +13,11 @@ import pytest
 from anytime_protocol.enums import Task
 from anytime_server.core.decisions import STOP, RunLimits
 from anytime_server.errors import ExecutorCallError, ExecutorCrashedError, ExecutorStartError
+from anytime_server.executor import process
 from anytime_server.executor.base import RenderOptions, RunCommand
 from anytime_server.executor.messages import WorkerSettings
 from anytime_server.executor.process import ProcessExecutor
-from server.executor.children import die, misbehave, without_kernels
+from server.executor.children import die, listen, misbehave, stand_still, without_kernels
 
 IMAGE = np.random.default_rng(0).integers(0, 256, (48, 70, 3), dtype=np.uint8)
 MAX_PIXELS = 100_000
@@ -40,6 +41,11 @@ def command(job_id="a", stage=1, last=None, *, image=None, model="street", **cha
     return RunCommand(job_id, model, stage, limits, image, size, **changes)
 
 
+def unexpected():
+    """The executor dies while nothing waits for it."""
+    raise AssertionError("the executor died")
+
+
 def ignore(rendered):
     """Takes no note of an exit."""
 
@@ -48,7 +54,7 @@ def ignore(rendered):
 async def test_a_whole_life(weights):
     executor = executor_of(weights)
     try:
-        served = await executor.start()
+        served = await executor.start(unexpected)
         assert [model.info.task for model in served] == [Task.SEGMENTATION, Task.POSE]
         assert served[0].profile.reaction_s > 0.0
         gmacs = [exit_.gmacs for exit_ in served[0].info.exits]
@@ -108,7 +114,7 @@ async def test_a_whole_life(weights):
             await executor.run(command("a", 1, image=IMAGE), ignore)
         with pytest.raises(ExecutorCrashedError):
             await executor.render("a", RenderOptions())
-        await executor.start()
+        await executor.start(unexpected)
         assert executor.pid != first
         await executor.run(command("a", 1, image=IMAGE), ignore)
         assert [report.exit for report in executor.take_exits()] == [1]
@@ -121,7 +127,7 @@ async def test_a_whole_life(weights):
 async def test_a_run_stops_by_itself_when_its_time_is_up(weights):
     executor = executor_of(weights)
     try:
-        await executor.start()
+        await executor.start(unexpected)
         late = command("a", 1, 4, image=IMAGE)
         limits = RunLimits((1, 2, 3, 4), stop_at_s=time.monotonic())
         end = await executor.run(late._replace(limits=limits), ignore)
@@ -135,7 +141,7 @@ async def test_a_run_stops_by_itself_when_its_time_is_up(weights):
 async def test_a_slower_engine_that_had_to_be_taken_is_logged_by_the_child(weights, capfd):
     executor = executor_of(weights, engine="auto", target=without_kernels)
     try:
-        served = await executor.start()
+        served = await executor.start(unexpected)
         assert all(model.engine.startswith("torch") for model in served)
     finally:
         await executor.close()
@@ -146,14 +152,14 @@ async def test_a_slower_engine_that_had_to_be_taken_is_logged_by_the_child(weigh
 async def test_missing_weights_are_reported(tmp_path):
     executor = executor_of(tmp_path / "nothing")
     with pytest.raises(ExecutorStartError, match="manifest"):
-        await executor.start()
+        await executor.start(unexpected)
     await executor.close()
 
 
 async def test_a_child_that_dies_while_loading_is_reported(tmp_path):
     executor = executor_of(tmp_path, target=die)
     with pytest.raises(ExecutorStartError, match="exit code 3"):
-        await executor.start()
+        await executor.start(unexpected)
     await executor.close()
 
 
@@ -163,23 +169,51 @@ async def test_a_child_that_dies_while_loading_is_reported(tmp_path):
 )
 async def test_a_child_that_misbehaves_is_an_error_of_the_run(tmp_path, name, error, words):
     executor = executor_of(tmp_path / name, target=misbehave)
-    await executor.start()
+    await executor.start(unexpected)
     with pytest.raises(error, match=words):
         await executor.run(command(), ignore)
     await executor.close()
 
 
-@pytest.mark.parametrize(
-    "limits", [STOP, RunLimits((1,), stop_at_s=0.0)], ids=["stop", "time is up"]
-)
-async def test_a_run_that_ignores_a_stop_is_killed(tmp_path, limits):
+async def test_a_run_without_a_sign_of_life_is_killed(tmp_path):
     executor = executor_of(tmp_path / "hang", target=misbehave, hang_s=0.05)
-    await executor.start()
-    running = asyncio.ensure_future(executor.run(command(), ignore))
-    await asyncio.sleep(0)
-    executor.set_limits(limits)
+    await executor.start(unexpected)
     with pytest.raises(ExecutorCrashedError, match="-9"):
-        await running
+        await executor.run(command(), ignore)
+    await executor.close()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs SIGSTOP")
+async def test_a_child_that_stands_still_while_it_loads_is_killed(tmp_path):
+    executor = executor_of(tmp_path, target=stand_still, loading_s=0.5)
+    with pytest.raises(ExecutorStartError, match="-9"):
+        await executor.start(unexpected)
+    await executor.close()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs SIGSTOP")
+@pytest.mark.parametrize("sent", [signal.SIGKILL, signal.SIGSTOP], ids=["killed", "stopped"])
+async def test_the_end_of_an_idle_child_is_noticed_and_another_can_be_started(
+    tmp_path, monkeypatch, sent
+):
+    monkeypatch.setattr(process, "_PING_S", 0.1)
+    failed = asyncio.Event()
+    executor = executor_of(tmp_path, target=listen, hang_s=0.2)
+    await executor.start(failed.set)
+    os.kill(executor.pid, sent)
+    async with asyncio.timeout(20):
+        await failed.wait()
+    await executor.start(unexpected)
+    await executor.close()
+
+
+async def test_an_idle_child_that_answers_pings_lives_on(tmp_path, monkeypatch):
+    monkeypatch.setattr(process, "_PING_S", 0.05)
+    executor = executor_of(tmp_path, target=listen, hang_s=2.0)
+    await executor.start(unexpected)
+    first = executor.pid
+    await asyncio.sleep(4.0)
+    assert executor.pid == first
     await executor.close()
 
 
@@ -190,7 +224,7 @@ async def test_closing_before_starting_is_no_error(tmp_path):
     await executor.close()
     await executor.close()
     with pytest.raises(ExecutorStartError):
-        await executor.start()
+        await executor.start(unexpected)
 
 
 def test_the_servers_own_process_does_without_torch():
