@@ -16,10 +16,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import multiprocessing
+import signal
 import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from typing import Final
@@ -59,6 +61,9 @@ _PING_S: Final = 5.0
 
 _BEAT_S: Final = 0.5
 """Between two signs of life of a child that loads."""
+
+_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+"""Signals that are the server's alone."""
 
 _FORGET_S: Final = 0.002
 """From a job's end until the child hears of it, so that the answer goes first."""
@@ -328,7 +333,14 @@ class ProcessExecutor:
             name="anytime-executor",
             daemon=True,
         )
-        process.start()
+        # The process inherits what this thread blocks: it ends when the server wants it to, and not
+        # by a signal that a terminal or a service manager sends to both.
+        resource_tracker.ensure_running()  # whose own start unblocks signals
+        unblocked = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+        try:
+            process.start()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, unblocked)
         theirs.close()  # so that the child's end is the only one, and its death an end of file
         return _Child(process, ours, on_failure)
 

@@ -4,15 +4,14 @@ With `loading` the only module of the server that imports `anytime_model`. Betwe
 checks the control block, and stops when the block says so or its time is up. Budgets, deadlines and
 queues are the server's.
 
-The process ignores Ctrl-C (the server, which gets it too, decides when to end) and ends when the
-pipe to the server is closed, whoever closed it.
+The process begins with the signals blocked that ask to end (the server decides when), and ends when
+the pipe to the server is closed, whoever closed it.
 """
 
 from __future__ import annotations
 
 import logging
 import os
-import signal
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -89,7 +88,6 @@ def main(
         settings: see there.
         on_loaded: called when the models are loaded.
     """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
     logs.configure(settings.log_level, as_json=settings.log_json)
     keep_freed_memory()
     if settings.threads:
@@ -100,11 +98,12 @@ def main(
         torch.set_num_threads(torch_threads(models, settings.threads))
         served = tuple(profile(model, settings.profile_size) for model in models.values())
     except (AnytimeModelError, OSError) as error:
-        pipe.send(Fault(str(error)))
+        with suppress(BrokenPipeError):  # the server was stopped meanwhile
+            pipe.send(Fault(str(error)))
         return
     exclude_from_collection()
     on_loaded()
-    with suppress(BrokenPipeError):  # the server was stopped meanwhile
+    with suppress(BrokenPipeError):
         pipe.send(Started(served))
         Worker(models, memory, pipe, memory_budget).serve()
 

@@ -8,7 +8,7 @@ import signal
 import time
 from contextlib import suppress
 
-from anytime_server.executor.messages import Started
+from anytime_server.executor.messages import Fault, Started
 from anytime_server.executor.process import work
 
 
@@ -33,6 +33,15 @@ def listen(pipe, memory, settings):
         while True:
             pipe.recv()
             memory.control.beat[0] = time.monotonic()
+
+
+def report_late(pipe, memory, settings):
+    """A child that takes a while to load, and says on its first command that it is alive."""
+    time.sleep(0.3)
+    pipe.send(Started(()))
+    pipe.recv()
+    pipe.send(Fault("alive"))
+    pipe.recv()
 
 
 def stand_still(pipe, memory, settings):

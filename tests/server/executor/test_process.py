@@ -17,7 +17,14 @@ from anytime_server.executor import process
 from anytime_server.executor.base import RenderOptions, RunCommand
 from anytime_server.executor.messages import WorkerSettings
 from anytime_server.executor.process import ProcessExecutor
-from server.executor.children import die, listen, misbehave, stand_still, without_kernels
+from server.executor.children import (
+    die,
+    listen,
+    misbehave,
+    report_late,
+    stand_still,
+    without_kernels,
+)
 
 IMAGE = np.random.default_rng(0).integers(0, 256, (48, 70, 3), dtype=np.uint8)
 MAX_PIXELS = 100_000
@@ -215,6 +222,21 @@ async def test_an_idle_child_that_answers_pings_lives_on(tmp_path, monkeypatch):
     await asyncio.sleep(4.0)
     assert executor.pid == first
     await executor.close()
+
+
+@pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+async def test_signals_that_go_to_the_whole_process_group_leave_the_child_alone(tmp_path, sent):
+    executor = executor_of(tmp_path, target=report_late)
+    starting = asyncio.ensure_future(executor.start(unexpected))
+    while executor.pid is None:
+        await asyncio.sleep(0)
+    os.kill(executor.pid, sent)
+    await starting
+    os.kill(executor.pid, sent)
+    with pytest.raises(ExecutorCallError, match="alive"):
+        await executor.run(command(), ignore)
+    await executor.close()
+    assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) == set()
 
 
 async def test_closing_before_starting_is_no_error(tmp_path):
