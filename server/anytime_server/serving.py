@@ -79,7 +79,7 @@ class Server(uvicorn.Server):
         super().__init__(config)
         if isinstance(config.app, ConnectionLimitMiddleware):
             config.app.connections = lambda: len(self.server_state.connections)
-        self.failure: ExecutorStartError | None = None
+        self.failure: Exception | None = None
         self._state = state
         self._signals = 0
         self._draining: asyncio.Task[None] | None = None
@@ -129,7 +129,9 @@ class Server(uvicorn.Server):
             await asyncio.sleep(0.01)
         try:
             await self._state.engine.wait_ready()
-        except ExecutorStartError as error:
+        except Exception as error:
+            if not isinstance(error, ExecutorStartError):
+                logger.exception("the server cannot start")
             self.failure = error
             self.should_exit = True
             return

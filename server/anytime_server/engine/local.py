@@ -21,7 +21,6 @@ from anytime_server.engine.image_reader import ImageReader
 from anytime_server.engine.loop import ExecutorLoop
 from anytime_server.errors import (
     DuplicateJobError,
-    ExecutorStartError,
     ImageRejectedError,
     RefusedError,
 )
@@ -106,7 +105,7 @@ class LocalEngine:
         """See `Engine.close`."""
         self._task.cancel()
         (result,) = await asyncio.gather(self._task, return_exceptions=True)
-        if isinstance(result, Exception) and not isinstance(result, ExecutorStartError):
+        if isinstance(result, Exception) and self._started.is_set():
             logger.error("the engine failed", exc_info=result)
         await self._executor.close()
         self._images.close()

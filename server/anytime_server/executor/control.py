@@ -11,15 +11,24 @@ place for an image, as only one command is under way at a time, and there are se
 renderings, used in turn, as a run goes on while the server reads one. Whoever reads copies at once.
 What does not fit goes through the pipe as it is.
 
-The memory is an unlinked file, which ends with the two processes, however they end.
+The memory is a file without a name, which ends with the two processes, however they end. On Linux
+it is no file of `/dev/shm`, whose size containers bound: beyond that bound a write would end the
+process.
 """
 
 from __future__ import annotations
 
+import ctypes
 import math
-import multiprocessing
+import mmap
+import os
+import sys
+import tempfile
+import weakref
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Final, NamedTuple
+from multiprocessing import reduction
+from typing import Any, Final, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -54,6 +63,12 @@ class SharedArray(NamedTuple):
     dtype: str
 
 
+_CONTROL_BYTES: Final = 2**14
+"""At the beginning, for the control block."""
+
+_Word = TypeVar("_Word", ctypes.c_int64, ctypes.c_uint64, ctypes.c_double)
+
+
 @dataclass(frozen=True, slots=True)
 class ControlBlock:
     """The words by which a run is controlled; each is written by one side only.
@@ -73,32 +88,39 @@ class ControlBlock:
         beat: moment (`time.monotonic`) of the executor's last sign of life: it has taken up or done
             a command, or looked whether to stop; written by the executor.
 
-    Every word is an element of its own shared array: its reads and writes are single machine
+    Every word is an array of one element of 8 bytes: its reads and writes are single machine
     instructions.
     """
 
-    run: Any  # the shared arrays of multiprocessing have no public type
-    path: Any
-    stop_at_s: Any
-    notify: Any
-    exits: Any
-    taken: Any
-    engine_bytes: Any
-    beat: Any
+    run: ctypes.Array[ctypes.c_int64]
+    path: ctypes.Array[ctypes.c_uint64]
+    stop_at_s: ctypes.Array[ctypes.c_double]
+    notify: ctypes.Array[ctypes.c_int64]
+    exits: ctypes.Array[ctypes.c_double]
+    taken: ctypes.Array[ctypes.c_int64]
+    engine_bytes: ctypes.Array[ctypes.c_int64]
+    beat: ctypes.Array[ctypes.c_double]
 
     @classmethod
-    def allocate(cls) -> ControlBlock:
-        """A block of zeros."""
-        array = multiprocessing.get_context("spawn").RawArray
+    def within(cls, memory: mmap.mmap) -> ControlBlock:
+        """The block at the beginning of shared memory."""
+        offset = 0
+
+        def words(kind: type[_Word], count: int = 1) -> ctypes.Array[_Word]:
+            nonlocal offset
+            array = (kind * count).from_buffer(memory, offset)
+            offset += ctypes.sizeof(array)
+            return array
+
         return cls(
-            run=array("q", 1),
-            path=array("Q", 1),
-            stop_at_s=array("d", 1),
-            notify=array("q", 1),
-            exits=array("d", 1 + MAX_EXITS * len(ExitReport._fields)),
-            taken=array("q", 1),
-            engine_bytes=array("q", 1),
-            beat=array("d", 1),
+            run=words(ctypes.c_int64),
+            path=words(ctypes.c_uint64),
+            stop_at_s=words(ctypes.c_double),
+            notify=words(ctypes.c_int64),
+            taken=words(ctypes.c_int64),
+            engine_bytes=words(ctypes.c_int64),
+            beat=words(ctypes.c_double),
+            exits=words(ctypes.c_double, 1 + MAX_EXITS * len(ExitReport._fields)),
         )
 
     def begin(self, run: int, limits: RunLimits) -> None:
@@ -128,7 +150,7 @@ class ControlBlock:
         """Notes an exit behind those of this run: the executor's side."""
         count = int(self.exits[0])
         start = 1 + len(report) * count
-        self.exits[start : start + len(report)] = report
+        self.exits[start : start + len(report)] = list(report)
         # Last, as it says that the report is there. No barrier stands between: x86 keeps stores
         # in order, and elsewhere a store waits for less than the interpreter takes to the next.
         self.exits[0] = count + 1
@@ -139,14 +161,17 @@ class ControlBlock:
         found = []
         for index in range(known, int(self.exits[0])):
             exit_, *numbers = self.exits[1 + size * index : 1 + size * (index + 1)]
-            report = ExitReport(int(exit_), *numbers)
+            report = ExitReport._make((int(exit_), *numbers))
             found.append(report._replace(improves=bool(report.improves)))
         return found
 
 
-@dataclass(frozen=True, slots=True)
 class SharedMemory:
     """All memory that is shared; made by `allocate`, and handed to the process at its start.
+
+    Args:
+        descriptor: of the file; closed with this object.
+        max_pixels: see `allocate`.
 
     Attributes:
         control: the control block.
@@ -154,19 +179,37 @@ class SharedMemory:
         rendered: bytes of the arrays of some renderings.
     """
 
-    control: ControlBlock
-    image: Any
-    rendered: Any
+    def __init__(self, descriptor: int, max_pixels: int) -> None:
+        self._descriptor, self._max_pixels = descriptor, max_pixels
+        weakref.finalize(self, os.close, descriptor)
+        memory = mmap.mmap(descriptor, _bytes_for(max_pixels))
+        self.control = ControlBlock.within(memory)
+        rendered_at = _CONTROL_BYTES + 3 * max_pixels
+        self.image = memoryview(memory)[_CONTROL_BYTES:rendered_at]
+        self.rendered = memoryview(memory)[rendered_at:]
 
     @classmethod
     def allocate(cls, max_pixels: int) -> SharedMemory:
-        """Memory for images of up to `max_pixels`; larger ones go through the pipe."""
-        array = multiprocessing.get_context("spawn").RawArray
-        return cls(
-            ControlBlock.allocate(),
-            array("B", 3 * max_pixels),
-            array("B", _PLACES * _RENDERED_BYTES * max_pixels),
-        )
+        """Memory for images of up to `max_pixels`; larger ones go through the pipe.
+
+        Raises:
+            OSError: the system does not give that much.
+        """
+        if sys.platform == "linux":
+            descriptor = os.memfd_create("anytime")
+        else:
+            with tempfile.TemporaryFile() as file:
+                descriptor = os.dup(file.fileno())
+        try:
+            os.ftruncate(descriptor, _bytes_for(max_pixels))
+        except OSError:
+            os.close(descriptor)
+            raise
+        return cls(descriptor, max_pixels)
+
+    def __reduce__(self) -> tuple[Callable[..., SharedMemory], tuple[Any, int]]:
+        """The same memory in the process that is being started."""
+        return _attach, (reduction.DupFd(self._descriptor), self._max_pixels)
 
     def write_image(self, image: Image) -> Image | tuple[int, int, int]:
         """Puts an image in its place if it fits; returns its shape, or else the image itself."""
@@ -227,3 +270,11 @@ class SharedMemory:
         count = math.prod(shared.shape)
         flat = np.frombuffer(self.rendered, np.dtype(shared.dtype), count, shared.offset)
         return flat.reshape(shared.shape)
+
+
+def _bytes_for(max_pixels: int) -> int:
+    return _CONTROL_BYTES + (3 + _PLACES * _RENDERED_BYTES) * max_pixels
+
+
+def _attach(descriptor: Any, max_pixels: int) -> SharedMemory:
+    return SharedMemory(descriptor.detach(), max_pixels)

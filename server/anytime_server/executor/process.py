@@ -234,6 +234,10 @@ class ProcessExecutor:
             reply = await self._receive(child)
         except ExecutorCrashedError as error:
             raise ExecutorStartError(f"while it loaded the models: {error}") from error
+        except OSError as error:
+            raise ExecutorStartError(
+                f"the system gives no process, or not the memory that is shared with it: {error}"
+            ) from error
         finally:
             self._is_loading = False
         match reply:

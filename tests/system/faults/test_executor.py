@@ -1,0 +1,212 @@
+"""Faults of the process that computes: killed, stopped, out of memory, and what becomes of others.
+
+On real processes with toy weights. Every admitted request has exactly one end, the server is as
+large as before, and who was not computed at that moment is served.
+"""
+
+import os
+import random
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from system.conftest import ROOT, wait_for
+from system.faults.executor_faults import (
+    ask,
+    crowd,
+    descriptors,
+    eventually,
+    executor_pid,
+    has_ended,
+    is_ready,
+    picture,
+    rss_mb,
+)
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="needs /proc")
+
+SMALL = picture(64, 96)
+LARGE = 1200
+"""Side in px of images that take a while."""
+
+
+def assert_each_ended_once(found):
+    assert all(len(found.ends[name]) == 1 for name in found.admitted), found.ends
+
+
+def test_a_killed_executor_costs_what_it_computed_and_nothing_else(start):
+    with start() as server:
+        with crowd(server, side=LARGE):
+            pass
+        before = descriptors(server.process.pid), rss_mb(server.process.pid)
+        for seed in range(2):
+            with crowd(server, side=LARGE) as found:
+                time.sleep(random.Random(seed).uniform(0, 0.3))
+                os.kill(executor_pid(server), signal.SIGKILL)
+            assert_each_ended_once(found)
+            lost = found.outcomes["internal"] + found.statuses[500]
+            assert lost <= 1, (found.outcomes, found.statuses)
+            assert found.outcomes["complete"] >= len(found.admitted) - 1
+            assert ask(server, SMALL).status_code == 200
+        eventually(lambda: descriptors(server.process.pid) <= before[0] + 1)
+        assert rss_mb(server.process.pid) < before[1] * 1.05 + 5
+        assert "Traceback" not in server.text()
+
+
+@pytest.mark.parametrize("sent", [signal.SIGKILL, signal.SIGSTOP], ids=["killed", "stopped"])
+def test_the_loss_of_an_idle_executor_is_noticed_and_mended(start, sent):
+    with start("--hang-s", "2") as server:
+        os.kill(executor_pid(server), sent)
+        noticed_s = eventually(lambda: not is_ready(server))
+        assert noticed_s < (1.0 if sent == signal.SIGKILL else 12.0)
+        refused = ask(server, SMALL)
+        assert refused.status_code == 503
+        assert refused.json()["code"] == "not-ready"
+        assert "retry-after" in refused.headers
+        eventually(lambda: is_ready(server))
+        assert ask(server, SMALL).status_code == 200
+
+
+def test_a_deadline_is_kept_by_an_executor_that_stands_still(start):
+    with start("--hang-s", "3") as server:
+        ask(server, SMALL)
+        with crowd(server, sockets=1, each=2, posts=0, side=LARGE) as found:
+            os.kill(executor_pid(server), signal.SIGSTOP)
+            began = time.monotonic()
+            late = ask(server, SMALL, X_Deadline_Ms="300")
+            assert time.monotonic() - began < 1.5
+            assert late.status_code in {503, 504}
+            eventually(lambda: not is_ready(server), 10)
+        assert_each_ended_once(found)
+        assert found.outcomes["internal"] <= 1
+
+
+def test_the_request_that_is_computed_is_answered_at_its_deadline_too(start):
+    with start("--hang-s", "5") as server:
+        pid = executor_pid(server)
+        os.kill(pid, signal.SIGSTOP)
+        began = time.monotonic()
+        late = ask(server, picture(LARGE, LARGE), X_Deadline_Ms="1000")
+        assert late.status_code == 504
+        assert time.monotonic() - began < 2.5
+        os.kill(pid, signal.SIGCONT)
+        eventually(lambda: ask(server, SMALL).status_code == 200)
+        assert executor_pid(server) == pid
+
+
+def test_sigterm_to_all_processes_answers_every_request(start):
+    with start() as server:
+        executor = executor_pid(server)
+        with crowd(server, side=LARGE) as found:
+            os.kill(executor, signal.SIGTERM)
+            server.process.send_signal(signal.SIGTERM)
+        assert server.process.wait(20) == 0
+        assert_each_ended_once(found)
+        assert found.outcomes["internal"] == found.statuses[500] == 0
+        assert has_ended(executor)
+        assert "Traceback" not in server.text()
+
+
+def test_a_drain_that_meets_an_executor_that_stands_still_ends_in_time(start):
+    with start("--hang-s", "2", "--drain-timeout-s", "20") as server:
+        with crowd(server, side=LARGE) as found:
+            os.kill(executor_pid(server), signal.SIGSTOP)
+            server.process.send_signal(signal.SIGTERM)
+            began = time.monotonic()
+        assert server.process.wait(20) == 0
+        assert time.monotonic() - began < 10
+        assert_each_ended_once(found)
+        assert found.outcomes["internal"] + found.statuses[500] <= 1
+
+
+@pytest.mark.parametrize("signals", [1, 2], ids=["patience is over", "second signal"])
+def test_what_is_left_of_a_drain_gets_its_end_before_sockets_are_closed(start, signals):
+    patience = ("0.2", "60")[signals - 1]
+    with start("--drain-timeout-s", patience, "--hang-s", "60") as server:
+        with crowd(server, side=LARGE) as found:
+            os.kill(executor_pid(server), signal.SIGSTOP)
+            for _ in range(signals):
+                server.process.send_signal(signal.SIGTERM)
+                time.sleep(0.2)
+        assert server.process.wait(20) == 0
+        assert_each_ended_once(found)
+        assert set(found.outcomes) == {"draining"}
+        assert set(found.statuses) <= {200, 503}
+        assert "Traceback" not in server.text()
+
+
+def test_a_server_that_is_killed_under_load_leaves_nothing_behind(start):
+    with start() as server:
+        executor = executor_pid(server)
+        before = set(Path("/dev/shm").iterdir())
+        with crowd(server, side=LARGE):
+            server.process.kill()
+            server.process.wait(10)
+        eventually(lambda: has_ended(executor), 20)
+        assert set(Path("/dev/shm").iterdir()) <= before
+
+
+def test_an_image_for_which_memory_runs_out_is_refused_and_the_others_are_served(start):
+    with start() as server:
+        pid = executor_pid(server)
+        ask(server, SMALL)
+        pages = int(Path(f"/proc/{pid}/statm").read_text().split()[0])
+        most = pages * resource.getpagesize() + 30 * 2**20
+        resource.prlimit(pid, resource.RLIMIT_AS, (most, most))
+        assert ask(server, picture(1800, 1800)).status_code == 413
+        assert ask(server, SMALL).status_code == 200
+        assert executor_pid(server) == pid
+
+
+@pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP], ids=str)
+def test_a_signal_while_the_models_are_loaded_leaves_no_traceback(start, sent):
+    with start(ready=False) as server:
+        time.sleep(0.3)
+        server.process.send_signal(sent)
+        assert server.process.wait(20) == 0
+        assert "Traceback" not in server.text()
+
+
+def command(weights):
+    line = [sys.executable, "-m", "anytime_server.cli", "serve", "--port", "0"]
+    return [*line, "--weights", str(weights), "--threads", "1", "--profile-size", "64x96"]
+
+
+def test_a_system_that_gives_no_memory_to_share_ends_the_server_with_one_clear_line(tiny):
+    def limit():
+        resource.setrlimit(resource.RLIMIT_FSIZE, (2**20, 2**20))
+
+    done = subprocess.run(
+        command(tiny),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        cwd=ROOT,
+        preexec_fn=limit,
+    )
+    assert done.returncode == 1
+    assert "shared" in done.stderr.splitlines()[-1]
+    assert "Traceback" not in done.stderr
+
+
+def test_a_small_read_only_dev_shm_is_enough(tiny, tmp_path):
+    mount = "mount -t tmpfs -o size=64k,ro tmpfs /dev/shm"
+    namespace = ["unshare", "-rm", "sh", "-c"]
+    if not shutil.which("unshare") or subprocess.run([*namespace, mount], check=False).returncode:
+        pytest.skip("no mount namespaces here")
+    log = tmp_path / "log"
+    line = [*namespace, f'{mount} && exec "$@"', "sh", *command(tiny)]
+    with log.open("wb") as file:
+        process = subprocess.Popen(line, stdout=file, stderr=file, cwd=ROOT)
+    try:
+        wait_for(r"INFO +ready$", log, process)
+    finally:
+        process.terminate()
+        assert process.wait(20) == 0
