@@ -13,7 +13,7 @@ LITSERVE := .cache/litserve/.installed
 ENGINE_TESTS := tests/model/engines tests/model/kernels
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo serve test test-fast test-ecosystem check format sanitize picture bench bench-engine bench-server bench-overload weights-camvid-lite weights-lspet clean
+.PHONY: help setup demo serve test test-fast test-ecosystem check format sanitize picture bench bench-engine bench-server bench-overload weights-camvid-lite weights-lspet clean test-faults
 
 help: ## Show this list.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-20s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -36,6 +36,9 @@ test-fast: ## Run the tests that take less than a minute together: no system and
 test-ecosystem: setup ## Test with Triton's, KServe's and the Open Inference client, each downloaded into an environment of its own.
 	$(BIN)/python tests/ecosystem/environments.py
 	$(BIN)/python -m pytest -n 0 tests/ecosystem
+
+test-faults: setup ## Provoke faults on real server processes, for a minute each where they go on (the suite: for seconds).
+	$(BIN)/python -m pytest -n 0 --timeout 600 --fault-seconds 60 tests/system/faults
 
 check: setup ## Lint, format check, types, and who may import whom.
 	$(BIN)/ruff check .

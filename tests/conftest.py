@@ -2,6 +2,7 @@
 
 import os
 
+import pytest
 from hypothesis import HealthCheck, settings
 
 # Workers of pytest-xdist share the cores: one of them must not take all of them.
@@ -11,3 +12,18 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 settings.register_profile("default", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("fast", parent=settings.get_profile("default"), max_examples=8)
 settings.load_profile("default")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--fault-seconds",
+        type=float,
+        default=3.0,
+        help="how long each fault of tests/system/faults that goes on is kept up",
+    )
+
+
+@pytest.fixture(scope="session")
+def fault_seconds(request: pytest.FixtureRequest) -> float:
+    """How long a fault that goes on is kept up."""
+    return float(request.config.getoption("--fault-seconds"))
