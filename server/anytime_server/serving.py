@@ -12,19 +12,21 @@ import asyncio
 import logging
 import signal
 import threading
+from functools import partial
 from types import FrameType
 from typing import Any, Final
 
 import uvicorn
 from fastapi import FastAPI
-from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
 from anytime_protocol.codec import FrameLimits
-from anytime_protocol.enums import CloseCode
 from anytime_server.api.connection_limit import ConnectionLimitMiddleware
 from anytime_server.api.state import ApiState
 from anytime_server.errors import ExecutorStartError
 from anytime_server.settings import Settings
+from anytime_server.transport.http import HttpConnection
+from anytime_server.transport.places import Places
+from anytime_server.transport.websocket import WebsocketTransport
 
 logger = logging.getLogger(__name__)
 
@@ -35,30 +37,23 @@ _FLUSH_S: Final = 0.2
 """Between the last answer and the closing of sockets, so that writers can write it."""
 
 
-class KeepaliveWebsocket(WebSocketsSansIOProtocol):
-    """Uvicorn's websocket; a client that does not answer its pings hears our close code."""
-
-    def keepalive_timeout(self) -> None:
-        """See uvicorn, whose own close comes second and is not sent."""
-        if not (self.close_sent or self.transport.is_closing()):
-            self.conn.fail(CloseCode.TIMEOUT, "pings are not answered")
-        super().keepalive_timeout()
-
-
 def uvicorn_config(app: FastAPI, settings: Settings) -> uvicorn.Config:
     """Uvicorn's settings; what it logs goes to our log."""
     limits = settings.limits
     state: ApiState = app.state.api
     frame_bytes = FrameLimits(limits.max_json_bytes, limits.max_payload_bytes).frame_bytes
     return uvicorn.Config(
-        ConnectionLimitMiddleware(app, state.engine.clock, settings.max_connections),
+        ConnectionLimitMiddleware(app, state.engine.clock),
         host=settings.host,
         port=settings.port,
         log_config=None,
         log_level=settings.log_level,
         access_log=settings.log_level == "debug",
         server_header=False,
-        ws=KeepaliveWebsocket,
+        http=partial(  # type: ignore[arg-type]  # uvicorn calls it, and does nothing else with it
+            HttpConnection, settings=settings, places=Places(settings.max_connections)
+        ),
+        ws=partial(WebsocketTransport, settings=settings),  # type: ignore[arg-type]
         ws_max_size=frame_bytes,
         ws_per_message_deflate=False,
         ws_ping_interval=settings.ping_interval_s,
@@ -77,8 +72,6 @@ class Server(uvicorn.Server):
 
     def __init__(self, config: uvicorn.Config, state: ApiState) -> None:
         super().__init__(config)
-        if isinstance(config.app, ConnectionLimitMiddleware):
-            config.app.connections = lambda: len(self.server_state.connections)
         self.failure: Exception | None = None
         self._state = state
         self._signals = 0

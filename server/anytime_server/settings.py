@@ -94,6 +94,9 @@ class Settings(BaseSettings):
     max_sockets: int = Field(64, ge=1, description="Websockets at a time.")
     max_connections: int = Field(512, ge=1, description="TCP connections at a time.")
 
+    header_timeout_s: float = Field(
+        10.0, gt=0, description="Longest wait for the headers of a request, in seconds."
+    )
     upload_timeout_s: float = Field(30.0, gt=0, description="Longest wait for a body, in seconds.")
     send_timeout_s: float = Field(
         10.0, gt=0, description="Longest wait for a client to take a message, in seconds."

@@ -1,13 +1,14 @@
 """The outermost middleware: limits connections, and notes when a request came.
 
 It stands before the framework, because a deadline counts from the moment when the headers are in,
-which is before routing; and because uvicorn's own limit of connections answers in plain text.
+which is before routing; and because uvicorn's own limit of connections answers in plain text, and
+those inside it, too.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -16,7 +17,16 @@ from anytime_protocol.enums import ErrorCode
 from anytime_protocol.http.problems import Problem
 from anytime_server.api.problems import problem_response
 
+if TYPE_CHECKING:  # it only looks at it
+    from anytime_server.transport.places import Place
+
+PLACE: Final = "place"
+"""Key of `scope["state"]`: the place of the connection, where connections are counted."""
+
 _ARRIVAL: Final = "arrival_s"
+
+_HEALTH: Final = frozenset({"/livez", "/readyz", "/v2/health/live", "/v2/health/ready"})
+"""Paths that are answered beyond the limit as well, so that nobody takes a full server for dead."""
 
 
 class ConnectionLimitMiddleware:
@@ -25,34 +35,24 @@ class ConnectionLimitMiddleware:
     Args:
         app: the other.
         clock: monotonic seconds.
-        max_connections: TCP connections at a time.
-
-    Attributes:
-        connections: tells how many there are; by default none is counted.
     """
 
-    def __init__(self, app: ASGIApp, clock: Callable[[], float], max_connections: int) -> None:
-        self.connections: Callable[[], int] = lambda: 0
+    def __init__(self, app: ASGIApp, clock: Callable[[], float]) -> None:
         self._app = app
         self._clock = clock
-        self._most = max_connections
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """See ASGI."""
         scope[_ARRIVAL] = self._clock()
-        if scope["type"] == "http" and self.connections() > self._most:
-            response = problem_response(
-                Problem(
-                    ErrorCode.OVERLOADED,
-                    f"{self.connections()} connections are open, at most {self._most} are served",
-                    retry_after_ms=1000.0,
-                ),
-                scope["path"],
-            )
-            response.headers["Connection"] = "close"
-            await response(scope, receive, send)
-        else:
+        place: Place | None = scope.get("state", {}).get(PLACE)
+        if place is None or place.is_inside or scope["path"] in _HEALTH:
             await self._app(scope, receive, send)
+            return
+        text = "more connections are open than are served at a time"
+        problem = Problem(ErrorCode.OVERLOADED, text, retry_after_ms=1000.0)
+        response = problem_response(problem, scope["path"])
+        response.headers["Connection"] = "close"
+        await response(scope, receive, send)
 
 
 def arrival_s(connection: HTTPConnection, clock: Callable[[], float]) -> float:

@@ -5,8 +5,6 @@ How a client's disconnecting cancels its request: `http_answer`.
 
 from __future__ import annotations
 
-import asyncio
-import logging
 from dataclasses import replace
 from functools import partial
 from typing import Any, Final
@@ -34,8 +32,6 @@ from anytime_server.api.upload import read_head, read_image
 from anytime_server.engine.base import ExitRendered, RequestEnded
 from anytime_server.errors import RefusedError
 from anytime_server.images import MEDIA_TYPES
-
-logger = logging.getLogger(__name__)
 
 router = APIRouter()
 
@@ -184,21 +180,16 @@ class StreamResponse(Response):
 
     async def _send(self, send: Send) -> None:
         answer, writer = self._answer, self._writer
-        timeout_s = answer.state.settings.send_timeout_s
 
         async def write(data: bytes, *, more: bool = True) -> None:
-            async with asyncio.timeout(timeout_s):
-                await send({"type": "http.response.body", "body": data, "more_body": more})
+            await send({"type": "http.response.body", "body": data, "more_body": more})
 
         start = {"type": "http.response.start", "status": self.status_code}
         await send({**start, "headers": self.raw_headers})
         messages, active = answer.state.messages, answer.request
-        try:
-            await write(writer.opening() + writer.write(messages.accepted(active)))
-            event, skipped = self._first or await answer.next()
-            while isinstance(event, ExitRendered):
-                await write(writer.write(await messages.update(active, event, skipped)))
-                event, skipped = await answer.next()
-            await write(writer.write(answer.terminal(event)), more=False)
-        except TimeoutError:
-            logger.info("request %s: its client takes nothing any more", active.id)
+        await write(writer.opening() + writer.write(messages.accepted(active)))
+        event, skipped = self._first or await answer.next()
+        while isinstance(event, ExitRendered):
+            await write(writer.write(await messages.update(active, event, skipped)))
+            event, skipped = await answer.next()
+        await write(writer.write(answer.terminal(event)), more=False)
