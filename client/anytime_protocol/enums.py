@@ -153,7 +153,7 @@ class ErrorCode(StrEnum):
     BAD_MESSAGE = "bad-message", 400, "The message is malformed"
     BAD_BUDGET = "bad-budget", 400, "The budget is malformed"
     UNAUTHORIZED = "unauthorized", 401, "A valid token is needed"
-    FORBIDDEN = "forbidden", 403, "This origin is not allowed"
+    FORBIDDEN = "forbidden", 403, "This origin or host is not allowed"
     UNKNOWN_MODEL = "unknown-model", 404, "There is no such model"
     UNKNOWN_REQUEST = "unknown-request", 404, "There is no such request"
     NOT_FOUND = "not-found", 404, "There is nothing here"

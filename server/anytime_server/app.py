@@ -8,18 +8,32 @@ from contextlib import asynccontextmanager, suppress
 from typing import Final
 
 from fastapi import FastAPI
+from starlette.middleware.cors import CORSMiddleware
 
+from anytime_protocol.http import headers
 from anytime_server import images
 from anytime_server.api import page, predict, problems, requests, resources, websocket
-from anytime_server.api.access import Access
+from anytime_server.api.access import Access, is_loopback
 from anytime_server.api.asyncapi import server_version
 from anytime_server.api.messages import MessageWriter
+from anytime_server.api.request_checks import RequestChecks
 from anytime_server.api.state import ApiState
 from anytime_server.api.v2 import routes as v2
 from anytime_server.engine.base import Engine
 from anytime_server.metrics import Metrics
 from anytime_server.process_memory import exclude_from_collection, keep_freed_memory
 from anytime_server.settings import Settings
+
+_EXPOSED: Final = (
+    headers.REQUEST_ID,
+    headers.DEADLINE_APPLIED,
+    headers.PREFERENCE_APPLIED,
+    headers.RESULT,
+    headers.SERVER_TIMING,
+    "Inference-Header-Content-Length",
+    "Retry-After",
+)
+"""Headers of answers that pages of other origins may read."""
 
 _LAG_S: Final = 0.1
 """Between two measurements of the event loop's lag."""
@@ -38,6 +52,7 @@ def create_app(settings: Settings, engine: Engine, metrics: Metrics) -> FastAPI:
         token.get_secret_value() if token else None,
         operator_token.get_secret_value() if operator_token else None,
         settings.allowed_origins,
+        loopback_only=token is None and is_loopback(settings.host),
     )
     state = ApiState(settings, engine, metrics, access, MessageWriter(engine))
 
@@ -64,8 +79,19 @@ def create_app(settings: Settings, engine: Engine, metrics: Metrics) -> FastAPI:
         lifespan=lifespan,
         docs_url=None,
         redoc_url=None,
+        redirect_slashes=False,  # a redirect would name whatever host the request names
     )
     app.state.api = state
+    app.add_middleware(RequestChecks, access, engine.clock)
+    if access.origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=sorted(access.origins),
+            allow_methods=["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"],
+            allow_headers=["*"],
+            allow_private_network=True,
+            expose_headers=_EXPOSED,
+        )
     problems.install(app)
     for module in (predict, resources, requests, websocket, v2):  # matched in this order
         app.include_router(module.router)

@@ -20,7 +20,6 @@ import uvicorn
 from fastapi import FastAPI
 
 from anytime_protocol.codec import FrameLimits
-from anytime_server.api.connection_limit import ConnectionLimitMiddleware
 from anytime_server.api.state import ApiState
 from anytime_server.errors import ExecutorStartError
 from anytime_server.settings import Settings
@@ -40,16 +39,16 @@ _FLUSH_S: Final = 0.2
 def uvicorn_config(app: FastAPI, settings: Settings) -> uvicorn.Config:
     """Uvicorn's settings; what it logs goes to our log."""
     limits = settings.limits
-    state: ApiState = app.state.api
     frame_bytes = FrameLimits(limits.max_json_bytes, limits.max_payload_bytes).frame_bytes
     return uvicorn.Config(
-        ConnectionLimitMiddleware(app, state.engine.clock),
+        app,
         host=settings.host,
         port=settings.port,
         log_config=None,
         log_level=settings.log_level,
         access_log=settings.log_level == "debug",
         server_header=False,
+        headers=[("X-Content-Type-Options", "nosniff")],
         http=partial(  # type: ignore[arg-type]  # uvicorn calls it, and does nothing else with it
             HttpConnection, settings=settings, places=Places(settings.max_connections)
         ),

@@ -63,8 +63,8 @@ class Settings(BaseSettings):
     )
     origins: str = Field(
         "",
-        description="Origins, separated by commas, whose pages may open a websocket; the server's "
-        "own always may.",
+        description="Origins, separated by commas, whose pages may ask, over HTTP (CORS) and "
+        "websockets; the server's own always may.",
     )
 
     max_body_bytes: int = Field(
@@ -145,7 +145,7 @@ class Settings(BaseSettings):
 
     @property
     def allowed_origins(self) -> frozenset[str]:
-        """Foreign origins whose pages may open a websocket."""
+        """Foreign origins whose pages may ask."""
         return frozenset(origin.strip() for origin in self.origins.split(",") if origin.strip())
 
     @property

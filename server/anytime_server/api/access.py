@@ -1,7 +1,8 @@
-"""Who may ask: tokens and origins.
+"""Who may ask: tokens, hosts and origins.
 
 Without a token everybody on the network may ask, which is why the server listens on loopback unless
-told otherwise.
+told otherwise. There a page that somebody visits could still ask, so that pages of other origins
+change nothing, and names that do not mean this machine (DNS rebinding) are refused.
 """
 
 from __future__ import annotations
@@ -9,11 +10,22 @@ from __future__ import annotations
 import hmac
 from collections.abc import Sequence
 from dataclasses import dataclass
+from ipaddress import ip_address
 from urllib.parse import urlsplit
 
 from anytime_protocol.http.headers import read_token
 
 _PORTS = {"http": 80, "https": 443}
+
+
+def is_loopback(name: str) -> bool:
+    """Whether a name or address always means the machine itself."""
+    if name == "localhost" or name.endswith(".localhost"):
+        return True
+    try:
+        return ip_address(name).is_loopback
+    except ValueError:
+        return False
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,12 +35,15 @@ class Access:
     Attributes:
         token: what every request needs, or None.
         operator_token: what changing the server's budget needs, or None for the same as `token`.
-        origins: other origins whose pages may open a websocket.
+        origins: other origins whose pages may ask.
+        loopback_only: whether the server must be addressed by a name of this machine, or by that of
+            one of the origins.
     """
 
     token: str | None = None
     operator_token: str | None = None
     origins: frozenset[str] = frozenset()
+    loopback_only: bool = False
 
     def is_authorised(self, lines: Sequence[tuple[str, str]], *, operator: bool = False) -> bool:
         """Whether a request carries the token that it needs.
@@ -44,8 +59,16 @@ class Access:
         found = read_token(lines) or ""
         return any(hmac.compare_digest(found.encode(), token.encode()) for token in accepted)
 
+    def is_host_allowed(self, lines: Sequence[tuple[str, str]]) -> bool:
+        """Whether a request is addressed to this machine, where it must be."""
+        if not self.loopback_only:
+            return True
+        host = next((value for name, value in lines if name.lower() == "host"), "")
+        name = urlsplit(f"//{host}").hostname or ""
+        return is_loopback(name) or name in {urlsplit(origin).hostname for origin in self.origins}
+
     def is_origin_allowed(self, lines: Sequence[tuple[str, str]]) -> bool:
-        """Whether the page that opens a websocket may do so; programs send no Origin."""
+        """Whether the page that asks may change something; programs send no Origin."""
         headers = {name.lower(): value for name, value in lines}
         origin = headers.get("origin")
         if origin is None or origin in self.origins:

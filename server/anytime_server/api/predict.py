@@ -17,7 +17,6 @@ from anytime_protocol.budget import LIMITS, Budget
 from anytime_protocol.enums import Task
 from anytime_protocol.messages import Failed, OutputOptions
 from anytime_server.api import answers, streams
-from anytime_server.api.connection_limit import arrival_s
 from anytime_server.api.formats import AnswerFormat
 from anytime_server.api.http_answer import (
     CLIENT_CLOSED_REQUEST,
@@ -27,6 +26,7 @@ from anytime_server.api.http_answer import (
 )
 from anytime_server.api.json_body import schema_of
 from anytime_server.api.outbox import Outbox
+from anytime_server.api.request_checks import arrival_s
 from anytime_server.api.state import require_token, state_of
 from anytime_server.api.upload import read_head, read_image
 from anytime_server.engine.base import ExitRendered, RequestEnded

@@ -72,9 +72,6 @@ def _refusal(state: ApiState, websocket: WebSocket) -> Problem | None:
     if PROTOCOL not in websocket.scope.get("subprotocols", []):
         text = f"expected `Sec-WebSocket-Protocol: {PROTOCOL}`"
         return Problem(ErrorCode.BAD_REQUEST, text, "Sec-WebSocket-Protocol")
-    if not state.access.is_origin_allowed(lines):
-        text = "pages of this origin may not open a websocket here"
-        return Problem(ErrorCode.FORBIDDEN, text, "Origin")
     if not state.access.is_authorised(lines):
         return Problem(ErrorCode.UNAUTHORIZED, "expected this server's token", "Authorization")
     if state.websockets >= state.settings.max_sockets:

@@ -16,8 +16,8 @@ from uvicorn.server import ServerState
 
 from anytime_protocol.enums import ErrorCode
 from anytime_protocol.http.problems import Problem
-from anytime_server.api.connection_limit import PLACE
 from anytime_server.api.problems import problem_response
+from anytime_server.api.request_checks import PLACE
 from anytime_server.settings import Settings
 from anytime_server.transport.places import Place, Places
 from anytime_server.transport.sending import SendTimeout

@@ -13,7 +13,7 @@ from uvicorn.server import ServerState
 from websockets.frames import Frame
 
 from anytime_protocol.enums import CloseCode
-from anytime_server.api.connection_limit import PLACE
+from anytime_server.api.request_checks import PLACE
 from anytime_server.settings import Settings
 from anytime_server.transport.places import Place
 from anytime_server.transport.sending import SendTimeout

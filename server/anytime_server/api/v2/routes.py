@@ -24,10 +24,10 @@ from anytime_protocol.messages import Failed, Infer, OutputOptions
 from anytime_server.api import answers
 from anytime_server.api.asyncapi import server_version
 from anytime_server.api.bodies import check_length, read_bounded, too_large
-from anytime_server.api.connection_limit import arrival_s
 from anytime_server.api.http_answer import CLIENT_CLOSED_REQUEST, HttpAnswer, answer_once
 from anytime_server.api.json_body import schema_of
 from anytime_server.api.outbox import Outbox
+from anytime_server.api.request_checks import arrival_s
 from anytime_server.api.state import require_token, state_of
 from anytime_server.api.upload import deadline_budget, read_request_id
 from anytime_server.api.v2 import tensors

@@ -417,7 +417,7 @@ async def test_no_room_is_503_with_retry_after(serve):
 async def test_a_connection_too_many_is_503_in_the_form_of_the_protocol(serve):
     async with serve(max_connections=1) as live:
         assert (await live.http.get("/v2/health/live")).status_code == 200  # and stays open
-        status, lines, body = await exchange(live, b"GET /v2 HTTP/1.1\r\nHost: x\r\n\r\n")
+        status, lines, body = await exchange(live, b"GET /v2 HTTP/1.1\r\nHost: localhost\r\n\r\n")
         assert (status, lines["content-type"]) == (503, "application/json")
         assert "connections are open" in json.loads(body)["error"]
 
