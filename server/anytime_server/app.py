@@ -18,6 +18,7 @@ from anytime_server.api.asyncapi import server_version
 from anytime_server.api.messages import MessageWriter
 from anytime_server.api.request_checks import RequestChecks
 from anytime_server.api.state import ApiState
+from anytime_server.api.uploads import Uploads
 from anytime_server.api.v2 import routes as v2
 from anytime_server.engine.base import Engine
 from anytime_server.metrics import Metrics
@@ -54,7 +55,14 @@ def create_app(settings: Settings, engine: Engine, metrics: Metrics) -> FastAPI:
         settings.allowed_origins,
         loopback_only=token is None and is_loopback(settings.host),
     )
-    state = ApiState(settings, engine, metrics, access, MessageWriter(engine))
+    state = ApiState(
+        settings,
+        engine,
+        metrics,
+        access,
+        MessageWriter(engine),
+        Uploads(settings.max_upload_bytes),
+    )
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:

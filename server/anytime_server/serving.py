@@ -39,6 +39,7 @@ _FLUSH_S: Final = 0.2
 def uvicorn_config(app: FastAPI, settings: Settings) -> uvicorn.Config:
     """Uvicorn's settings; what it logs goes to our log."""
     limits = settings.limits
+    state: ApiState = app.state.api
     frame_bytes = FrameLimits(limits.max_json_bytes, limits.max_payload_bytes).frame_bytes
     return uvicorn.Config(
         app,
@@ -52,7 +53,9 @@ def uvicorn_config(app: FastAPI, settings: Settings) -> uvicorn.Config:
         http=partial(  # type: ignore[arg-type]  # uvicorn calls it, and does nothing else with it
             HttpConnection, settings=settings, places=Places(settings.max_connections)
         ),
-        ws=partial(WebsocketTransport, settings=settings),  # type: ignore[arg-type]
+        ws=partial(  # type: ignore[arg-type]  # the same
+            WebsocketTransport, settings=settings, uploads=state.uploads
+        ),
         ws_max_size=frame_bytes,
         ws_per_message_deflate=False,
         ws_ping_interval=settings.ping_interval_s,

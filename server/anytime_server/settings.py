@@ -70,6 +70,11 @@ class Settings(BaseSettings):
     max_body_bytes: int = Field(
         32 * 1024 * 1024, ge=1024, description="Largest image file or upload, in bytes."
     )
+    max_upload_bytes: int = Field(
+        256 * 1024 * 1024,
+        ge=1024,
+        description="Uploads under way over all connections together, in bytes; bounds memory.",
+    )
     max_json_bytes: int = Field(
         256 * 1024, ge=1024, description="Largest JSON body or message header, in bytes."
     )

@@ -8,19 +8,21 @@ from fastapi import Request
 
 from anytime_protocol.enums import ErrorCode
 from anytime_protocol.http.problems import Problem
+from anytime_server.api.uploads import Upload
 from anytime_server.errors import RefusedError
 
 
-async def read_bounded(request: Request, max_bytes: int, timeout_s: float) -> bytes:
+async def read_bounded(request: Request, max_bytes: int, timeout_s: float, upload: Upload) -> bytes:
     """A request's body.
 
     Args:
         request: whose body.
         max_bytes: that it may have.
         timeout_s: until it must be in.
+        upload: holds it.
 
     Raises:
-        RefusedError: too large or too slow.
+        RefusedError: too large or too slow, or too much is under way.
         ClientDisconnect: the client has left.
     """
     body = bytearray()
@@ -28,6 +30,7 @@ async def read_bounded(request: Request, max_bytes: int, timeout_s: float) -> by
         async with asyncio.timeout(timeout_s):
             async for chunk in request.stream():
                 body += chunk
+                upload.hold(len(body))
                 if len(body) > max_bytes:
                     raise too_large(max_bytes)
     except TimeoutError:

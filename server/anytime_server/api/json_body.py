@@ -26,8 +26,10 @@ def json_body(kind: type[_Body]) -> Callable[[Request], Awaitable[_Body]]:
     """
 
     async def read(request: Request) -> _Body:
-        settings = state_of(request).settings
-        body = await read_bounded(request, settings.max_json_bytes, settings.upload_timeout_s)
+        state = state_of(request)
+        limit, timeout_s = state.settings.max_json_bytes, state.settings.upload_timeout_s
+        with state.uploads.begin() as upload:
+            body = await read_bounded(request, limit, timeout_s, upload)
         try:
             return kind.from_json(load_json(body.decode()))
         except UnicodeDecodeError as error:

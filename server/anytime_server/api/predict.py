@@ -94,10 +94,11 @@ async def predict(request: Request, model: str) -> Response:
     infer, answer_format, deadline = read_head(request, model, task, state.settings)
     outbox = Outbox(state.metrics)
     try:
-        infer = await read_image(request, infer, answer_format, state.settings)
-        active = await state.engine.submit(
-            infer, infer.id, arrived_s, "http", outbox.callback(infer.id)
-        )
+        with state.uploads.begin() as upload:
+            infer = await read_image(request, infer, answer_format, state.settings, upload)
+            active = await state.engine.submit(
+                infer, infer.id, arrived_s, "http", outbox.callback(infer.id)
+            )
     except ClientDisconnect:
         return Response(status_code=CLIENT_CLOSED_REQUEST)
     except RefusedError as error:

@@ -15,6 +15,7 @@ from anytime_server.errors import RefusedError
 if TYPE_CHECKING:  # it only holds them
     from anytime_server.api.access import Access
     from anytime_server.api.messages import MessageWriter
+    from anytime_server.api.uploads import Uploads
     from anytime_server.engine.base import Engine
     from anytime_server.metrics import Metrics
     from anytime_server.settings import Settings
@@ -30,6 +31,7 @@ class ApiState:
         metrics: counts.
         access: who may ask.
         messages: makes the protocol's messages.
+        uploads: bounds what clients send.
         websockets: how many are open.
         shutting_down: set when the server is about to close its websockets.
     """
@@ -39,6 +41,7 @@ class ApiState:
     metrics: Metrics
     access: Access
     messages: MessageWriter
+    uploads: Uploads
     websockets: int = 0
     shutting_down: asyncio.Event = field(default_factory=asyncio.Event)
 

@@ -26,6 +26,7 @@ from anytime_protocol.messages import Infer, OutputOptions
 from anytime_protocol.validation import ID_FORM
 from anytime_server.api.bodies import check_length, read_bounded, too_large
 from anytime_server.api.formats import AnswerFormat, formats_of, negotiate, restrict
+from anytime_server.api.uploads import Upload
 from anytime_server.errors import ImageRejectedError, RefusedError
 from anytime_server.images import check_media_type
 from anytime_server.settings import Settings
@@ -97,7 +98,11 @@ def read_request_id(request: Request) -> str:
 
 
 async def read_image(
-    request: Request, infer: Infer, answer_format: AnswerFormat, settings: Settings
+    request: Request,
+    infer: Infer,
+    answer_format: AnswerFormat,
+    settings: Settings,
+    upload: Upload,
 ) -> Infer:
     """Reads the body: the image, or a form with the image in it.
 
@@ -106,6 +111,7 @@ async def read_image(
         infer: what headers and query say.
         answer_format: of the answer.
         settings: bounds.
+        upload: holds the body.
 
     Returns:
         The whole request, with the budget and the output options of the form.
@@ -117,12 +123,12 @@ async def read_image(
     """
     limit = settings.max_body_bytes
     if not _is_form(infer.media_type):
-        body = await read_bounded(request, limit, settings.upload_timeout_s)
+        body = await read_bounded(request, limit, settings.upload_timeout_s, upload)
         if not body:
             text = "the body is empty, expected an image"
             raise RefusedError(Problem(ErrorCode.BAD_IMAGE, text))
         return replace(infer, payload=body)
-    body = await read_bounded(request, limit + _FORM_OVERHEAD, settings.upload_timeout_s)
+    body = await read_bounded(request, limit + _FORM_OVERHEAD, settings.upload_timeout_s, upload)
     form = await _parse_form(request, body, settings)
     try:
         image = form.get("image")

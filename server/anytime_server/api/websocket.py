@@ -190,9 +190,11 @@ class WebsocketConnection:
     async def _admit(self, infer: Infer, arrival_s: float) -> None:
         admission, job_id = self._requests[infer.id], self._job_id(infer.id)
         try:
-            request = await self._engine.submit(
-                infer, job_id, arrival_s, "websocket", self._outbox.callback(infer.id)
-            )
+            with self._state.uploads.begin() as upload:
+                upload.hold(len(infer.payload))
+                request = await self._engine.submit(
+                    infer, job_id, arrival_s, "websocket", self._outbox.callback(infer.id)
+                )
         except RefusedError as error:
             self._refuse(infer.id, error.problem)
             return

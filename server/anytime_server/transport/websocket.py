@@ -14,6 +14,8 @@ from websockets.frames import Frame
 
 from anytime_protocol.enums import CloseCode
 from anytime_server.api.request_checks import PLACE
+from anytime_server.api.uploads import Uploads
+from anytime_server.errors import RefusedError
 from anytime_server.settings import Settings
 from anytime_server.transport.places import Place
 from anytime_server.transport.sending import SendTimeout
@@ -43,6 +45,7 @@ class WebsocketTransport(WebSocketsSansIOProtocol):
         app_state: uvicorn's, with the place of the connection in it.
         _loop: uvicorn's.
         settings: the operator's choices.
+        uploads: bounds what clients send.
     """
 
     def __init__(
@@ -53,17 +56,18 @@ class WebsocketTransport(WebSocketsSansIOProtocol):
         _loop: asyncio.AbstractEventLoop | None = None,
         *,
         settings: Settings,
+        uploads: Uploads,
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
         self.logger = self.conn.logger = _logger
         self.conn.debug = False
         self._place: Place = app_state[PLACE]
         self._settings = settings
+        self._upload = uploads.begin()
         self._sending: SendTimeout
         self._unread = bytearray()
         self._turn_frames = 0
         self._message_frames = 0
-        self._message_bytes = 0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """See asyncio."""
@@ -76,6 +80,7 @@ class WebsocketTransport(WebSocketsSansIOProtocol):
         """See asyncio."""
         self._sending.stop()
         self._place.leave()
+        self._upload.hold(0)
         super().connection_lost(exc)
 
     # Receiving.
@@ -84,6 +89,12 @@ class WebsocketTransport(WebSocketsSansIOProtocol):
         """See asyncio."""
         self._unread += data
         self._read()
+        held = len(self._unread) + len(self.conn.reader.buffer) + (self.conn.current_size or 0)
+        is_open = self.handshake_complete and not self.transport.is_closing()
+        try:
+            self._upload.hold(held if is_open else 0)
+        except RefusedError as error:
+            self._fail(CloseCode.TRY_AGAIN_LATER, error.problem.detail)
 
     async def receive(self) -> ASGIReceiveEvent:
         """See ASGI."""
@@ -120,15 +131,14 @@ class WebsocketTransport(WebSocketsSansIOProtocol):
     def handle_cont(self, event: Frame) -> None:
         """See uvicorn."""
         self._message_frames += 1
-        self._message_bytes += len(event.data)
-        if self._message_frames > _FREE_FRAMES + self._message_bytes / _FRAME_BYTES:
+        if self._message_frames > _FREE_FRAMES + (self.conn.current_size or 0) / _FRAME_BYTES:
             self._fail(CloseCode.POLICY, "a message of too many small frames")
         else:
             super().handle_cont(event)
 
     def send_receive_event_to_app(self) -> None:
         """See uvicorn, which logs a traceback for text that is not UTF-8."""
-        self._message_frames = self._message_bytes = 0
+        self._message_frames = 0
         if self.curr_msg_data_type == "text":
             try:
                 b"".join(self.frames).decode()

@@ -34,8 +34,8 @@ async def post(live, accept="*/*", url=URL, content=None, **headers):
 def head(length, accept="*/*"):
     """A request as it stands on the wire, its body still to come."""
     return (
-        f"POST {URL} HTTP/1.1\r\nHost: localhost\r\nAccept: {accept}\r\nContent-Type: image/jpeg\r\n"
-        f"Content-Length: {length}\r\n\r\n"
+        f"POST {URL} HTTP/1.1\r\nHost: localhost\r\nAccept: {accept}\r\n"
+        f"Content-Type: image/jpeg\r\nContent-Length: {length}\r\n\r\n"
     ).encode()
 
 

@@ -30,6 +30,7 @@ from anytime_server.api.outbox import Outbox
 from anytime_server.api.request_checks import arrival_s
 from anytime_server.api.state import require_token, state_of
 from anytime_server.api.upload import deadline_budget, read_request_id
+from anytime_server.api.uploads import Upload
 from anytime_server.api.v2 import tensors
 from anytime_server.api.v2.compression import (
     Coding,
@@ -245,7 +246,8 @@ async def infer(request: Request, model: str) -> Response:
     deadline = headers.read_deadline(request.headers.items())
     outbox = Outbox(state.metrics)
     try:
-        body, image = await _read(request, state.settings)
+        with state.uploads.begin() as upload:
+            body, image = await _read(request, state.settings, upload)
         name = body.request.model_name or info.name
         if name != info.name:
             text = f"model_name: found {name!r}, expected the model of the URL, {info.name!r}"
@@ -279,18 +281,21 @@ async def infer(request: Request, model: str) -> Response:
     return await answer_once(request, answer, partial(_respond, form))
 
 
-async def _read(request: Request, settings: Settings) -> tuple[RequestBody, bytes | Image]:
+async def _read(
+    request: Request, settings: Settings, upload: Upload
+) -> tuple[RequestBody, bytes | Image]:
     """The request's body, taken apart, and its image."""
     coding = coding_of(request.headers.get("content-encoding", ""))
     json_bytes = _read_json_bytes(request)
     limit = settings.max_body_bytes
     check_length(request, limit, settings.max_json_bytes)
-    data = await read_bounded(request, limit + settings.max_json_bytes, settings.upload_timeout_s)
+    most = limit + settings.max_json_bytes
+    data = await read_bounded(request, most, settings.upload_timeout_s, upload)
 
     def take_apart() -> tuple[RequestBody, bytes | Image]:
         whole = data
         if coding is not None:
-            unpacked = decompress(data, coding, limit + settings.max_json_bytes)
+            unpacked = decompress(data, coding, most)
             if unpacked is None:
                 raise too_large(limit)
             whole = unpacked
