@@ -14,6 +14,7 @@ from typing import Final
 from fastapi import FastAPI, Request, Response
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
+from starlette.routing import Match
 
 from anytime_protocol.enums import ErrorCode
 from anytime_protocol.errors import FieldError, HeaderError, ProtocolError
@@ -23,6 +24,8 @@ from anytime_protocol.validation import ID_FORM
 from anytime_server.errors import RefusedError
 
 _OPEN_INFERENCE: Final = "/v2/"
+
+_METHODS: Final = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
 
 _BY_STATUS: Final = {
     404: ErrorCode.NOT_FOUND,
@@ -45,6 +48,8 @@ def problem_response(problem: Problem, path: str = "") -> Response:
         lines["Retry-After"] = problem.retry_after
     if problem.code is ErrorCode.UNAUTHORIZED:
         lines["WWW-Authenticate"] = "Bearer"
+    if problem.code is ErrorCode.UPGRADE_REQUIRED:
+        lines |= {"Upgrade": "websocket", "Connection": "Upgrade"}
     if f"{path}/".startswith(_OPEN_INFERENCE):
         text = f"{problem.title}: {problem.detail}"
         return JSONResponse({"error": text}, problem.status, lines)
@@ -62,6 +67,8 @@ def install(app: FastAPI) -> None:
         )
         if isinstance(error, HTTPException):
             response.headers.update(error.headers or {})
+            if error.status_code == 405:
+                response.headers["Allow"] = ", ".join(_methods_of(request))
         return response
 
     for kind in (RefusedError, ProtocolError, HTTPException, Exception):
@@ -83,6 +90,18 @@ def _problem_of(request: Request, error: Exception) -> Problem:
             return Problem(code, f"{request.method} {request.url.path}: {detail}")
         case _:
             return Problem(ErrorCode.INTERNAL, "see the server's log")
+
+
+def _methods_of(request: Request) -> list[str]:
+    """What a path can be asked for; the framework names the methods of one of its routes."""
+    return [
+        method
+        for method in _METHODS
+        if any(
+            route.matches({**request.scope, "method": method})[0] is Match.FULL
+            for route in request.app.routes
+        )
+    ]
 
 
 def _known_id(request: Request) -> str | None:

@@ -22,12 +22,14 @@ public = APIRouter()
 router = APIRouter(dependencies=[Depends(require_token)])
 
 
+@public.head("/livez", include_in_schema=False, response_class=PlainTextResponse)
 @public.get("/livez", summary="200 while the process works", response_class=PlainTextResponse)
 async def livez() -> str:
     """See `docs/PROTOCOL.md`."""
     return "ok\n"
 
 
+@public.head("/readyz", include_in_schema=False)
 @public.get("/readyz", summary="200 while requests are admitted", response_model=Health)
 async def readyz(request: Request) -> Response:
     """See `docs/PROTOCOL.md`."""

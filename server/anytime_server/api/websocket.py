@@ -18,6 +18,7 @@ from fastapi import APIRouter, WebSocket
 from starlette.websockets import WebSocketDisconnect, WebSocketState
 
 from anytime_protocol.enums import PROTOCOL, CloseCode, ErrorCode
+from anytime_protocol.errors import shorten
 from anytime_protocol.http.problems import Problem
 from anytime_protocol.messages import (
     BudgetApplied,
@@ -64,6 +65,20 @@ async def stream(websocket: WebSocket) -> None:
     finally:
         state.websockets -= 1
         state.metrics.websocket_closed()
+
+
+@router.get("/v1/stream", include_in_schema=False)
+async def stream_without_upgrade() -> None:
+    """Says what is missing."""
+    raise RefusedError(Problem(ErrorCode.UPGRADE_REQUIRED, "expected `Upgrade: websocket`"))
+
+
+@router.websocket("/{path:path}")
+async def no_stream(websocket: WebSocket) -> None:
+    """Says that there is no websocket at any other path."""
+    path = websocket.url.path
+    problem = Problem(ErrorCode.NOT_FOUND, f"no websocket at {shorten(path)}, expected /v1/stream")
+    await websocket.send_denial_response(problem_response(problem, path))
 
 
 def _refusal(state: ApiState, websocket: WebSocket) -> Problem | None:
@@ -230,9 +245,10 @@ class WebsocketConnection:
     # Writing.
 
     def _send_now(self, message: ServerMessage) -> None:
-        """Sends a message that overtakes the outbox."""
-        self._session.send(message)
-        self._flush()
+        """Sends a message that overtakes the outbox, unless the client has left meanwhile."""
+        if self._session.closed is None:
+            self._session.send(message)
+            self._flush()
 
     def _flush(self) -> None:
         """Hands the session's frames to the writer."""

@@ -150,3 +150,27 @@ async def test_a_fault_of_the_server_is_a_problem_without_its_details(live):
     live.state.engine = None
     response = await live.http.get("/v1/models")
     assert assert_problem(response, ErrorCode.INTERNAL).detail == "see the server's log"
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "allowed"),
+    [
+        ("POST", "/v1/budget", "GET, PUT"),
+        ("PUT", "/v1/requests/x", "GET, PATCH, DELETE"),
+        ("GET", "/v1/models/street/predict", "POST"),
+        ("POST", "/livez", "GET, HEAD"),
+        ("POST", "/", "GET, HEAD"),
+    ],
+)
+async def test_a_wrong_method_is_told_all_that_are_right(live, method, path, allowed):
+    answer = await live.http.request(method, path)
+    assert_problem(answer, ErrorCode.METHOD_NOT_ALLOWED)
+    assert answer.headers["allow"] == allowed
+
+
+@pytest.mark.parametrize("path", ["/livez", "/readyz"])
+async def test_health_may_be_asked_for_without_a_body(live, path):
+    answer = await live.http.head(path)
+    assert answer.status_code == 200
+    assert answer.content == b""
+    assert answer.headers["content-type"] == (await live.http.get(path)).headers["content-type"]

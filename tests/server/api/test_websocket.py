@@ -1,11 +1,13 @@
 """`/v1/stream` over real sockets: a fake executor behind, the protocol's client in front."""
 
 import asyncio
+import gc
 import json
 from contextlib import asynccontextmanager, suppress
 
 import numpy as np
 import pytest
+from starlette.websockets import WebSocketState
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
@@ -29,7 +31,9 @@ from anytime_protocol.messages import (
     Update,
 )
 from anytime_protocol.session import Session
-from server.factories import SIZE, image_file
+from anytime_server.api.websocket import WebsocketConnection
+from server.api.clients import assert_problem
+from server.factories import SIZE, STREET, image_file
 from server.fakes import FakeExecutor
 
 
@@ -481,3 +485,61 @@ async def test_a_crash_fails_the_requests_and_not_the_connection(serve):
                 await asyncio.sleep(0.001)
             await one.say(infer())
             assert (await one.story())[-1].reason is Reason.COMPLETE
+
+
+class LeavingSocket:
+    """A websocket whose client sends some frames and is gone."""
+
+    client_state = WebSocketState.DISCONNECTED
+
+    def __init__(self, *frames):
+        self.messages = [{"type": "websocket.receive", "text": frame} for frame in frames]
+        self.may_leave = asyncio.Event()
+        self.is_gone = asyncio.Event()
+
+    async def receive(self):
+        await asyncio.sleep(0)
+        if self.messages:
+            return self.messages.pop(0)
+        await self.may_leave.wait()
+        self.is_gone.set()
+        return {"type": "websocket.disconnect", "code": 1006}
+
+    async def send_text(self, text):
+        pass
+
+
+async def test_a_client_that_leaves_while_its_budget_waits_is_no_error(live, monkeypatch, caplog):
+    session = Session(Role.CLIENT, text=True)
+    ready = Ready("x", (STREET,), live.state.settings.limits)
+    session.receive(json.dumps(ready.to_json()))
+    session.send(infer())
+    session.send(SetBudget("r", 1, Budget(max_exit=1)))
+    socket = LeavingSocket(*session.outgoing())
+    submit = live.state.engine.submit
+
+    async def submit_once_it_is_gone(*arguments, **named):
+        request = await submit(*arguments, **named)
+        socket.may_leave.set()
+        await socket.is_gone.wait()
+        return request
+
+    monkeypatch.setattr(live.state.engine, "submit", submit_once_it_is_gone)
+    await WebsocketConnection(live.state, socket).run()
+    gc.collect()
+    assert [record for record in caplog.records if record.levelname == "ERROR"] == []
+
+
+async def test_a_websocket_elsewhere_is_not_found(live):
+    with pytest.raises(InvalidStatus) as refusal:
+        async with connect(live.stream_url + "s", subprotocols=[PROTOCOL], proxy=None):
+            pass
+    response = refusal.value.response
+    assert response.status_code == 404
+    assert json.loads(response.body)["code"] == "not-found"
+
+
+async def test_asked_for_without_an_upgrade_it_says_that_one_is_needed(live):
+    answer = await live.http.get("/v1/stream")
+    assert_problem(answer, ErrorCode.UPGRADE_REQUIRED)
+    assert answer.headers["upgrade"] == "websocket"
