@@ -24,9 +24,10 @@ class JsonFormatter(logging.Formatter):
 
 
 def configure(level: str, *, as_json: bool) -> None:
-    """Sets up the root logger, on standard error."""
+    """Sets up the root logger, on standard error; warnings of libraries go there, too."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(
         JsonFormatter() if as_json else logging.Formatter("%(asctime)s %(levelname)-7s %(message)s")
     )
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
+    logging.captureWarnings(capture=True)

@@ -6,14 +6,18 @@ environment (prefix `ANYTIME_`), which nothing else in the server reads.
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
-from typing import Literal
+from typing import Final, Literal
 
-from pydantic import Field, SecretStr
+from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from anytime_protocol.messages import ConnectionLimits
 from anytime_server.core.settings import SchedulerSettings
+
+_TOKEN: Final = re.compile(r"[A-Za-z0-9._~+/-]+=*")
+"""What RFC 6750 allows behind `Bearer`."""
 
 LogLevel = Literal["critical", "error", "warning", "info", "debug"]
 EngineName = Literal["auto", "torch", "native", "openvino"]
@@ -142,6 +146,21 @@ class Settings(BaseSettings):
     )
     log_level: LogLevel = Field("info", description="Least severe message that is logged.")
     log_json: bool = Field(False, description="Log one JSON object a line instead of text.")
+
+    @field_validator("token", "operator_token")
+    @classmethod
+    def _check_token(cls, token: SecretStr | None) -> SecretStr | None:
+        """Takes off what surrounds a token, such as the end of a file's last line."""
+        if token is None or not token.get_secret_value():
+            return None
+        stripped = token.get_secret_value().strip()
+        if not _TOKEN.fullmatch(stripped):
+            found = "nothing but blanks" if not stripped else f"{len(stripped)} characters"
+            raise ValueError(
+                f"found {found}, expected letters, digits and -._~+/ without blanks between them: "
+                "no client can send another token (`openssl rand -hex 32` makes one)"
+            )
+        return SecretStr(stripped)
 
     @property
     def model_names(self) -> tuple[str, ...]:

@@ -30,6 +30,21 @@ def test_the_environment_is_read(monkeypatch):
     assert Settings(port=1).port == 1
 
 
+@pytest.mark.parametrize("name", ["token", "operator_token"])
+def test_a_token_from_a_file_loses_its_line_end_and_an_empty_one_is_none(name):
+    assert getattr(Settings(**{name: "s3cret==\n"}), name).get_secret_value() == "s3cret=="
+    assert getattr(Settings(**{name: ""}), name) is None
+
+
+@pytest.mark.parametrize("wrong", [" ", "\n", "a b", "sécret", "a\nb", "a,b"])
+def test_a_token_that_no_client_can_send_is_refused_without_being_shown(wrong):
+    result = CliRunner().invoke(app, ["serve", "--token", wrong])
+    assert result.exit_code == 2
+    assert "token" in result.output
+    assert "openssl rand" in result.output
+    assert wrong.strip() == "" or wrong not in result.output
+
+
 def test_settings_do_not_change():
     with pytest.raises(ValidationError):
         Settings().port = 1

@@ -5,6 +5,7 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -16,13 +17,13 @@ import httpx
 import numpy as np
 import pytest
 from PIL import Image
-from websockets.exceptions import ConnectionClosed
+from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 
 from anytime_protocol.arrays.segments import split, unpack
 from anytime_protocol.budget import Budget
 from anytime_protocol.enums import PROTOCOL, Encoding, ErrorCode, Reason
-from anytime_protocol.http.headers import ResultHeader
+from anytime_protocol.http.headers import TOKEN_PREFIX, ResultHeader, token_subprotocol
 from anytime_protocol.messages import (
     Accepted,
     BudgetApplied,
@@ -38,6 +39,7 @@ from anytime_protocol.messages import (
     Update,
 )
 from anytime_protocol.session import Session
+from system.processes import wait_for_http
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "PROTOCOL.md"
 
@@ -343,6 +345,42 @@ def test_the_executor_ends_with_a_server_that_is_killed(start):
         while Path(f"/proc/{pid}").exists() and "Z" not in Path(f"/proc/{pid}/stat").read_text():
             assert time.monotonic() < end, "the executor outlived its server"
             time.sleep(0.05)
+
+
+@pytest.mark.parametrize("level", ["debug", "info"])
+def test_no_token_is_logged_and_strangers_cause_no_errors(start, level):
+    secret = "s3cret-0123456789"
+    encoded = token_subprotocol(secret).removeprefix(TOKEN_PREFIX)
+    with start("--token", secret, "--log-level", level, ready=False) as server:
+        bearer = {"Authorization": f"Bearer {secret}"}
+        wait_for_http(f"{server.url}/readyz")
+        for headers in (bearer, {"Authorization": f"Bearer {secret}x"}):
+            httpx.get(f"{server.url}/v1/models", headers=headers, trust_env=False)
+        offered = [PROTOCOL, token_subprotocol(secret)]
+        for protocols, headers in ((offered, {}), ([PROTOCOL], bearer), ([PROTOCOL], {})):
+            opening = {"subprotocols": protocols, "additional_headers": headers, "proxy": None}
+            with suppress(InvalidStatus), connect(server.stream, **opening) as stream:
+                stream.recv()
+                stream.send(b"\xff\xfe", text=True)
+                with suppress(ConnectionClosed):
+                    stream.recv()
+        for nonsense in (b"nonsense\r\n\r\n", b"GET / HTTP/1.1\r\n\r\n", 2**17 * b"x"):
+            with suppress(ConnectionError), socket_to(server) as raw:
+                raw.sendall(nonsense)
+                raw.recv(1000)
+        server.process.send_signal(signal.SIGTERM)
+        assert server.process.wait(20) == 0
+        text = server.text()
+        assert secret not in text
+        assert encoded not in text
+        assert " ERROR " not in text
+        assert "Traceback" not in text
+        if level == "info":
+            assert "WebSocket" not in text  # no line for each connection
+
+
+def socket_to(server):
+    return socket.create_connection(("127.0.0.1", server.port), timeout=10)
 
 
 def test_missing_weights_end_the_server_with_1_and_a_reason(tmp_path):
