@@ -66,7 +66,7 @@ def create_app(settings: Settings, engine: Engine, metrics: Metrics) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        images.disable_pillow_size_check()
+        images.configure_pillow()
         keep_freed_memory()
         engine.open()
         lag = asyncio.create_task(_measure_lag(metrics))

@@ -81,6 +81,14 @@ def infer(request_id: str = "r", model: str = "street", **changes: object) -> In
     return Infer(request_id, model, image_file(), **changes)
 
 
+def damaged_image_file() -> bytes:
+    """A PNG whose structure is whole and whose pixels are not: refused when it is decoded."""
+    file = bytearray(image_file("PNG"))
+    pixels = file.index(b"IDAT") + 8
+    file[pixels : pixels + 40] = bytes(40)
+    return bytes(file)
+
+
 def image_file(kind: str = "JPEG", size: tuple[int, int] = SIZE, mode: str = "RGB") -> bytes:
     """An image file of (H, W)."""
     rng = np.random.default_rng(0)

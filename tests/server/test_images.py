@@ -4,24 +4,28 @@ import io
 import struct
 import subprocess
 import sys
+import warnings
 import zlib
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, ImageOps
+from PIL.PngImagePlugin import PngInfo
 
 from anytime_protocol.enums import ErrorCode
+from anytime_server import images
 from anytime_server.errors import ImageRejectedError
+from anytime_server.image_headers import ImageHeader
 from anytime_server.images import (
     DECODED,
-    ImageHeader,
     check_media_type,
-    decode,
-    disable_pillow_size_check,
+    configure_pillow,
+    is_quick,
     probe,
 )
+from server import hostile_files
 from server.factories import image_file
 
 MOST = 2**22
@@ -30,7 +34,13 @@ MOST = 2**22
 @pytest.fixture(autouse=True)
 def _own_limit(monkeypatch):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", Image.MAX_IMAGE_PIXELS)
-    disable_pillow_size_check()
+    with warnings.catch_warnings():
+        configure_pillow()
+        yield
+
+
+def decode(data, most=MOST, side=None):
+    return images.decode(data, probe(data, most), side)
 
 
 def save(image, kind="PNG", **options):
@@ -46,7 +56,8 @@ if sys.argv[1] == "warm":
     images.warm_up()
 before = set(sys.modules)
 for file in sys.stdin.read().split():
-    images.decode(bytes.fromhex(file), 1000)
+    data = bytes.fromhex(file)
+    images.decode(data, images.probe(data, 1000))
 print(*sorted(set(sys.modules) - before))
 """
 
@@ -64,8 +75,9 @@ def test_after_a_warm_up_the_first_image_has_nothing_to_load(how, expected):
 )
 def test_a_header_tells_type_and_size(kind, media_type):
     header = probe(image_file(kind, (30, 50)), MOST)
-    assert header == ImageHeader(media_type, 30, 50)
+    assert (header.media_type, header.height, header.width) == (media_type, 30, 50)
     assert header.pixels == 1500
+    assert is_quick(image_file(kind, (30, 50)), header)
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
@@ -218,7 +230,7 @@ def test_no_damage_makes_anything_but_an_image_or_an_image_error(noise, kind, pl
 def test_a_large_image_is_reduced_by_a_whole_factor_and_remembers_its_size(kind, side):
     ramp = np.tile(np.linspace(0, 255, 200).astype(np.uint8)[:, None], (3, 80)).reshape(3, 200, 80)
     file = save(Image.fromarray(np.moveaxis(ramp, 0, 2)), kind)
-    found = decode(file, MOST, None, side)
+    found = decode(file, MOST, side)
     assert found.size == (200, 80)
     assert min(2 * side, 200) <= found.image.shape[0] < 4 * side
     factor = round(200 / found.image.shape[0])
@@ -231,7 +243,7 @@ def test_a_photo_that_lies_on_its_side_is_turned_before_its_size_is_told():
     exif = Image.Exif()
     exif[0x0112] = 6
     file = save(Image.new("RGB", (400, 200)), "JPEG", exif=exif)
-    found = decode(file, MOST, None, 50)
+    found = decode(file, MOST, 50)
     assert found.size == (400, 200)
     assert found.image.shape == (100, 50, 3)
 
@@ -239,9 +251,10 @@ def test_a_photo_that_lies_on_its_side_is_turned_before_its_size_is_told():
 @pytest.mark.parametrize(("side", "size"), [(None, (90, 120)), (60, (90, 120)), (20, (30, 40))])
 def test_pixels_that_came_decoded_are_only_reduced(side, size):
     pixels = np.random.default_rng(0).integers(0, 256, (90, 120, 3), dtype=np.uint8)
-    headers = []
-    decoded = decode(pixels, 90 * 120, headers.append, side)
-    assert headers == [ImageHeader(DECODED, 90, 120)]
+    header = probe(pixels, 90 * 120)
+    assert header == ImageHeader(DECODED, 90, 120)
+    assert is_quick(pixels, header)
+    decoded = images.decode(pixels, header, side)
     assert decoded.size == (90, 120)
     assert decoded.image.shape == (*size, 3)
     factor = 90 // size[0]
@@ -252,3 +265,90 @@ def test_pixels_that_came_decoded_are_only_reduced(side, size):
 def test_too_many_pixels_that_came_decoded_are_refused():
     with pytest.raises(ImageRejectedError, match="at most 100 are allowed"):
         probe(np.zeros((9, 12, 3), np.uint8), 100)
+
+
+@pytest.mark.parametrize("size", [(32769, 1), (1, 32769)])
+@pytest.mark.parametrize("kind", ["JPEG", "PNG"])
+def test_a_side_that_no_map_can_have_is_refused_by_the_header(kind, size):
+    with pytest.raises(ImageRejectedError, match="at most 32768 a side are allowed") as caught:
+        probe(image_file(kind, size), MOST)
+    assert caught.value.code is ErrorCode.TOO_MANY_PIXELS
+
+
+def test_an_image_for_which_there_is_no_memory_is_too_large(monkeypatch):
+    def no_memory(*_, **__):
+        raise MemoryError
+
+    file = image_file("PNG", (30, 50))
+    monkeypatch.setattr(Image, "open", no_memory)
+    with pytest.raises(ImageRejectedError, match="no memory for an image of 50x30 px") as caught:
+        decode(file)
+    assert caught.value.code is ErrorCode.TOO_MANY_PIXELS
+
+
+@pytest.mark.parametrize(
+    "file",
+    [
+        b"GIF89a" + bytes(100),
+        hostile_files.png().replace(b"IHDR\0\0\0\x40", b"IHDR\0\0\0\x41"),
+        image_file("JPEG").replace(b"\xff\xc4\0\x1f\0", b"\xff\xc4\0\x1f\x77"),
+        image_file("WEBP")[:20] + bytes(80),
+    ],
+    ids=["GIF", "PNG", "JPEG", "WebP"],
+)
+def test_what_is_said_of_a_bad_image_tells_nothing_of_how_it_is_read(file):
+    with pytest.raises(ImageRejectedError, match="expected a whole JPEG, PNG or WebP") as caught:
+        decode(file)
+    assert caught.value.code is ErrorCode.BAD_IMAGE
+    for internal in ("0x", "Error", "object", "PIL", "PngImage", "libjpeg"):
+        assert internal not in str(caught.value)
+
+
+BAD_EXIF = """
+import sys
+from anytime_server import images
+images.configure_pillow()
+data = bytes.fromhex(sys.stdin.read())
+images.decode(data, images.probe(data, 10**6))
+"""
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
+def test_nothing_about_a_file_is_written_to_standard_error(kind):
+    file = save(Image.new("RGB", (40, 20)), kind, exif=b"Exif\0\0" + hostile_files.exif(4000))
+    command = [sys.executable, "-c", BAD_EXIF]
+    done = subprocess.run(command, input=file.hex(), capture_output=True, text=True, check=True)
+    assert (done.stdout, done.stderr) == ("", "")
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("tag", ["exif", "xmp"])
+def test_images_are_turned_as_pillow_turns_them(kind, orientation, tag):
+    noise = np.random.default_rng(1).integers(0, 256, (4, 3, 3), dtype=np.uint8)
+    image = Image.fromarray(noise).resize((24, 32))
+    if tag == "exif":
+        exif = Image.Exif()
+        exif[0x010F] = "a maker"
+        exif[0x0112] = orientation
+        file = save(image, kind, exif=exif)
+    elif kind == "PNG":
+        text = PngInfo()
+        text.add_itxt("XML:com.adobe.xmp", f'<a tiff:Orientation="{orientation}"/>')
+        file = save(image, kind, pnginfo=text)
+    else:
+        file = save(image, kind, xmp=f'<a tiff:Orientation="{orientation}"/>'.encode())
+    expected = ImageOps.exif_transpose(Image.open(io.BytesIO(file))).convert("RGB")
+    found = decode(file)
+    assert np.array_equal(found.image, np.asarray(expected))
+    assert found.size == found.image.shape[:2]
+
+
+def test_what_may_take_long_is_not_quick():
+    small = image_file("PNG", (30, 50))
+    assert is_quick(small, probe(small, MOST))
+    many_px = image_file("PNG", (1, 1))
+    assert not is_quick(many_px, ImageHeader("image/png", 1449, 1449))
+    assert not is_quick(many_px, ImageHeader("image/jpeg", 480, 640, scans=10))
+    assert not is_quick(many_px, ImageHeader("image/png", 480, 640, parts=1000))
+    assert not is_quick(bytes(2**20 + 1), ImageHeader("image/png", 480, 640))

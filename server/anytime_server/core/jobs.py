@@ -79,6 +79,7 @@ class JobState:
         media_type: of the image, for the cost of decoding it.
         encoding: of the answer, for the cost of encoding it.
         decoded: the image needs no decoding (any more).
+        awaits_image: its image is being decoded, which takes so long that others go first.
         rev: number of the budget in force.
         prepare_s: base seconds of getting ready for its size, if none of this size came before.
         last: the last exit made; None before the first.
@@ -104,6 +105,7 @@ class JobState:
     media_type: str = "image/jpeg"
     encoding: str = "png"
     decoded: bool = False
+    awaits_image: bool = False
     rev: int = 0
     prepare_s: float = 0.0
     last: ExitReport | None = None

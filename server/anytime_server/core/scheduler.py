@@ -354,6 +354,12 @@ class Scheduler:
             self.costs.observe_decode(job.media_type, job.pixels, elapsed_s)
             job.decoded = True
 
+    def image_ready(self, job_id: str) -> None:
+        """A job that `awaits_image` may begin; unknown ids are ignored."""
+        job = self._jobs.get(job_id)
+        if job is not None:
+            job.awaits_image = False
+
     @property
     def load_s(self) -> float:
         """Predicted seconds to take all active jobs as deep as their clients' caps allow."""
@@ -398,7 +404,7 @@ class Scheduler:
     def _candidate(self, job: JobState, now: float) -> Candidate | None:
         """The next stage of a job that has no reason to end; None if the job pauses."""
         forecast = self._forecaster.forecast(job, now)
-        if not forecast.may_continue:
+        if job.awaits_image or not forecast.may_continue:
             return None
         return Candidate(
             job_id=job.id,
@@ -519,6 +525,8 @@ class Scheduler:
         for job in self._waiting():
             forecast = self._forecaster.forecast(job, now)
             moments += [forecast.limits.until_s, forecast.latest_start_s]
+            if job.awaits_image:
+                moments.append(forecast.latest_start_s + hope_s(forecast.needs, self.settings))
         if self._running is not None:
             moments.append(self._forecaster.running_limits(self._running.job, now).until_s)
         return min((moment for moment in moments if now < moment < math.inf), default=None)

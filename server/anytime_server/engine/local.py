@@ -14,6 +14,7 @@ from anytime_protocol.enums import Effect, ErrorCode
 from anytime_protocol.http.problems import Problem
 from anytime_protocol.messages import BudgetApplied, Infer
 from anytime_protocol.resources import ServerBudget, ServerBudgetStatus
+from anytime_server import images
 from anytime_server.core.decisions import Rejected
 from anytime_server.core.jobs import JobState
 from anytime_server.engine.base import ActiveRequest, EngineState, ExitRendered, OnEvent
@@ -149,9 +150,10 @@ class LocalEngine:
         """See `Engine.submit`; the only place where a request is admitted."""
         served = self.admissible_model(infer.model)
         uploaded_s = self.clock()
+        data = infer.payload if pixels is None else pixels
         try:
             header, decode = await self._images.open(
-                infer.payload if pixels is None else pixels,
+                data,
                 infer.media_type,
                 idle=not self._loop.requests,
                 side=max(served.profile.sides, default=None),
@@ -169,6 +171,7 @@ class LocalEngine:
             urgency=infer.urgency,
             media_type=header.media_type,
             encoding=infer.want.encoding.value,
+            awaits_image=not images.is_quick(data, header),
         )
         request = ActiveRequest(infer.id, infer.want, job, served, transport, on_event)
         request.upload_s = uploaded_s - arrival_s
@@ -183,6 +186,8 @@ class LocalEngine:
         request.admitted = answer
         request.image = decode()
         request.image.add_done_callback(_retrieve_exception)
+        if job.awaits_image:
+            request.image.add_done_callback(lambda _: self._loop.image_ready(request))
         return request
 
     def cancel(self, request_id: str, *, discard: bool) -> None:

@@ -151,6 +151,11 @@ class ExecutorLoop:
         self._update_run()
         return change
 
+    def image_ready(self, request: ActiveRequest) -> None:
+        """The image of a request whose job awaits it is decoded, or is not going to be."""
+        self._scheduler.image_ready(request.id)
+        self._update_run()
+
     def note_encoding(self, request: ActiveRequest, elapsed_s: float) -> None:
         """See `Engine.note_encoding`; `elapsed_s` has rendering in it."""
         job = request.job

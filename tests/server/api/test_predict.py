@@ -17,7 +17,7 @@ from anytime_protocol.http.headers import ResultHeader, UpdateHeader, parse_timi
 from anytime_protocol.http.problems import Problem
 from anytime_protocol.messages import Role, parse
 from anytime_server import images
-from server.factories import SIZE, image_file
+from server.factories import SIZE, damaged_image_file, image_file
 from server.fakes import FakeExecutor
 
 URL = "/v1/models/street/predict"
@@ -224,7 +224,7 @@ async def test_errors_before_the_first_map_of_x_mixed_replace_are_problems(live)
 
 
 async def test_an_error_after_admission_ends_a_stream_with_an_error_event(live):
-    response = await post(live, "text/event-stream", content=image_file()[:-200])
+    response = await post(live, "text/event-stream", content=damaged_image_file())
     assert response.status_code == 200
     assert '"code":"bad-image"' in response.text.split("event: error\n")[1]
 
@@ -320,7 +320,8 @@ def chunk(kind, data):
 def bomb(width, height):
     """A PNG that says a size and holds next to nothing."""
     header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"\0"))
+    chunks = chunk(b"IHDR", header), chunk(b"IDAT", zlib.compress(b"\0")), chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunks)
 
 
 @pytest.mark.parametrize("size", [(20_000, 20_000), (65_000, 65_000), (2049, 2048)])

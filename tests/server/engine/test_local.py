@@ -16,7 +16,7 @@ from anytime_server.engine.local import LocalEngine
 from anytime_server.errors import RefusedError
 from anytime_server.metrics import Metrics
 from anytime_server.settings import Settings
-from server.factories import SIZE, STREET, image_file, infer, served_model
+from server.factories import SIZE, STREET, damaged_image_file, infer, served_model
 from server.fakes import EventRecorder, FakeExecutor
 
 ONE_MAP = OutputOptions(progress=False)
@@ -161,9 +161,9 @@ async def test_a_broken_image_is_refused_by_its_header_and_fails_by_its_pixels()
         with pytest.raises(RefusedError) as refused:
             await engine.submit(infer_with(b"no image"), "a", 0.0, "http", EventRecorder())
         assert refused.value.problem.code is ErrorCode.BAD_IMAGE
-        whole = image_file("PNG")
+        damaged = infer_with(damaged_image_file())
         recorder = EventRecorder()
-        await engine.submit(infer_with(whole[:-200]), "b", engine.clock(), "http", recorder)
+        await engine.submit(damaged, "b", engine.clock(), "http", recorder)
         await ended(recorder)
         assert recorder.end.ending.code is ErrorCode.BAD_IMAGE
 
