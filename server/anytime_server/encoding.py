@@ -29,6 +29,9 @@ Plane = NDArray[np.uint8]
 
 _LEVEL = 1
 
+_PALETTE_BYTES: Final = 3 * 17
+"""Of a palette, at least: Pillow writes 4 bits a pixel for one of up to 16 colours."""
+
 NOTHING_SENT: Final[Mapping[ArrayName, Plane]] = MappingProxyType({})
 """What a client holds before its first update."""
 
@@ -149,7 +152,7 @@ def png(plane: Plane, palette: bytes | None) -> bytes:
     """A PNG file of 8 bits a pixel: indexed with a palette, grey without."""
     image = PIL.Image.fromarray(plane)
     if palette is not None:
-        image.putpalette(palette)
+        image.putpalette(palette.ljust(_PALETTE_BYTES, b"\0"))
     file = io.BytesIO()
     image.save(file, "PNG", compress_level=_LEVEL)
     return file.getvalue()

@@ -19,6 +19,13 @@ from anytime_server.encoding import encode
 from anytime_server.executor.base import RenderedExit
 
 PALETTE = bytes(range(30))
+
+
+def bit_depth(png):
+    """Of a PNG file, by its header."""
+    return png[24]
+
+
 planes = arrays(
     np.uint8, st.tuples(st.integers(1, 12), st.integers(1, 12)), elements=st.integers(0, 9)
 )
@@ -48,6 +55,13 @@ def test_a_png_keeps_ids_and_palette(plane):
     assert np.array_equal(np.asarray(image), plane)
     assert bytes(image.getpalette()[:30]) == PALETTE
     assert Image.open(io.BytesIO(encoding.png(plane, None))).mode == "L"
+
+
+@pytest.mark.parametrize("colors", [None, 1, 2, 5, 16, 17, 256])
+def test_a_png_has_8_bits_a_pixel_however_many_classes_there_are(colors):
+    palette = None if colors is None else bytes(range(256))[:colors] * 3
+    file = encoding.png(np.zeros((3, 4), np.uint8), palette)
+    assert bit_depth(file) == 8
 
 
 @pytest.mark.parametrize("compression", list(Compression))

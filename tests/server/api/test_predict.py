@@ -52,6 +52,7 @@ async def test_a_jpeg_becomes_an_indexed_png_of_its_size(live):
     assert response.status_code == 200
     image = Image.open(io.BytesIO(response.content))
     assert image.mode == "P"
+    assert response.content[24] == 8  # bits a pixel
     assert image.size == SIZE[::-1]
     assert set(np.unique(np.asarray(image))) == {0, 4}
     assert image.getpalette()[4 * 3 : 5 * 3] == [160, 255 - 160, 7]

@@ -127,6 +127,15 @@ async def test_deltas_apply_to_what_was_sent(live):
         assert set(np.unique(np.frombuffer(held["confidence"], np.uint8))) == {0, 40}
 
 
+async def test_png_arrays_have_8_bits_a_pixel(live):
+    async with client(live) as one:
+        await one.say(infer(want=OutputOptions(Encoding.PNG, confidence=True, active=True)))
+        update = (await one.story())[-2]
+        pieces = split(update.parts, update.payload)
+        assert [part.encoding for part in update.parts] == [Encoding.PNG] * 3
+        assert [bytes(piece)[24] for piece in pieces] == [8] * 3
+
+
 async def test_a_text_client_is_answered_in_text(live):
     async with client(live, text=True) as one:
         await one.say(infer(want=OutputOptions(progress=False)))
