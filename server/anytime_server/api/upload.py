@@ -165,11 +165,17 @@ def deadline_budget(deadline: Deadline) -> Budget:
     return tightest(hard, Budget(schedule=((deadline.soft_ms, Budget(max_exit=1)),)))
 
 
+class _ParserInMemory(MultiPartParser):
+    """Keeps files in memory, which the body's bound bounds, and writes none to the disk."""
+
+    spool_max_size = 0  # of a SpooledTemporaryFile: no size is too large
+
+
 async def _parse_form(request: Request, body: bytes, settings: Settings) -> FormData:
     async def stream() -> AsyncGenerator[bytes, None]:
         yield body
 
-    parser = MultiPartParser(
+    parser = _ParserInMemory(
         request.headers,
         stream(),
         max_files=1,

@@ -1,10 +1,12 @@
 """`POST /v1/models/{model}/predict` over real sockets, with a fake executor behind."""
 
 import asyncio
+import errno
 import io
 import json
 import socket
 import struct
+import tempfile
 import zlib
 
 import numpy as np
@@ -110,6 +112,17 @@ async def test_a_form_carries_image_budget_and_wishes(live):
     assert response.status_code == 200
     assert ResultHeader.parse(response.headers["anytime-result"]).exit == 2
     assert Image.open(io.BytesIO(response.content)).size == (SIZE[1] // 4, SIZE[0] // 4)
+
+
+async def test_a_large_form_is_kept_in_memory_and_off_the_disk(live, monkeypatch):
+    monkeypatch.setattr(tempfile, "TemporaryFile", no_disk)
+    files = {"image": ("a.jpg", image_file() + bytes(3_000_000), "image/jpeg")}
+    response = await live.http.post(URL, files=files, headers={"Accept": "image/png"})
+    assert response.status_code == 200
+
+
+def no_disk(*_, **__):
+    raise OSError(errno.ENOSPC, "No space left on device")
 
 
 async def test_the_tightest_of_query_and_form_holds(live):
