@@ -36,6 +36,11 @@ _FORM_OVERHEAD: Final = 64 * 1024
 
 _MULTIPART: Final = "multipart/form-data"
 
+_PARTS: Final = ("image", "budget", "want")
+
+_MOST_PARTS: Final = 8
+"""Files, and fields, that are read of a form: more than it may have, to say which is there twice."""
+
 
 def read_head(
     request: Request, model: str, task: Task, settings: Settings
@@ -133,7 +138,7 @@ async def read_image(
     try:
         image = form.get("image")
         if not isinstance(image, UploadFile):
-            text = "the form has no file in its part `image`"
+            text = "the form has no file in its part `image`: expected one with a file name"
             raise RefusedError(Problem(ErrorCode.BAD_IMAGE, text, "form.image"))
         data = await image.read()
         if not data:
@@ -178,20 +183,30 @@ async def _parse_form(request: Request, body: bytes, settings: Settings) -> Form
     parser = _ParserInMemory(
         request.headers,
         stream(),
-        max_files=1,
-        max_fields=2,
+        max_files=_MOST_PARTS,
+        max_fields=_MOST_PARTS,
         max_part_size=settings.max_json_bytes,
     )
     try:
         form = await parser.parse()
     except (MultiPartException, KeyError, ValueError) as error:
         text = f"the form is malformed: {getattr(error, 'message', error)}"
-        raise RefusedError(Problem(ErrorCode.BAD_REQUEST, text)) from error
-    unknown = sorted(set(form) - {"image", "budget", "want"})
-    if unknown:
+        raise RefusedError(Problem(ErrorCode.BAD_MESSAGE, text, "form")) from error
+    try:
+        _check_parts([name for name, _ in form.multi_items()])
+    except FieldError:
         await form.close()
-        raise FieldError(f"form.{shorten(unknown[0])}", "an unknown part", "image, budget, want")
+        raise
     return form
+
+
+def _check_parts(names: list[str]) -> None:
+    for name in names:
+        if name not in _PARTS:
+            expected = f"one of {', '.join(_PARTS)}"
+            raise FieldError(f"form.{shorten(name)}", "an unknown part", expected)
+        if names.count(name) > 1:
+            raise FieldError(f"form.{name}", "the part twice", "it once")
 
 
 def _merge(want: OutputOptions, given: dict[str, Any], in_query: set[str]) -> OutputOptions:
@@ -207,7 +222,7 @@ def _json(form: FormData, name: str) -> dict[str, Any]:
     if value is None:
         return {}
     if not isinstance(value, str):
-        raise FieldError(f"form.{name}", "a file", "JSON text")
+        raise FieldError(f"form.{name}", "a file", "JSON text, in a part without a file name")
     try:
         return load_json(value)
     except FrameError as error:

@@ -419,10 +419,40 @@ async def test_a_form_without_an_image_is_a_bad_image(live):
     problem(response, ErrorCode.BAD_IMAGE)
 
 
-async def test_a_form_that_is_none_is_a_bad_request(live):
+IMAGE_PART = ("image", ("a.jpg", image_file(), "image/jpeg"))
+
+
+@pytest.mark.parametrize(
+    ("parts", "field"),
+    [
+        ([IMAGE_PART, IMAGE_PART], "form.image"),
+        ([("budget", (None, '{"max_exit": 1}')), ("budget", (None, "{}"))], "form.budget"),
+        ([("want", (None, "{}"))] * 2, "form.want"),
+        ([("budget", (None, "{}")), ("budget", ("b.json", "{}"))], "form.budget"),
+    ],
+)
+async def test_a_form_with_a_part_twice_is_refused(live, parts, field):
+    found = problem(await live.http.post(URL, files=[IMAGE_PART, *parts]), ErrorCode.BAD_MESSAGE)
+    assert found.field == field
+    assert "twice" in found.detail
+
+
+async def test_a_form_of_very_many_parts_is_refused(live):
+    parts = [IMAGE_PART, *[("want", (None, "{}"))] * 1000]
+    problem(await live.http.post(URL, files=parts), ErrorCode.BAD_MESSAGE)
+
+
+async def test_a_budget_that_is_a_file_is_told_apart(live):
+    parts = [IMAGE_PART, ("budget", ("b.json", "{}"))]
+    found = problem(await live.http.post(URL, files=parts), ErrorCode.BAD_MESSAGE)
+    assert found.field == "form.budget"
+    assert "file name" in found.detail
+
+
+async def test_a_form_that_is_none_is_malformed(live):
     lines = {"Content-Type": "multipart/form-data; boundary=x"}
     response = await live.http.post(URL, content=b"nonsense", headers=lines)
-    problem(response, ErrorCode.BAD_REQUEST)
+    problem(response, ErrorCode.BAD_MESSAGE)
 
 
 # Overload and trouble inside.
