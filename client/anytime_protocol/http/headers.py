@@ -37,11 +37,11 @@ PREFERENCE_APPLIED: Final = "Preference-Applied"
 # Begins the websocket subprotocol that carries a token where no header can.
 TOKEN_PREFIX: Final = "anytime.token."  # noqa: S105 - a prefix, no secret
 
-_MILLISECONDS: Final = re.compile(r"[0-9]{1,12}(?:\.[0-9]{1,6})?")
-_WHOLE: Final = re.compile(r"[0-9]{1,12}")
+_MILLISECONDS: Final = re.compile(r"[0-9]+(?:\.[0-9]+)?")
+_WHOLE: Final = re.compile(r"[0-9]+")
 _GRPC: Final = re.compile(r"([0-9]{1,8})([HMSmun])")
 _GRPC_UNIT_MS: Final = {"H": 3.6e6, "M": 6e4, "S": 1e3, "m": 1.0, "u": 1e-3, "n": 1e-6}
-_WAIT: Final = re.compile(r'(?:^|[,;])\s*wait\s*=\s*"?([0-9]{1,9})"?\s*(?=$|[,;])', re.IGNORECASE)
+_WAIT: Final = re.compile(r'(?:^|[,;])\s*wait\s*=\s*"?([0-9]+)"?\s*(?=$|[,;])', re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +82,7 @@ def read_deadline(lines: Lines) -> Deadline:
             case "grpc-timeout":
                 hard.append(_grpc_ms(name, value))
             case "prefer":
-                soft.extend(1000.0 * int(seconds) for seconds in _WAIT.findall(value))
+                soft.extend(1000.0 * float(seconds) for seconds in _WAIT.findall(value))
     return Deadline(
         hard_ms=min([*hard, MAX_MS]) if hard else None,
         soft_ms=min([*soft, MAX_MS]) if soft else None,

@@ -39,7 +39,7 @@ _MULTIPART: Final = "multipart/form-data"
 _PARTS: Final = ("image", "budget", "want")
 
 _MOST_PARTS: Final = 8
-"""Files, and fields, that are read of a form: more than it may have, to say which is there twice."""
+"""Files, and fields, that are read of a form: more than it may have, so that errors name parts."""
 
 
 def read_head(
