@@ -7,6 +7,7 @@ from typing import Any, assert_never
 
 from starlette.responses import JSONResponse, Response
 
+from anytime_protocol.budget import Budget
 from anytime_protocol.enums import ErrorCode
 from anytime_protocol.http import headers
 from anytime_protocol.http.headers import Deadline, ResultHeader
@@ -18,16 +19,17 @@ from anytime_server.api.problems import problem_response
 from anytime_server.executor.base import RenderedExit
 
 
-def common_headers(request_id: str, deadline: Deadline, applied_ms: float | None) -> dict[str, str]:
+def common_headers(request_id: str, deadline: Deadline, *budgets: Budget) -> dict[str, str]:
     """Headers of every good answer, progressive or not.
 
     Args:
         request_id: of the request.
         deadline: as the request's headers say.
-        applied_ms: the hard deadline in force, form fields included.
+        budgets: that hold for it, the client's and the operator's.
     """
     lines = {headers.REQUEST_ID: request_id, "Cache-Control": "no-store", "Vary": "Accept"}
-    times = [ms for ms in (deadline.applied_ms, applied_ms) if ms is not None]
+    found = (deadline.applied_ms, *(budget.at(0.0).deadline_ms for budget in budgets))
+    times = [ms for ms in found if ms is not None]
     if times:
         lines[headers.DEADLINE_APPLIED] = headers.format_ms(min(times))
     preference = headers.preference_applied(deadline)

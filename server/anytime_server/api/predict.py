@@ -103,8 +103,8 @@ async def predict(request: Request, model: str) -> Response:
         return Response(status_code=CLIENT_CLOSED_REQUEST)
     except RefusedError as error:
         raise RefusedError(replace(error.problem, request_id=infer.id)) from error
-    applied_ms = infer.budget.at(0.0).deadline_ms
-    lines = answers.common_headers(infer.id, deadline, applied_ms)
+    operators = state.engine.server_budget().effective
+    lines = answers.common_headers(infer.id, deadline, infer.budget, operators)
     answer = HttpAnswer(state, active, outbox, deadline, lines)
     if not answer_format.is_progressive:
         return await answer_once(request, answer, partial(_final_response, answer_format))

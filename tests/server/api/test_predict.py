@@ -152,6 +152,13 @@ async def test_every_deadline_header_is_understood_and_echoed(live, headers, app
         assert response.headers["preference-applied"] == headers["Prefer"]
 
 
+@pytest.mark.parametrize(("own", "applied"), [("9000", "2000"), ("1500", "1500"), (None, "2000")])
+async def test_the_tightest_of_the_clients_and_the_operators_deadline_is_echoed(live, own, applied):
+    await live.http.put("/v1/budget", json={"budget": {"deadline_ms": 2000}})
+    response = await post(live, **({} if own is None else {"X_Deadline_Ms": own}))
+    assert response.headers["x-deadline-applied-ms"] == applied
+
+
 async def test_a_soft_deadline_still_gets_exit_1(live):
     response = await post(live, Prefer="wait=0")
     result = ResultHeader.parse(response.headers["anytime-result"])
