@@ -12,27 +12,34 @@ from anytime_server.api.uploads import Upload
 from anytime_server.errors import RefusedError
 
 
-async def read_bounded(request: Request, max_bytes: int, timeout_s: float, upload: Upload) -> bytes:
-    """A request's body.
+async def read_bounded(
+    request: Request, limit: int, timeout_s: float, upload: Upload, overhead: int = 0
+) -> bytes:
+    """A request's body; one whose header tells that it is too large is refused unread.
 
     Args:
         request: whose body.
-        max_bytes: that it may have.
+        limit: in bytes, that the client is told of.
         timeout_s: until it must be in.
         upload: holds it.
+        overhead: bytes that it may have beside.
 
     Raises:
         RefusedError: too large or too slow, or too much is under way.
         ClientDisconnect: the client has left.
     """
+    most = limit + overhead
+    length = request.headers.get("content-length", "")
+    if length.isdecimal() and int(length) > most:
+        raise too_large(limit)
     body = bytearray()
     try:
         async with asyncio.timeout(timeout_s):
             async for chunk in request.stream():
                 body += chunk
                 upload.hold(len(body))
-                if len(body) > max_bytes:
-                    raise too_large(max_bytes)
+                if len(body) > most:
+                    raise too_large(limit)
     except TimeoutError:
         text = f"the body did not arrive within {timeout_s:g} s"
         raise RefusedError(Problem(ErrorCode.BAD_REQUEST, text)) from None
@@ -43,19 +50,3 @@ def too_large(limit: int) -> RefusedError:
     """The refusal of a body of more than `limit` bytes."""
     text = f"the body has more than {limit} bytes, which is the limit: send a smaller one"
     return RefusedError(Problem(ErrorCode.TOO_LARGE, text))
-
-
-def check_length(request: Request, limit: int, overhead: int) -> None:
-    """Refuses a body before it is read, where its header tells that it is too large.
-
-    Args:
-        request: whose body.
-        limit: in bytes, that the client is told of.
-        overhead: bytes that it may have beside.
-
-    Raises:
-        RefusedError: it is too large.
-    """
-    length = request.headers.get("content-length", "")
-    if length.isdecimal() and int(length) > limit + overhead:
-        raise too_large(limit)

@@ -91,7 +91,7 @@ async def predict(request: Request, model: str) -> Response:
     state = state_of(request)
     arrived_s = arrival_s(request, state.engine.clock)
     task = state.engine.admissible_model(model).info.task
-    infer, answer_format, deadline = read_head(request, model, task, state.settings)
+    infer, answer_format, deadline = read_head(request, model, task)
     outbox = Outbox(state.metrics)
     try:
         with state.uploads.begin() as upload:

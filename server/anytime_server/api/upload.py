@@ -24,7 +24,7 @@ from anytime_protocol.http.problems import Problem
 from anytime_protocol.http.query import read_query
 from anytime_protocol.messages import Infer, OutputOptions
 from anytime_protocol.validation import ID_FORM
-from anytime_server.api.bodies import check_length, read_bounded, too_large
+from anytime_server.api.bodies import read_bounded, too_large
 from anytime_server.api.formats import AnswerFormat, formats_of, negotiate, restrict
 from anytime_server.api.uploads import Upload
 from anytime_server.errors import ImageRejectedError, RefusedError
@@ -32,7 +32,7 @@ from anytime_server.images import check_media_type
 from anytime_server.settings import Settings
 
 _FORM_OVERHEAD: Final = 64 * 1024
-"""Bytes that a form may have beside its file and its JSON."""
+"""Bytes that a form may have beside its file."""
 
 _MULTIPART: Final = "multipart/form-data"
 
@@ -42,16 +42,13 @@ _MOST_PARTS: Final = 8
 """Files, and fields, that are read of a form: more than it may have, so that errors name parts."""
 
 
-def read_head(
-    request: Request, model: str, task: Task, settings: Settings
-) -> tuple[Infer, AnswerFormat, Deadline]:
+def read_head(request: Request, model: str, task: Task) -> tuple[Infer, AnswerFormat, Deadline]:
     """Reads headers and query.
 
     Args:
         request: its body is not touched.
         model: asked for.
         task: of the model.
-        settings: bounds.
 
     Returns:
         The request without its image, the format of the answer, and the deadline headers, which are
@@ -59,7 +56,7 @@ def read_head(
 
     Raises:
         ProtocolError: a header or the query is malformed.
-        RefusedError: no format is acceptable, or the body has a wrong size or type.
+        RefusedError: no format is acceptable, or the body has a wrong type.
     """
     request_id = read_request_id(request)
     deadline = headers.read_deadline(request.headers.items())
@@ -77,7 +74,6 @@ def read_head(
         except ImageRejectedError as error:
             detail = f"{error}, or {_MULTIPART}"
             raise RefusedError(Problem(error.code, detail, "Content-Type")) from error
-    check_length(request, settings.max_body_bytes, _FORM_OVERHEAD)
     infer = Infer(
         id=request_id,
         model=model,
@@ -94,12 +90,16 @@ def read_request_id(request: Request) -> str:
     """The id that a client gave its request, or a new one.
 
     Raises:
-        HeaderError: it has another form.
+        HeaderError: it has another form, or it gave several.
     """
-    request_id = request.headers.get(headers.REQUEST_ID, uuid.uuid4().hex)
-    if ID_FORM.fullmatch(request_id) is None:
-        raise HeaderError(headers.REQUEST_ID, shorten(request_id), f"the form {ID_FORM.pattern}")
-    return request_id
+    match request.headers.getlist(headers.REQUEST_ID):
+        case []:
+            return uuid.uuid4().hex
+        case [request_id] if ID_FORM.fullmatch(request_id):
+            return request_id
+        case found:
+            expected = f"one id of the form {ID_FORM.pattern}"
+            raise HeaderError(headers.REQUEST_ID, shorten(", ".join(found)), expected)
 
 
 async def read_image(
@@ -133,7 +133,7 @@ async def read_image(
             text = "the body is empty, expected an image"
             raise RefusedError(Problem(ErrorCode.BAD_IMAGE, text))
         return replace(infer, payload=body)
-    body = await read_bounded(request, limit + _FORM_OVERHEAD, settings.upload_timeout_s, upload)
+    body = await read_bounded(request, limit, settings.upload_timeout_s, upload, _FORM_OVERHEAD)
     form = await _parse_form(request, body, settings)
     try:
         image = form.get("image")

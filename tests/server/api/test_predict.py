@@ -363,10 +363,11 @@ async def test_a_mislabelled_image_counts_as_what_it_is(live):
     assert response.status_code == 200
 
 
-async def test_a_body_that_is_too_large_is_refused_before_it_is_read(serve):
+@pytest.mark.parametrize("length", [2049, 900000])
+async def test_a_body_that_is_too_large_is_refused_before_it_is_read(serve, length):
     async with serve(max_body_bytes=2048) as live:
         reader, writer = await asyncio.open_connection("127.0.0.1", live.port)
-        writer.write(head(900000))
+        writer.write(head(length))
         async with asyncio.timeout(5):
             answer = await reader.readuntil(b"}")
         assert b" 413 " in answer.split(b"\r\n")[0]
@@ -392,6 +393,12 @@ async def test_a_body_that_does_not_come_is_given_up(serve):
             status = await reader.readline()
         assert b" 400 " in status
         writer.close()
+
+
+async def test_a_request_has_one_id(live):
+    lines = [*JPEG.items(), ("X-Request-Id", "a"), ("X-Request-Id", "b")]
+    response = await live.http.post(URL, content=image_file(), headers=lines)
+    assert problem(response, ErrorCode.BAD_REQUEST).field == "X-Request-Id"
 
 
 async def test_the_id_of_a_request_that_runs_is_taken(live):

@@ -38,6 +38,15 @@ async def test_a_malformed_budget_of_the_operator_is_refused(live, budget):
     assert_problem(response, ErrorCode.BAD_BUDGET)
 
 
+async def test_a_budget_that_is_too_large_is_refused_before_it_is_read(serve):
+    async with serve(max_json_bytes=2048) as live:
+        reader, writer = await asyncio.open_connection("127.0.0.1", live.port)
+        writer.write(b"PUT /v1/budget HTTP/1.1\r\nHost: x\r\nContent-Length: 2049\r\n\r\n")
+        async with asyncio.timeout(5):
+            assert b" 413 " in await reader.readline()
+        writer.close()
+
+
 async def test_tokens_guard_everything_but_health(serve):
     async with serve(token="secret", operator_token="boss") as live:
         assert (await live.http.get("/livez")).status_code == 200

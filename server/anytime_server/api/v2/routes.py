@@ -23,7 +23,7 @@ from anytime_protocol.http.problems import Problem
 from anytime_protocol.messages import Failed, Infer, OutputOptions
 from anytime_server.api import answers
 from anytime_server.api.asyncapi import server_version
-from anytime_server.api.bodies import check_length, read_bounded, too_large
+from anytime_server.api.bodies import read_bounded, too_large
 from anytime_server.api.http_answer import CLIENT_CLOSED_REQUEST, HttpAnswer, answer_once
 from anytime_server.api.json_body import schema_of
 from anytime_server.api.outbox import Outbox
@@ -289,14 +289,13 @@ async def _read(
     coding = coding_of(request.headers.get("content-encoding", ""))
     json_bytes = _read_json_bytes(request)
     limit = settings.max_body_bytes
-    check_length(request, limit, settings.max_json_bytes)
-    most = limit + settings.max_json_bytes
-    data = await read_bounded(request, most, settings.upload_timeout_s, upload)
+    timeout_s, overhead = settings.upload_timeout_s, settings.max_json_bytes
+    data = await read_bounded(request, limit, timeout_s, upload, overhead)
 
     def take_apart() -> tuple[RequestBody, bytes | Image]:
         whole = data
         if coding is not None:
-            unpacked = decompress(data, coding, most)
+            unpacked = decompress(data, coding, limit + overhead)
             if unpacked is None:
                 raise too_large(limit)
             whole = unpacked
