@@ -278,10 +278,10 @@ class Finished(JsonValue):
         confident_share: settled pixels of the last map, 0 to 1; None at exit 0.
         gmacs: really computed, in 1e9 multiply-adds.
         total_ms: from arrival until this message was about to be written.
-        queue_ms: spent waiting.
-        decode_ms: spent on decoding the image.
-        compute_ms: spent in the network.
-        encode_ms: spent on encoding what was sent.
+        queue_ms: part of `total_ms`, spent waiting for the executor.
+        decode_ms: another part, spent on decoding the image.
+        compute_ms: another part, spent in the network.
+        encode_ms: another part, spent on rendering, and on encoding after the network had ended.
         risk: of the certificate whose masks were used, 0 where there were none; None where the
             budget asked for no `max_risk`.
     """

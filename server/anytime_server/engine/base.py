@@ -93,7 +93,7 @@ class ActiveRequest:
         compute_s: seconds spent in the network.
         render_s: seconds spent on rendering exits.
         gmacs: 1e9 multiply-adds spent.
-        encode_s: the API's: seconds spent on encoding answers.
+        encode_s: the API's: seconds spent on encoding its answer since it ended.
         sent: the API's: the exit of the last update that was sent.
         sent_arrays: the API's: the arrays of that update, where deltas are wanted.
         terminal: the API's: its terminal message, once it has one.
@@ -204,8 +204,9 @@ class ActiveRequest:
         """Its image is decoded; whether for the first time."""
         if self.size != (0, 0):
             return False
-        self.size, self.decode_s = image.size, image.elapsed_s
-        self.queue_s -= min(image.elapsed_s, now - self.ready_s)
+        self.size = image.size
+        self.decode_s = min(image.elapsed_s, now - self.ready_s)
+        self.queue_s -= self.decode_s
         return True
 
     def restart(self) -> None:

@@ -212,7 +212,8 @@ class LocalEngine:
 
     def note_encoding(self, request: ActiveRequest, event: ExitRendered, elapsed_s: float) -> None:
         """See `Engine.note_encoding`."""
-        request.encode_s += elapsed_s
+        if request.ended_s is not None:
+            request.encode_s += min(elapsed_s, self.clock() - request.ended_s)
         whole_s = elapsed_s + event.rendered.elapsed_s
         self._metrics.encoded(request.job.model, request.job.encoding, whole_s)
         if request.ended_s is not None:  # an answer waits for its turn on a busy event loop

@@ -268,7 +268,7 @@ class ExecutorLoop:
             ending = self._scheduler.fail(run.job_id, error.code, str(error))
         finally:
             self._running = None
-        request.ready_s = self._clock()
+            request.ready_s = self._clock()
         busy_s = request.ready_s - min(self._busy_since_s, began_s)
         overhead_s = max(busy_s - request.compute_s + before_s, 0.0)
         self._metrics.overhead(overhead_s)
@@ -278,7 +278,6 @@ class ExecutorLoop:
             await self._render_and_end(ending)
         elif request.must_render():
             await self._render(request)
-            request.ready_s = self._clock()
 
     async def _compute(
         self, run: RunJob, request: ActiveRequest, image: Image | None
@@ -415,9 +414,11 @@ class ExecutorLoop:
         Raises:
             ExecutorCrashedError, ExecutorCallError: see there.
         """
+        request.queue_s += max(self._clock() - request.ready_s, 0.0)
         with self._blaming(request):
             rendered = await self._executor.render(request.id, request.render_options)
         request.keep(rendered)
+        request.ready_s = self._clock()
         if request.want.progress and request.id in self.requests and not request.discarded:
             request.show_best()
 
@@ -499,6 +500,7 @@ class ExecutorLoop:
         if request.has_begun:
             self._executor.forget(request.id)
         now = request.ended_s = self._clock()
+        request.queue_s += max(now - request.ready_s, 0.0)
         self._metrics.ended(request, ending, now)
         self._metrics.active_requests(len(self.requests))
         if not self.requests:

@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+import time
 from contextlib import asynccontextmanager
 from dataclasses import replace
 
@@ -16,16 +17,23 @@ from anytime_server.engine.local import LocalEngine
 from anytime_server.errors import RefusedError
 from anytime_server.metrics import Metrics
 from anytime_server.settings import Settings
-from server.factories import SIZE, STREET, damaged_image_file, infer, served_model
-from server.fakes import EventRecorder, FakeExecutor
+from server.factories import (
+    SIZE,
+    STREET,
+    damaged_image_file,
+    exit_event,
+    infer,
+    served_model,
+)
+from server.fakes import EventRecorder, FakeClock, FakeExecutor
 
 ONE_MAP = OutputOptions(progress=False)
 
 
 @asynccontextmanager
-async def running_engine(executor=None, **settings):
+async def running_engine(executor=None, clock=time.monotonic, **settings):
     executor = executor or FakeExecutor()
-    engine = LocalEngine(executor, Metrics(), Settings(**settings))
+    engine = LocalEngine(executor, Metrics(), Settings(**settings), clock)
     engine.open()
     await engine.wait_ready()
     try:
@@ -166,6 +174,21 @@ async def test_a_broken_image_is_refused_by_its_header_and_fails_by_its_pixels()
         await engine.submit(damaged, "b", engine.clock(), "http", recorder)
         await ended(recorder)
         assert recorder.end.ending.code is ErrorCode.BAD_IMAGE
+
+
+async def test_encoding_while_a_request_is_computed_is_no_part_of_its_time():
+    clock = FakeClock()
+    executor = FakeExecutor(clock)
+    executor.gate.clear()
+    async with running_engine(executor, clock) as (engine, _):
+        request, recorder = await submit(engine)
+        engine.note_encoding(request, exit_event(1), 5.0)
+        assert request.encode_s == 0.0
+        executor.gate.set()
+        await ended(recorder)
+        clock.now = request.ended_s + 1.5
+        engine.note_encoding(request, exit_event(4), 2.0)  # begun before the end
+        assert request.encode_s == 1.5
 
 
 async def test_a_drain_gives_up_after_its_timeout_and_leaves_no_request_without_its_end():

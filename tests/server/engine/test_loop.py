@@ -21,6 +21,7 @@ from server.factories import active_request
 from server.fakes import EventRecorder, FakeClock, FakeExecutor
 
 ONE_MAP = OutputOptions(progress=False)
+RENDER_S = 0.005
 
 
 @asynccontextmanager
@@ -111,6 +112,33 @@ async def test_times_add_up():
         assert request.gmacs == 10.0
         assert request.exit == 4
         assert recorder.end.best.compute_s == pytest.approx(0.09)
+
+
+class SlowlyRendering(FakeExecutor):
+    """An executor whose renderings take time, as its stages do."""
+
+    async def render(self, job_id, options):
+        self.clock.now += RENDER_S
+        return (await super().render(job_id, options))._replace(elapsed_s=RENDER_S)
+
+
+@pytest.mark.parametrize("progress", [True, False])
+@pytest.mark.parametrize("deadline_ms", [None, 130, 200, 10_000])
+async def test_the_parts_of_a_requests_time_add_up_whatever_others_do(progress, deadline_ms):
+    budget = Budget() if deadline_ms is None else Budget(deadline_ms=deadline_ms)
+    async with running_loop(SlowlyRendering()) as (loop, _):
+        want = OutputOptions(progress=progress)
+        recorders = [submit(loop, name, budget, want)[0] for name in "abc"]
+        requests = list(loop.requests.values())
+        await ended(*recorders)
+        for request in requests:
+            parts = (request.queue_s, request.decode_s, request.compute_s, request.render_s)
+            assert min(parts) >= 0
+            rest_s = request.ended_s - request.job.arrival_s - sum(parts)
+            # A rendering that a longer run has made needless counts nowhere.
+            assert rest_s == pytest.approx(0) or (
+                not progress and rest_s == pytest.approx(RENDER_S)
+            )
 
 
 # How far a run goes.
