@@ -11,13 +11,13 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Final
 
 from fastapi import APIRouter, WebSocket
 from starlette.websockets import WebSocketDisconnect, WebSocketState
 
-from anytime_protocol.enums import PROTOCOL, CloseCode, ErrorCode
+from anytime_protocol.enums import PROTOCOL, CloseCode, Effect, ErrorCode
 from anytime_protocol.errors import shorten
 from anytime_protocol.http.problems import Problem
 from anytime_protocol.messages import (
@@ -106,13 +106,13 @@ class _Admission:
 
     Attributes:
         request: once it is admitted.
-        is_cancelled: its client has cancelled it.
-        budgets: that came before it was admitted.
+        is_over: its client has cancelled it, or it was refused.
+        budget: the last one that came before it was admitted.
     """
 
     request: ActiveRequest | None = None
-    is_cancelled: bool = False
-    budgets: list[SetBudget] = field(default_factory=list)
+    is_over: bool = False
+    budget: SetBudget | None = None
 
 
 _numbers = itertools.count(1)
@@ -195,7 +195,7 @@ class WebsocketConnection:
             case SetBudget():
                 self._set_budget(event)
             case Cancel():
-                self._requests[event.id].is_cancelled = True
+                self._requests[event.id].is_over = True
                 self._engine.cancel(self._job_id(event.id), discard=True)
             case Refused(answer=answer):
                 logger.debug("connection %d: refused %s", self._number, answer)
@@ -219,12 +219,13 @@ class WebsocketConnection:
             return
         admission.request = request
         self._outbox.put(infer.id, self._state.messages.accepted(request))
-        for budget in admission.budgets:
-            self._set_budget(budget)
-        if admission.is_cancelled:
+        if admission.budget is not None:
+            self._engine.update_budget(job_id, admission.budget.budget, admission.budget.rev)
+        if admission.is_over:
             self._engine.cancel(job_id, discard=True)
 
     def _refuse(self, request_id: str, problem: Problem) -> None:
+        self._requests[request_id].is_over = True
         failed = Failed(
             request_id, problem.code, problem.detail, problem.field, problem.retry_after_ms
         )
@@ -232,10 +233,13 @@ class WebsocketConnection:
 
     def _set_budget(self, message: SetBudget) -> None:
         admission = self._requests[message.id]
-        if admission.request is None and not admission.is_cancelled:
-            admission.budgets.append(message)  # it has overtaken the admission
-            return
-        applied = self._engine.update_budget(self._job_id(message.id), message.budget, message.rev)
+        if admission.request is None and not admission.is_over:
+            admission.budget = message  # it has overtaken the admission, and holds from then on
+            applied = BudgetApplied(message.id, message.rev, 0, Effect.APPLIED)
+        else:
+            applied = self._engine.update_budget(
+                self._job_id(message.id), message.budget, message.rev
+            )
         self._send_now(BudgetApplied(message.id, message.rev, applied.at_exit, applied.effect))
 
     def _job_id(self, request_id: str) -> str:

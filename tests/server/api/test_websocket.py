@@ -242,6 +242,69 @@ async def test_every_budget_message_is_answered(live):
         assert found == [Effect.APPLIED, Effect.STALE, Effect.REJECTED, Effect.GONE]
 
 
+@pytest.fixture
+def slow_admission(live, monkeypatch):
+    """Requests are admitted when the event is set."""
+    may_admit, submit = asyncio.Event(), live.state.engine.submit
+
+    async def submit_later(*arguments):
+        await may_admit.wait()
+        return await submit(*arguments)
+
+    monkeypatch.setattr(live.state.engine, "submit", submit_later)
+    return may_admit
+
+
+async def test_budgets_are_answered_in_order_before_admission_too(live, slow_admission):
+    async with client(live) as one:
+        await one.say(infer())
+        for rev, max_exit in ((5, 2), (5, 2), (4, 2), (6, 0), (6, 1)):
+            budget = {"type": "budget", "id": "r", "rev": rev, "budget": {"max_exit": max_exit}}
+            await one.socket.send(json.dumps(budget))
+        answers = []
+        while len(answers) < 5:
+            message = await one.hear()
+            if isinstance(message, BudgetApplied):
+                answers.append((message.rev, message.effect))
+        assert answers == [
+            (5, Effect.APPLIED),
+            (5, Effect.STALE),
+            (4, Effect.STALE),
+            (6, Effect.REJECTED),
+            (6, Effect.APPLIED),
+        ]
+        slow_admission.set()
+        assert (await one.story())[-1].exit == 1
+
+
+async def test_a_client_that_leaves_between_budget_and_admission_is_no_error(
+    live, monkeypatch, caplog
+):
+    closed, submit, close = asyncio.Event(), live.state.engine.submit, Session.close
+
+    async def submit_until_closed(*arguments):
+        request = await submit(*arguments)
+        await closed.wait()
+        return request
+
+    def note_close(session, *arguments):
+        close(session, *arguments)
+        closed.set()
+
+    live.executor.gate.clear()
+    monkeypatch.setattr(live.state.engine, "submit", submit_until_closed)
+    async with client(live) as one:
+        await one.say(infer(), SetBudget("r", 1, Budget(max_exit=1)))
+        await hold_at(live, 1)
+        monkeypatch.setattr(Session, "close", note_close)
+        one.socket.transport.abort()
+        async with asyncio.timeout(5):
+            while live.state.websockets or live.state.engine.server_budget().in_flight:
+                await asyncio.sleep(0.001)
+    gc.collect()
+    assert not caplog.records
+
+
 async def test_a_ping_is_answered_while_the_executor_computes(live):
     live.executor.gate.clear()
     async with client(live) as one:
