@@ -38,14 +38,14 @@ class ExitInfo(JsonValue):
     """One exit of a model.
 
     Attributes:
-        gmacs: cost up to and including it, unmasked, at the size the model was measured with, in
-            1e9 multiply-adds.
+        gmacs: cost up to and including it, unmasked, for an image of the model's `measured_size`,
+            in 1e9 multiply-adds.
         quality: measured on held-out data, 0 to 1: mean IoU, or PCKh@0.5 for pose; None where it
             was not measured.
         side: px to which the longer side of every image is brought for it; None where the image is
             computed at the size at which it comes.
         expected_ms: time from the beginning of the computation to this exit, unmasked, measured
-            when the server started, at the size the model was measured with; ms.
+            when the server started, for an image of the model's `measured_size`; ms.
     """
 
     gmacs: Amount
@@ -93,6 +93,8 @@ class ModelInfo(JsonValue):
         skeleton: pairs of indices into `keypoints` to be joined by a line.
         engine: what computes it, such as `native-avx512-bf16`; for people.
         precision: what its convolutions compute in: `f32` or `bf16`.
+        measured_size: (H, W) of the images that `gmacs` and `expected_ms` of its exits are about,
+            px; None where the server does not say.
         certificates: promises about its masks, by rising risk.
     """
 
@@ -104,6 +106,7 @@ class ModelInfo(JsonValue):
     skeleton: Annotated[tuple[tuple[_Index, _Index], ...], Field(max_length=1024), omit(())] = ()
     engine: Absent[_Label] = None
     precision: Absent[_Label] = None
+    measured_size: Absent[tuple[_Side, _Side]] = None
     certificates: Annotated[tuple[CertificateInfo, ...], Field(max_length=64), omit(())] = ()
 
     def certified_risk(self, max_risk: float) -> float:

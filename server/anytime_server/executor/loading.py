@@ -131,7 +131,8 @@ def profile(model: LoadedModel, size: tuple[int, int]) -> ServedModel:
         prepare_s_per_px=_prepare_s(model, size) / computed_px,
     )
     render_s_per_px = dense.render_s / (size[0] * size[1])
-    return ServedModel(describe(model, dense), costs_of_model, model.engine.name, render_s_per_px)
+    info = describe(model, dense, size)
+    return ServedModel(info, costs_of_model, model.engine.name, render_s_per_px)
 
 
 def _stage_costs(
@@ -216,12 +217,13 @@ def _note_time(moments: list[float]) -> None:
     moments.append(time.perf_counter())
 
 
-def describe(model: LoadedModel, measured: _Measured) -> ModelInfo:
+def describe(model: LoadedModel, measured: _Measured, size: tuple[int, int]) -> ModelInfo:
     """What clients are told about a model.
 
     Args:
         model: with its manifest entry.
         measured: without masks.
+        size: (H, W) of the images that it was measured with, px.
     """
     card = model.card
     quality = [None] * model.num_exits if card.quality is None else list(card.quality.per_exit)
@@ -245,6 +247,7 @@ def describe(model: LoadedModel, measured: _Measured) -> ModelInfo:
         exits,
         engine=model.engine.name,
         precision=model.engine.dtype,
+        measured_size=size,
         certificates=certificates,
     )
     if task is Task.POSE:

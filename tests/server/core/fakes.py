@@ -44,16 +44,17 @@ class FakeExecutor:
     def compute(self, job_id: str, stage: int, limits: RunLimits) -> None:
         """Computes a run from a stage on, reporting each exit when it is made."""
         wasted_s = 0.0
-        base_s = [cost.seconds(1.0) for cost in self.scheduler.costs.stages(MODEL, 64, 64)]
+        costs = self.scheduler.costs.stages(MODEL, 64, 64)
         while stage in limits.path:
             self.stages.append((self.now, job_id, stage))
-            took_s = base_s[stage - 1]
+            took_s = costs[stage - 1].seconds(1.0)
             if self.now + took_s > limits.stop_at_s:
                 wasted_s = max(limits.stop_at_s - self.now, 0.0)
                 self.now += wasted_s
                 break
             self.now += took_s
-            failed = self.scheduler.exit_made(job_id, report(stage, self.now, took_s))
+            made = report(stage, self.now, took_s)._replace(gmacs=costs[stage - 1].gmacs(1.0))
+            failed = self.scheduler.exit_made(job_id, made)
             if failed is not None:
                 self.end(failed)
             limits = self.scheduler.run_limits(self.now)

@@ -124,9 +124,9 @@ def test_a_cap_on_exits_counts_through_the_sizes():
 
 def test_a_larger_size_that_costs_too_much_is_not_begun():
     s = ladder_scheduler()
-    s.submit(job(compute_gmacs=2.0), 0.0)  # exit 6 would cost more
+    s.submit(job(compute_gmacs=2.0), 0.0)  # no way to exit 6 costs less than 3.25
     found = run_until_idle(s, 0.0)
-    assert found.stages_of("a") in ([1, 2], [1, 5])
+    assert found.stages_of("a") in ([1, 2, 3], [1, 2, 5])
     assert found.finish_of("a").reason is Reason.BUDGET
 
 

@@ -25,8 +25,10 @@ from anytime_server.errors import DuplicateJobError, StageNotRunningError, Unkno
 from server.core.factories import (
     FREE,
     GMACS,
+    MODEL,
     STAGE_S,
     job,
+    ladder_profile,
     profile,
     report,
     scheduler,
@@ -97,6 +99,20 @@ def test_a_confident_map_satisfies(limits):
     s = scheduler()
     s.submit(job(**limits), 0.0)
     assert run_until_idle(s, 0.0).finish_of("a") == JobFinished("a", Reason.SATISFIED, 2, 0.0)
+
+
+@given(st.floats(0.25, 20.0))
+def test_on_a_ladder_as_much_is_computed_as_the_budget_allows_and_no_more(compute_gmacs):
+    ladder = ladder_profile()
+    s = scheduler(profile=ladder)
+    s.submit(job(compute_gmacs=compute_gmacs), 0.0)
+    executor = run_until_idle(s, 0.0)
+    costs = [stage.gmacs(1.0) for stage in s.costs.stages(MODEL, 64, 64)]
+    made = tuple(executor.stages_of("a"))
+    assert sum(costs[exit_ - 1] for exit_ in made) <= compute_gmacs + 1e-6
+    deeper = {way.exits[: len(made) + 1] for way in ladder.ways if way.exits[: len(made)] == made}
+    for way in deeper - {made}:
+        assert sum(costs[exit_ - 1] for exit_ in way) > compute_gmacs
 
 
 # Schedules.

@@ -66,6 +66,7 @@ async def test_a_whole_life(weights):
         assert served[0].profile.reaction_s > 0.0
         gmacs = [exit_.gmacs for exit_ in served[0].info.exits]
         assert gmacs == sorted(gmacs)
+        assert served[0].info.measured_size == (64, 64)
 
         # One run of all stages, each exit rendered.
         shown = []
