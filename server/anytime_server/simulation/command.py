@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 
@@ -14,11 +14,15 @@ from anytime_server.simulation.report import table
 from anytime_server.simulation.simulate import SimulationConfig, full_depth_hz, simulate
 from anytime_server.simulation.traffic import Arrivals, Bursty, Machine, Poisson, Replay, Traffic
 
+MOST_REQUESTS: Final = 1e7
+MOST_JITTER: Final = 3.0
+MOST_RUN_MS: Final = 60_000.0
+
 
 def simulate_traffic(
     *,
     load: Annotated[
-        float, typer.Option(help="Arrivals, as a multiple of what full depth could serve.", min=0.0)
+        float, typer.Option(help="Arrivals, as a multiple of what full depth could serve; above 0.")
     ] = 1.5,
     duration_s: Annotated[float, typer.Option(help="Simulated time, in seconds.", min=1.0)] = 600.0,
     replicas: Annotated[int, typer.Option(help="Machines.", min=1)] = 1,
@@ -38,17 +42,26 @@ def simulate_traffic(
     policies: Annotated[
         str, typer.Option(help="ours, edf, slackfit, fifo, static-K; separated by commas.")
     ] = "ours,edf,slackfit,fifo,static-1,static-4",
-    jitter: Annotated[float, typer.Option(help="Deviation of a stage's log time.", min=0.0)] = 0.05,
+    jitter: Annotated[float, typer.Option(help="Deviation of a stage's log time.")] = 0.05,
+    run_ms: Annotated[
+        float, typer.Option(help="What a run takes beside network and decoding, in ms.")
+    ] = 0.0,
     seed: Annotated[int, typer.Option(help="Of everything drawn.")] = 0,
 ) -> None:
     """Compare policies: the real scheduler on simulated traffic and machines, in seconds."""
     try:
+        _check_range("jitter", jitter, MOST_JITTER)
+        _check_range("run-ms", run_ms, MOST_RUN_MS)
+        qualities = _numbers("quality", quality)
+        for value in qualities:
+            _check_range("quality", value, 1.0)
         stages = tuple(StageCost(ms / 1e3, 0.0) for ms in _numbers("stages-ms", stages_ms))
-        profile = ModelProfile(
-            "simulated", (SizeProfile(360, 480, stages),), _numbers("quality", quality)
-        )
-        machine = Machine(jitter=jitter)
+        profile = ModelProfile("simulated", (SizeProfile(360, 480, stages),), qualities)
+        machine = Machine(jitter=jitter, run_s=run_ms / 1e3)
         rate_hz = load * replicas * full_depth_hz(profile, machine)
+        if not 0 < rate_hz * duration_s <= MOST_REQUESTS:
+            found = f"{load:g} for {duration_s:g} s, {rate_hz * duration_s:.3g} requests"
+            raise SettingsError("load", found, f"above 0, for at most {MOST_REQUESTS:.0e} requests")
         full_s = sum(stage.seconds(1.0) for stage in stages)
         low, high = (factor * full_s for factor in _numbers("deadlines", deadlines, "-"))
         traffic = Traffic(_arrivals(arrivals, rate_hz), (low, high))
@@ -64,6 +77,11 @@ def simulate_traffic(
         typer.echo(f"anytime-server: {error}", err=True)
         raise typer.Exit(2) from error
     typer.echo(table(reports))
+
+
+def _check_range(flag: str, value: float, most: float) -> None:
+    if not 0 <= value <= most:
+        raise SettingsError(flag, f"{value:g}", f"a number from 0 to {most:g}")
 
 
 def _numbers(flag: str, text: str, separator: str = ",") -> tuple[float, ...]:

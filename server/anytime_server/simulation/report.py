@@ -28,6 +28,7 @@ class Report:
     Attributes:
         strategy: its name.
         arrivals: requests that arrived, those cancelled by their clients included.
+        duration_s: time in which they did.
         refused: refused requests, by error code.
         failed: admitted requests that got no map in time.
         late: answers that came after their deadline.
@@ -46,6 +47,7 @@ class Report:
 
     strategy: str
     arrivals: int
+    duration_s: float
     refused: dict[str, int]
     failed: int
     late: int
@@ -69,13 +71,17 @@ class Report:
 
 
 _COLUMNS: Final = (
-    *("policy", "arrivals", "attained", "quality", "refused", "failed", "late", "mean exit"),
+    *("policy", "arrivals", "per s", "attained", "quality", "refused", "failed", "late"),
+    *("exits %", "mean exit"),
     *("first p50", "first p99", "answer p99", "busy", "wasted"),
 )
 
 
 def table(reports: Sequence[Report]) -> str:
-    """Reports side by side, as text with aligned columns; times in ms."""
+    """Reports side by side, as text with aligned columns; times in ms.
+
+    `exits %` are the shares of the answers in time by exit, from exit 1.
+    """
     rows = [list(_COLUMNS), *(_row(report) for report in reports)]
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     return "\n".join(
@@ -101,11 +107,13 @@ def _row(report: Report) -> list[str]:
     return [
         report.strategy,
         str(report.arrivals),
+        f"{report.arrivals / report.duration_s:.2f}",
         f"{report.attainment:.2%}",
         f"{report.quality:.2f}",
         str(sum(report.refused.values())),
         str(report.failed),
         str(report.late),
+        _shares(report.exits),
         f"{report.mean_exit:.2f}" if sum(report.exits) else "-",
         f"{report.first_exit_s.p50 * 1e3:.0f}",
         f"{report.first_exit_s.p99 * 1e3:.0f}",
@@ -113,3 +121,9 @@ def _row(report: Report) -> list[str]:
         f"{report.busy:.1%}",
         f"{report.wasted:.1%}",
     ]
+
+
+def _shares(exits: Sequence[int]) -> str:
+    if not sum(exits):
+        return "-"
+    return "/".join(f"{100 * count / sum(exits):.0f}" for count in exits)

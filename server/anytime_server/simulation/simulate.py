@@ -79,6 +79,10 @@ class SimulationConfig:
             raise SettingsError("replicas", str(self.replicas), "at least 1")
         if not self.profile.quality:
             raise SettingsError("profile.quality", "none", "one value per exit, to count quality")
+        deepest = self.strategy.max_exit or 1
+        if deepest > self.profile.exits:
+            expected = f"at most exit {self.profile.exits}, the model's last"
+            raise SettingsError("strategy", self.strategy.name, expected)
         low, high = self.traffic.deadline_s
         if not 0 < low <= high < math.inf:
             raise SettingsError(
@@ -365,6 +369,7 @@ class _Simulation:
         return Report(
             strategy=self.config.strategy.name,
             arrivals=len(self.requests),
+            duration_s=self.config.duration_s,
             refused=dict(refused),
             failed=failed,
             late=late,

@@ -20,7 +20,7 @@ def test_strategies_are_compared_in_one_table():
     assert result.exit_code == 0, result.output
     rows = [line.split() for line in result.output.splitlines()]
     assert [row[0] for row in rows] == ["policy", "ours", "fifo", "static-1"]
-    attained = {row[0]: float(row[2].rstrip("%")) for row in rows[1:]}
+    attained = {row[0]: float(row[3].rstrip("%")) for row in rows[1:]}
     assert attained["ours"] > attained["fifo"]
 
 
@@ -30,6 +30,12 @@ def test_recorded_arrivals_are_replayed(tmp_path):
     assert result.output.splitlines()[1].split()[1] == "3"
 
 
+def test_the_time_beside_the_network_slows_a_machine_down():
+    slow, fast = (run("--policies", "fifo", "--run-ms", ms) for ms in ("20", "0"))
+    rates = [float(result.output.splitlines()[1].split()[2]) for result in (slow, fast)]
+    assert rates[0] < rates[1]
+
+
 def test_a_flag_that_makes_no_sense_is_named():
     for flags in (
         ("--policies", "magic"),
@@ -37,6 +43,18 @@ def test_a_flag_that_makes_no_sense_is_named():
         ("--quality", "0.5"),
         ("--deadlines", "0-1"),
         ("--arrivals", "/nowhere"),
+        ("--load", "0"),
+        ("--load", "inf"),
+        ("--load", "nan"),
+        ("--load", "1e9"),
+        ("--duration-s", "inf"),
+        ("--jitter", "inf"),
+        ("--jitter", "nan"),
+        ("--run-ms", "inf"),
+        ("--quality", "0.5,0.6,0.7,nan"),
+        ("--policies", "static-9"),
+        ("--policies", "static-0"),
+        ("--policies", "ours,,fifo"),
     ):
         result = run(*flags)
         assert result.exit_code == 2, flags
