@@ -90,6 +90,7 @@ class RequestError(AnytimeError):
         detail: why, for people.
         field: the field or header at fault, if one is.
         retry_after_ms: when trying again makes sense, if it does.
+        needed_ms: the deadline that would do as things stand, if one was too tight.
     """
 
     def __init__(
@@ -98,12 +99,14 @@ class RequestError(AnytimeError):
         detail: str,
         field: str | None = None,
         retry_after_ms: float | None = None,
+        needed_ms: float | None = None,
     ) -> None:
         super().__init__(f"{code}: {detail}")
         self.code = code
         self.detail = detail
         self.field = field
         self.retry_after_ms = retry_after_ms
+        self.needed_ms = needed_ms
 
     @property
     def status(self) -> int:
@@ -113,7 +116,13 @@ class RequestError(AnytimeError):
     @classmethod
     def from_wire(cls, failure: Failed | Problem) -> RequestError:
         """The error that an `error` message or an HTTP problem stands for."""
-        return cls(failure.code, failure.detail, failure.field, failure.retry_after_ms)
+        return cls(
+            failure.code,
+            failure.detail,
+            failure.field,
+            failure.retry_after_ms,
+            failure.needed_ms,
+        )
 
 
 class AnswerError(AnytimeError):

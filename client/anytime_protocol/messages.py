@@ -320,6 +320,7 @@ class Failed(JsonValue):
         detail: what was found, what was expected and the cure, for people.
         field: the field of the message at fault, if one is.
         retry_after_ms: when asking again makes sense, if it does.
+        needed_ms: the deadline that would do for exit 1 as things stand, if one was too tight.
     """
 
     type: Literal["error"] = field(default="error", kw_only=True, repr=False)
@@ -328,6 +329,7 @@ class Failed(JsonValue):
     detail: Detail
     field: Absent[Annotated[str, text(512)]] = None
     retry_after_ms: Absent[Duration] = None
+    needed_ms: Absent[Duration] = None
 
 
 @dataclass(frozen=True, slots=True)

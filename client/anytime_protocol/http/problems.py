@@ -27,6 +27,7 @@ class Problem(JsonValue):
         request_id: of the request, if it has one.
         retry_after_ms: when asking again makes sense, if it does; `Retry-After` has it in whole
             seconds, rounded up.
+        needed_ms: the deadline that would do for exit 1 as things stand, if one was too tight.
     """
 
     code: ErrorCode
@@ -34,6 +35,7 @@ class Problem(JsonValue):
     field: Absent[Annotated[str, text(1024)]] = None
     request_id: Absent[Annotated[str, text(256)]] = None
     retry_after_ms: Absent[Amount] = None
+    needed_ms: Absent[Amount] = None
 
     @computed_field  # type: ignore[prop-decorator]
     @property

@@ -100,7 +100,12 @@ def without_map(message: Finished | Failed, path: str = "") -> Response:
     """The answer to a request that ended without a map; `path` is that of the request."""
     if isinstance(message, Failed):
         problem = Problem(
-            message.code, message.detail, message.field, message.id, message.retry_after_ms
+            message.code,
+            message.detail,
+            message.field,
+            message.id,
+            message.retry_after_ms,
+            message.needed_ms,
         )
     else:
         text = "the request was cancelled before its first exit"

@@ -11,7 +11,7 @@ from typing import Final, TypeVar
 from anytime_protocol.enums import ErrorCode
 from anytime_protocol.messages import Accepted, Failed, Finished, Update
 from anytime_server import encoding
-from anytime_server.core.decisions import Ending, JobFailed, JobFinished
+from anytime_server.core.decisions import Ending, JobFailed, JobFinished, in_ms
 from anytime_server.engine.base import ActiveRequest, Engine, ExitRendered
 
 _Result = TypeVar("_Result")
@@ -91,10 +91,14 @@ class MessageWriter:
     def terminal(self, request: ActiveRequest, ending: Ending) -> Finished | Failed:
         """The end, after the last update; it is remembered with the request."""
         match ending:
-            case JobFailed(code=code, detail=detail):
+            case JobFailed(code=code, detail=detail, needed_s=needed_s):
                 retry_after_ms = _RETRY_MS if code is ErrorCode.DRAINING else None
                 message: Finished | Failed = Failed(
-                    request.wire_id, code, detail, retry_after_ms=retry_after_ms
+                    request.wire_id,
+                    code,
+                    detail,
+                    retry_after_ms=retry_after_ms,
+                    needed_ms=in_ms(needed_s),
                 )
             case JobFinished(reason=reason):
                 sent = request.sent

@@ -227,7 +227,12 @@ class WebsocketConnection:
     def _refuse(self, request_id: str, problem: Problem) -> None:
         self._requests[request_id].is_over = True
         failed = Failed(
-            request_id, problem.code, problem.detail, problem.field, problem.retry_after_ms
+            request_id,
+            problem.code,
+            problem.detail,
+            problem.field,
+            problem.retry_after_ms,
+            problem.needed_ms,
         )
         self._outbox.put(request_id, failed, terminal=True)
 

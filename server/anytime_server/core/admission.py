@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
 from anytime_protocol.enums import ErrorCode
-from anytime_server.core.decisions import Admitted, Rejected
+from anytime_server.core.decisions import Admitted, Rejected, would_do
 from anytime_server.core.forecasts import Forecaster
 from anytime_server.core.jobs import JobState
 from anytime_server.core.settings import SchedulerSettings
@@ -52,14 +53,20 @@ def admit(
     hope = hope_s(forecast.needs, settings) if workload.is_idle else 0.0
     late_s = now + forecast.needs.mean_s - hope - forecast.expected_due_s
     if late_s > 0.0:
-        text = f"exit 1 would be {late_s * 1e3:.1f} ms too late even on an idle server"
-        return Rejected(ErrorCode.DEADLINE_EXCEEDED, text, None)
+        needed_s = forecast.limits.deadline_s - job.arrival_s + late_s + hope
+        late = f"exit 1 would be {late_s * 1e3:.1f} ms too late even on an idle server"
+        text = f"{late}; {would_do(needed_s)}"
+        return Rejected(ErrorCode.DEADLINE_EXCEEDED, text, None, needed_s)
     if not workload.is_idle:
         new = mandatory_stage(job, forecaster, now)
         late_s = lateness_s(new, workload.mandatory, workload.free, now, settings.sigmas)
         if late_s > 0.0:
             text = f"the requests before it leave no room: {late_s * 1e3:.1f} ms too late"
-            return Rejected(ErrorCode.OVERLOADED, text, late_s)
+            if forecast.limits.deadline_s == math.inf:
+                return Rejected(ErrorCode.OVERLOADED, text, late_s)
+            needed_s = forecast.limits.deadline_s - job.arrival_s + late_s
+            text = f"{text}; {would_do(needed_s)}"
+            return Rejected(ErrorCode.OVERLOADED, text, late_s, needed_s)
     return _expected(job, workload, forecaster, settings, now)
 
 

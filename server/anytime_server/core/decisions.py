@@ -61,11 +61,14 @@ class Rejected:
             1 in time) or `BUDGET_TOO_SMALL` (exit 1 costs more multiply-adds than allowed).
         detail: the same in words, with the numbers that decided.
         retry_after_s: when it may be worth another try; None where another try is pointless.
+        needed_s: the deadline, from arrival, that would do for exit 1 as things stand; None where
+            no deadline is at fault.
     """
 
     code: ErrorCode
     detail: str
     retry_after_s: float | None
+    needed_s: float | None = None
 
 
 class BudgetChange(NamedTuple):
@@ -106,12 +109,14 @@ class JobFailed:
         code: `DEADLINE_EXCEEDED` where not even exit 1 was made in time, else what `fail` was told.
         detail: the same in words.
         wasted_s: seconds spent on it.
+        needed_s: as in `Rejected`.
     """
 
     job_id: str
     code: ErrorCode
     detail: str
     wasted_s: float
+    needed_s: float | None = None
 
 
 Ending = JobFinished | JobFailed
@@ -183,3 +188,13 @@ class Wait:
 
 
 Decision = RunJob | EndJob | Wait
+
+
+def would_do(needed_s: float) -> str:
+    """What to do about a deadline that is too tight, in words; seconds from arrival."""
+    return f"now {math.ceil(round(needed_s * 1e3, 1))} ms would do"
+
+
+def in_ms(seconds: float | None) -> float | None:
+    """A time as it goes over the wire."""
+    return None if seconds is None else seconds * 1e3

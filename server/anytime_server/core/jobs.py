@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from anytime_protocol.budget import Budget
 from anytime_protocol.enums import ErrorCode, Reason
-from anytime_server.core.decisions import ExitReport, JobFailed, JobFinished
+from anytime_server.core.decisions import ExitReport, JobFailed, JobFinished, would_do
 
 if TYPE_CHECKING:  # it only holds them
     from anytime_server.core.costs import StageCost
@@ -129,9 +129,11 @@ class JobState:
         """Its end with the exits that it has."""
         return JobFinished(self.id, reason, self.exit, self.wasted_s)
 
-    def too_late(self, detail: str) -> JobFailed:
-        """Its end without an exit, because of its deadline."""
-        return JobFailed(self.id, ErrorCode.DEADLINE_EXCEEDED, detail, self.used_s)
+    def too_late(self, detail: str, out_s: float) -> JobFailed:
+        """Its end without an exit, because exit 1 would be out at `out_s`, after its deadline."""
+        needed_s = out_s - self.arrival_s
+        text = f"{detail}; {would_do(needed_s)}"
+        return JobFailed(self.id, ErrorCode.DEADLINE_EXCEEDED, text, self.used_s, needed_s)
 
     def restart(self) -> None:
         """Its exits are lost with what computed them; it begins again with exit 1."""

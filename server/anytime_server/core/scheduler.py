@@ -256,7 +256,8 @@ class Scheduler:
         if report.exit == 1:
             deadline_s = self._forecaster.forecast(job, report.ended_s).limits.deadline_s
             if report.ended_s > deadline_s:
-                failed = job.too_late("exit 1 came after the deadline")
+                out_s = report.ended_s + self._forecaster.answer(job).mean_s
+                failed = job.too_late("exit 1 came after the deadline", out_s)
                 self._end(job, failed)
                 return failed
         job.last, job.progress_s = report, report.ended_s
@@ -389,7 +390,9 @@ class Scheduler:
         if job.last is None:
             if len(self._jobs) == 1:
                 in_time = free_s < forecast.latest_start_s + hope_s(forecast.needs, self.settings)
-            return None if in_time else job.too_late("exit 1 can no longer be made in time")
+            out_s = free_s + forecast.limits.deadline_s - forecast.latest_start_s
+            late = "exit 1 can no longer be made in time"
+            return None if in_time else job.too_late(late, out_s)
         if not job.paths:
             return job.finished(Reason.COMPLETE)
         if job.is_satisfied(forecast.limits):

@@ -15,7 +15,7 @@ from anytime_protocol.http.problems import Problem
 from anytime_protocol.messages import BudgetApplied, Infer
 from anytime_protocol.resources import ServerBudget, ServerBudgetStatus
 from anytime_server import images
-from anytime_server.core.decisions import Rejected
+from anytime_server.core.decisions import Rejected, in_ms
 from anytime_server.core.jobs import JobState
 from anytime_server.engine.base import ActiveRequest, EngineState, ExitRendered, OnEvent
 from anytime_server.engine.image_reader import ImageReader
@@ -182,7 +182,9 @@ class LocalEngine:
             raise _refusal(ErrorCode.DUPLICATE_ID, text, request_id=infer.id) from error
         if isinstance(answer, Rejected):
             self._metrics.rejected(infer.model, answer.code, self.clock() - arrival_s)
-            raise _refusal(answer.code, answer.detail, answer.retry_after_s, infer.id)
+            raise _refusal(
+                answer.code, answer.detail, answer.retry_after_s, infer.id, answer.needed_s
+            )
         request.admitted = answer
         request.image = decode()
         request.image.add_done_callback(_retrieve_exception)
@@ -279,9 +281,16 @@ def _refusal(
     detail: str,
     retry_after_s: float | None = None,
     request_id: str | None = None,
+    needed_s: float | None = None,
 ) -> RefusedError:
-    retry_after_ms = None if retry_after_s is None else retry_after_s * 1e3
-    return RefusedError(Problem(code, detail, request_id=request_id, retry_after_ms=retry_after_ms))
+    problem = Problem(
+        code,
+        detail,
+        request_id=request_id,
+        retry_after_ms=in_ms(retry_after_s),
+        needed_ms=in_ms(needed_s),
+    )
+    return RefusedError(problem)
 
 
 def _retrieve_exception(image: asyncio.Future[DecodedImage]) -> None:

@@ -168,6 +168,9 @@ async def test_a_soft_deadline_still_gets_exit_1(live):
 async def test_a_hard_deadline_that_nobody_could_meet_is_504(live):
     found = problem(await post(live, X_Deadline_Ms="1"), ErrorCode.DEADLINE_EXCEEDED)
     assert "too late" in found.detail
+    assert found.needed_ms > 1
+    again = await post(live, X_Deadline_Ms=f"{10 * found.needed_ms:.0f}")
+    assert again.status_code == 200
 
 
 async def test_a_deadline_that_passes_meanwhile_is_answered_with_what_there_is(live):

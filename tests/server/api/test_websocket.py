@@ -406,7 +406,9 @@ async def test_a_bad_request_gets_an_error_and_the_connection_goes_on(live, chan
     async with client(live) as one:
         values = {"id": "r", "model": "street", "payload": image_file()} | change
         await one.say(Infer(**values))
-        assert (await one.story())[-1].code is code
+        failed = (await one.story())[-1]
+        assert failed.code is code
+        assert (failed.needed_ms is not None) == (code is ErrorCode.DEADLINE_EXCEEDED)
         await one.say(infer("good"))
         assert (await one.story("good"))[-1].reason is Reason.COMPLETE
 

@@ -325,6 +325,7 @@ def test_a_first_exit_that_was_stopped_is_not_tried_again_however_unsure_its_tim
     ending = s.run_ended("a", stop_at_s, stop_at_s + 1e-6)
     assert isinstance(ending, JobFailed)
     assert ending.code is ErrorCode.DEADLINE_EXCEEDED
+    assert ending.needed_s > stop_at_s
 
 
 @pytest.mark.parametrize(
@@ -446,6 +447,10 @@ def test_what_even_an_idle_server_cannot_do_is_refused_without_a_time_to_retry()
     s = scheduler()
     late = s.submit(job(deadline_ms=9), 0.0)
     assert (late.code, late.retry_after_s) == (ErrorCode.DEADLINE_EXCEEDED, None)
+    assert late.detail.endswith("; now 10 ms would do")
+    assert late.needed_s == pytest.approx(0.010)
+    assert isinstance(s.submit(job(deadline_ms=1e3 * late.needed_s), 0.0), Admitted)
+    s = scheduler()
     poor = s.submit(job(compute_gmacs=0.5), 0.0)
     assert (poor.code, poor.retry_after_s) == (ErrorCode.BUDGET_TOO_SMALL, None)
     old = s.submit(job(now=0.0, deadline_ms=50), 0.045)
