@@ -225,7 +225,8 @@ class AsyncClient:
         """The best map that the budget allows.
 
         Args:
-            image: a path, a file's bytes, uint8 pixels (H, W[, 3]) or a Pillow image.
+            image: a path, a file's bytes, a Pillow image, or uint8 pixels: (H, W) grey, (H, W, 3)
+                red, green, blue (OpenCV's frames are blue first: pass `frame[:, :, ::-1]`).
             model: name; the server's first unless given.
             deadline_ms: from the request's arrival at the server to the last byte of its answer.
             max_exit: the deepest exit, 1 or more.
@@ -235,6 +236,7 @@ class AsyncClient:
 
         Raises:
             ImageError: the image cannot be sent.
+            BudgetError, FieldError: an argument is not of its kind or range.
             RequestError: the server refused or failed the request, and says why.
             ConnectError, SilenceError, AnswerError: the server is not there, silent or broken.
         """
@@ -265,7 +267,8 @@ class AsyncClient:
         """Requests a map at each exit; the errors are those of `predict`.
 
         Args:
-            image: a path, a file's bytes, uint8 pixels (H, W[, 3]) or a Pillow image.
+            image: a path, a file's bytes, a Pillow image, or uint8 pixels: (H, W) grey, (H, W, 3)
+                red, green, blue (OpenCV's frames are blue first: pass `frame[:, :, ::-1]`).
             model: name; the server's first unless given.
             deadline_ms: from the request's arrival at the server to the last byte of its answer.
             max_exit: the deepest exit, 1 or more.

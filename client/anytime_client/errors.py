@@ -1,6 +1,8 @@
 """Exceptions of the client.
 
     AnytimeError
+    |-- FieldError                an argument is not what the protocol says
+    |   `-- BudgetError           ... a limit of a budget
     |-- ImageError                the image cannot be sent
     |-- MissingArrayError         an update does not carry the requested array
     |-- ConnectError              the server could not be reached
@@ -15,13 +17,22 @@ A cancelled request is a result (`Reason.CANCELLED`), not an error.
 from __future__ import annotations
 
 from anytime_protocol.enums import CloseCode, ErrorCode
+from anytime_protocol.errors import AnytimeError, BudgetError, FieldError
 from anytime_protocol.http.problems import Problem
 from anytime_protocol.messages import Failed
 
-
-class AnytimeError(Exception):
-    """Root of all errors of this package."""
-
+__all__ = [
+    "AnswerError",
+    "AnytimeError",
+    "BudgetError",
+    "ConnectError",
+    "ConnectionLostError",
+    "FieldError",
+    "ImageError",
+    "MissingArrayError",
+    "RequestError",
+    "SilenceError",
+]
 
 class ImageError(AnytimeError):
     """An image is not a file, an array or a Pillow image that can be sent."""

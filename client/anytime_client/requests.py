@@ -5,10 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Final
 
+from anytime_client.errors import FieldError
 from anytime_client.images import ImageLike, encode_image
 from anytime_protocol.budget import Budget, tightest
 from anytime_protocol.enums import Encoding
+from anytime_protocol.errors import describe
 from anytime_protocol.messages import DEFAULT_URGENCY, OutputOptions
+from anytime_protocol.validation import is_whole
 
 DEFAULT_WANT: Final = OutputOptions(encoding=Encoding.DELTA)
 """The class map alone, and of it what changed: the fewest bytes to write and to read."""
@@ -51,7 +54,12 @@ class InferRequest:
         Raises:
             ImageError: the image cannot be sent.
             BudgetError: a limit is out of its range.
+            FieldError: another argument is not of its kind or range.
         """
+        _check("model", model, isinstance(model, str | None), "a name")
+        _check("budget", budget, isinstance(budget, Budget | None), "a Budget")
+        _check("want", want, isinstance(want, OutputOptions | None), "OutputOptions")
+        _check("urgency", urgency, is_whole(urgency) and 0 <= urgency <= 7, "a whole number, 0..7")
         payload, media_type = encode_image(image)
         limits = merge_limits(budget, deadline_ms, max_exit)
         return cls(payload, media_type, model, limits, want or DEFAULT_WANT, urgency)
@@ -69,6 +77,11 @@ def merge_limits(
     if budget is None:
         return limits
     return budget if limits == Budget() else tightest(budget, limits)
+
+
+def _check(name: str, value: object, is_valid: bool, expected: str) -> None:
+    if not is_valid:
+        raise FieldError(name, describe(value), expected)
 
 
 def last_map_only(want: OutputOptions | None) -> OutputOptions:

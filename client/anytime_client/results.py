@@ -129,6 +129,8 @@ class Update:
     def keypoints(self) -> NDArray[np.float32]:
         """X and y in px of the input and a score from 0 to 1 for each joint, float32 (J, 3).
 
+        The rows are in the order of `model.keypoints`, the joints' names.
+
         Raises:
             MissingArrayError: the model is not for pose.
         """
@@ -243,12 +245,12 @@ class Result:
 
     @property
     def map(self) -> NDArray[np.uint8]:
-        """The best class map, as in `Update.map`."""
+        """The best class map: class ids, uint8 (H, W); as in `Update.map`."""
         return self.best.map
 
     @property
     def keypoints(self) -> NDArray[np.float32]:
-        """The best keypoints, as in `Update.keypoints`."""
+        """The best keypoints: x, y, score of each joint, float32 (J, 3); as in `Update`."""
         return self.best.keypoints
 
     @property

@@ -15,7 +15,11 @@ to answer: the error code of the protocol and the close code of the websocket.
 from anytime_protocol.enums import CloseCode, ErrorCode
 
 
-class ProtocolError(Exception):
+class AnytimeError(Exception):
+    """Root of all errors of the protocol and of the clients that speak it."""
+
+
+class ProtocolError(AnytimeError):
     """Root of all errors of this package.
 
     Attributes:

@@ -25,7 +25,6 @@ from anytime_client.errors import (
     SilenceError,
 )
 from anytime_client.transport import TransportKind
-from anytime_protocol.errors import ProtocolError
 
 app = typer.Typer(
     add_completion=False,
@@ -87,7 +86,7 @@ def main() -> None:
         _exit_with(error, 1)
     except (ConnectError, SilenceError, AnswerError) as error:
         _exit_with(error, 3)
-    except (AnytimeError, ProtocolError) as error:
+    except AnytimeError as error:
         _exit_with(error, 2)
 
 
