@@ -176,6 +176,9 @@ class AsyncClient:
     request connects anew. A request that met the end of an idle connection (the server closed it
     in order and said nothing of the request, so it never read it) is sent once more.
 
+    Any number of requests may be made together: those beyond what the server takes on a connection
+    (`max_in_flight`) wait for a place here, before their deadline begins to count.
+
     Args:
         url: of the server, such as `http://127.0.0.1:8000`; a path is kept.
         token: bearer token, where the server has one.
@@ -315,7 +318,13 @@ class AsyncClient:
             await transport.close()
 
     async def _send(self, request: InferRequest) -> RequestStream:
-        return await (await self._connected()).infer(request)
+        transport = await self._connected()
+        try:
+            return await transport.infer(request)
+        except ConnectionLostError:  # while it waited for a place; nothing was sent
+            if self._transport is None:
+                raise
+            return await (await self._connected()).infer(request)
 
     async def _connected(self) -> Transport:
         async with self._connecting:

@@ -147,7 +147,9 @@ class Client:
     request connects anew. A request that met the end of an idle connection (the server closed it
     in order and said nothing of the request, so it never read it) is sent once more.
 
-    Threads may share a client.
+    Threads may share a client, and any number of requests may be made together: those beyond what
+    the server takes on a connection (`max_in_flight`) wait for a place here, before their deadline
+    begins to count.
 
     Args:
         url: of the server, such as `http://127.0.0.1:8000`; a path is kept.

@@ -34,6 +34,7 @@ __all__ = [
     "SilenceError",
 ]
 
+
 class ImageError(AnytimeError):
     """An image is not a file, an array or a Pillow image that can be sent."""
 

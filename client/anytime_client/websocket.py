@@ -50,6 +50,7 @@ class WebSocketTransport:
         self._write_lock = asyncio.Lock()
         self._writers: set[asyncio.Task[None]] = set()
         self._queues: dict[str, asyncio.Queue[RequestEvent]] = {}
+        self._places = asyncio.Semaphore(ready.limits.max_in_flight)
         self._reader = asyncio.create_task(self._read(), name="anytime-client-reader")
 
     @classmethod
@@ -84,14 +85,21 @@ class WebSocketTransport:
     async def infer(self, request: InferRequest) -> _WebSocketStream:
         """Sends a request; a caller who is cancelled meanwhile cancels it.
 
+        While as many run as the server takes on a connection, it waits until one has ended.
+
         Raises:
-            ConnectionLostError: the connection has just ended.
+            ConnectionLostError: the connection has ended; the request was not sent.
             RequestError: a limit of the server's `ready` message forbids it.
         """
-        closed = self._session.closed
-        if closed is not None:
-            raise self._address.connection_lost(closed.code, closed.reason)
-        request_id = self._session.infer(request).id
+        await self._places.acquire()
+        try:
+            closed = self._session.closed
+            if closed is not None:
+                raise self._address.connection_lost(closed.code, closed.reason)
+            request_id = self._session.infer(request).id
+        except AnytimeError:
+            self._places.release()
+            raise
         queue: asyncio.Queue[RequestEvent] = asyncio.Queue()
         self._queues[request_id] = queue
         try:
@@ -152,10 +160,13 @@ class WebSocketTransport:
 
     def _deliver(self) -> None:
         for request_id, event in self._session.events():
-            over = isinstance(event, Result | AnytimeError)
-            queue = self._queues.pop(request_id, None) if over else self._queues.get(request_id)
-            if queue is not None:  # a budget may be answered after the request's end
-                queue.put_nowait(event)
+            queue = self._queues.get(request_id)
+            if queue is None:  # a budget may be answered after the request's end
+                continue
+            queue.put_nowait(event)
+            if isinstance(event, Result | AnytimeError):
+                del self._queues[request_id]
+                self._places.release()
 
 
 class _WebSocketStream:

@@ -16,7 +16,7 @@ from anytime_client import (
     SilenceError,
 )
 from anytime_protocol.messages import Cancel, Infer, SetBudget
-from client.factories import MAPS, PIXELS, accepted, failed
+from client.factories import MAPS, PIXELS, READY, accepted, failed
 from client.fakes import (
     HangUp,
     answer_all_exits,
@@ -34,6 +34,55 @@ async def test_many_requests_share_one_connection():
             assert [result.exit for result in results] == [4] * 4
             assert [model.name for model in await client.models()] == ["street", "pose", "ladder"]
         assert len(server.tokens) == 1
+
+
+async def test_more_requests_than_the_connection_takes_wait_for_a_place():
+    with fake_server() as server:
+        async with AsyncClient(server.url) as client:
+            results = await asyncio.gather(*(client.predict(PIXELS) for _ in range(30)))
+            assert [result.exit for result in results] == [4] * 30
+        assert len(server.tokens) == 1
+
+
+async def test_a_request_that_waits_for_a_place_goes_when_one_ends_and_may_be_given_up():
+    with fake_server(answer_exit_1_and_wait) as server:
+        async with AsyncClient(server.url) as client:
+            running = [client.stream(PIXELS) for _ in range(READY.limits.max_in_flight)]
+            for stream in running:
+                await stream.start()
+            given_up, waiting = client.stream(PIXELS), client.stream(PIXELS)
+            tasks = [asyncio.create_task(stream.start()) for stream in (given_up, waiting)]
+            done, _ = await asyncio.wait(tasks, timeout=0.05)
+            assert not done
+            tasks[0].cancel()
+            await running[0].enough()
+            await running[0].wait()
+            await tasks[1]
+            assert (await waiting.next()).exit == 1
+            for stream in (*running[1:], waiting):
+                await stream.close()
+        sent = [message for message in server.received.queue if isinstance(message, Infer)]
+        assert len(sent) == len(running) + 1
+
+
+async def test_a_request_that_waits_for_a_place_is_sent_over_the_next_connection():
+    answers = {"lost": False}
+
+    def lose_the_first_connection(event):
+        if isinstance(event, Infer) and not answers["lost"]:
+            answers["lost"] = event.id == str(READY.limits.max_in_flight)
+            return [HangUp(1012)] if answers["lost"] else [accepted(event.id)]
+        return answer_all_exits(event)
+
+    with fake_server(lose_the_first_connection) as server:
+        async with AsyncClient(server.url) as client:
+            count = READY.limits.max_in_flight + 3
+            results = await asyncio.gather(
+                *(client.predict(PIXELS) for _ in range(count)), return_exceptions=True
+            )
+        good = [result for result in results if not isinstance(result, Exception)]
+        assert len(good) >= 3
+        assert all(isinstance(r, ConnectionLostError) for r in results if r not in good)
 
 
 async def test_a_stream_gives_every_exit():
