@@ -88,7 +88,10 @@ class Address:
     def unreachable(self, error: Exception) -> ConnectError:
         """The error for a server that cannot be connected to, with the system's reason."""
         number = error.errno if isinstance(error, OSError) else None
-        why = os.strerror(number) if number else str(error) or type(error).__name__
+        if number is not None and number > 0:  # those of name resolution are negative
+            why = os.strerror(number)
+        else:
+            why = str(error) or type(error).__name__
         return ConnectError(self.base, f"no connection ({why}); does the server run there?")
 
 

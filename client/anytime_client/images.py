@@ -59,13 +59,17 @@ def encode_image(image: ImageLike) -> tuple[bytes, str]:
             raise ImageError(f"image: found a {type(image).__name__}, expected {kinds}")
 
 
-def open_image(data: bytes) -> Image.Image:
+def open_image(data: bytes, name: str = "image") -> Image.Image:
     """The upright RGB image in a file's bytes, as the server sees it.
+
+    Args:
+        data: the file.
+        name: for errors.
 
     Raises:
         ImageError: no image that Pillow can read.
     """
-    return ImageOps.exif_transpose(_decode(data, "image")).convert("RGB")
+    return ImageOps.exif_transpose(_decode(data, name)).convert("RGB")
 
 
 def _read(path: Path) -> bytes:

@@ -66,6 +66,17 @@ def format_of(path: str) -> OutputFormat:
             raise OutputError(f"{path}: found {found}, expected .png, .npy or .json")
 
 
+def check_form(path: str, form: OutputFormat) -> None:
+    """Checks that a file's name does not stand for something else than is written.
+
+    Raises:
+        OutputError: it does.
+    """
+    if path != STANDARD and Path(path).suffix.lower() != form.suffix:
+        found = Path(path).suffix or "no suffix"
+        raise OutputError(f"{path}: found {found}, expected {form.suffix} for the form {form}")
+
+
 def encode_update(update: Update, image: Image.Image, format_: OutputFormat) -> bytes:
     """A file's bytes.
 

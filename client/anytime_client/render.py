@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from itertools import groupby
 from typing import Final, TypeAlias
@@ -25,6 +26,7 @@ BONE_COLOR: Final[Rgb] = (17, 138, 178)
 _TEXT_COLOR: Final[Rgb] = (24, 28, 32)
 _BACKGROUND: Final[Rgb] = (255, 255, 255)
 _GAP: Final = 12
+_CAPTION_GAP: Final = 6
 _SHEET_SIDES: Final = (240, 960)
 """Px between which the longer side of an image on a sheet is kept."""
 
@@ -86,17 +88,26 @@ def contact_sheet(image: Image.Image, updates: Sequence[Update]) -> Image.Image:
     if len(rows) == 1:
         rows = [list(updates[start : start + 2]) for start in range(0, len(updates), 2)]
     image = _at_sheet_size(image)
-    text_height = max(12, image.width // 20)
-    font = ImageFont.load_default(size=text_height)
-    width, height = image.width + _GAP, image.height + 3 * text_height + _GAP
+    font = ImageFont.load_default(size=max(12, image.width // 24))
+    texts = [_text_size(caption(update), font) for update in updates]
+    width = max(image.width, *(text[0] for text in texts)) + _GAP
+    height = image.height + _CAPTION_GAP + max(text[1] for text in texts) + _GAP
     size = (max(map(len, rows)) * width + _GAP, len(rows) * height + _GAP)
     sheet = Image.new("RGB", size, _BACKGROUND)
     draw = ImageDraw.Draw(sheet)
     for y, row in zip(range(_GAP, size[1], height), rows, strict=False):
         for x, update in zip(range(_GAP, size[0], width), row, strict=False):
             sheet.paste(overlay(image, update), (x, y))
-            draw.text((x, y + image.height + 6), caption(update), _TEXT_COLOR, font)
+            draw.text((x, y + image.height + _CAPTION_GAP), caption(update), _TEXT_COLOR, font)
     return sheet
+
+
+def _text_size(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> tuple[int, int]:
+    """Px that a text takes, from its origin: what its last line lacks below included."""
+    _, _, right, bottom = ImageDraw.Draw(Image.new("L", (1, 1))).multiline_textbbox(
+        (0, 0), text, font
+    )
+    return math.ceil(right), math.ceil(bottom)
 
 
 def _at_sheet_size(image: Image.Image) -> Image.Image:

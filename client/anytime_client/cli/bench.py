@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 import numpy as np
 import typer
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
@@ -45,9 +46,10 @@ def bench(
     as_json: options.AsJson = False,
 ) -> None:
     """Measure first map and whole answer over many requests."""
-    data, _ = options.read_image(image)
+    data = options.read_image(image)
     budget = Budget(deadline_ms=deadline_ms, max_exit=max_exit)
     with options.connect(context) as client:
+        options.check_max_exit(client, model, max_exit)
         for _ in range(warm_up):
             client.predict(data, model=model, max_exit=max_exit)
         began = time.perf_counter()
@@ -60,7 +62,9 @@ def bench(
     if as_json:
         options.print_json(figures)
         return
-    table = Table("ms", *(f"p{p}" for p in PERCENTILES), "mean")
+    table = Table("ms", box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
+    for heading in (*(f"p{p}" for p in PERCENTILES), "mean"):
+        table.add_column(heading, justify="right", no_wrap=True)
     for name in ("first_ms", "total_ms", "server_ms"):
         row = figures[name]
         cells = [row[f"p{p}"] for p in PERCENTILES]

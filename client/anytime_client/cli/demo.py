@@ -84,26 +84,28 @@ def demo(
         if process is not None:
             process.terminate()
         raise
-    data = options.read_image(image)[0] if image is not None else _fetch_sample(address)
-    upright = open_image(data)
+    data = options.read_image(image) if image is not None else _fetch_sample(address)
+    upright = open_image(data, image or SAMPLE)
     with server.connect() as client:
         updates = stream_with_table(client, data, model, Budget(), image or SAMPLE)
     for update in updates:
         write(out / f"exit{update.exit}.png", encode_update(update, upright, OutputFormat.OVERLAY))
     save_sheet(out / "exits.png", upright, updates)
-    if console.is_terminal:
+    screen = Console()
+    if screen.is_terminal:
+        width = min(screen.width, terminal.WIDTH)
         for update in dict.fromkeys([*updates[:1], *updates[-1:]]):
-            console.print(terminal.image_to_text(render.overlay(upright, update)))
-            console.print(render.caption(update), highlight=False)
+            screen.print(terminal.image_to_text(render.overlay(upright, update), width))
+            screen.print(render.caption(update), highlight=False)
     if updates:
         names = ", ".join(f"exit{update.exit}.png" for update in updates)
-        options.print_note(f"maps:   {names} and exits.png in {out}")
-    options.print_note(f"page:   {address.base}/")
+        options.print_result(f"maps:   {names} and exits.png in {out}")
+    options.print_result(f"page:   {address.base}/")
     if process is None:
-        options.print_note("server: had been running before, and runs on")
+        options.print_result("server: had been running before, and runs on")
     else:
         stop = f"taskkill /F /PID {process.pid}" if os.name == "nt" else f"kill {process.pid}"
-        options.print_note(f"server: runs on as process {process.pid}; stop it with: {stop}")
+        options.print_result(f"server: runs on as process {process.pid}; stop it with: {stop}")
 
 
 def _probe(address: Address) -> ServerState:

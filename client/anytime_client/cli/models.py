@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 import typer
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
@@ -24,6 +25,8 @@ def models(context: typer.Context, as_json: options.AsJson = False) -> None:
         return
     console = Console()
     for model in served:
+        facts = (model.name, model.task, model.engine, model.precision)
+        console.print(", ".join(filter(None, facts)), highlight=False, soft_wrap=True)
         console.print(_table(model))
         names = [info.name for info in model.classes] or list(model.keypoints)
         lines = [f"{_plural(model.task)}: {', '.join(names)}", *map(_promise, model.certificates)]
@@ -31,11 +34,10 @@ def models(context: typer.Context, as_json: options.AsJson = False) -> None:
 
 
 def _table(model: ModelInfo) -> Table:
-    facts = [model.name, str(model.task)]
-    facts += [value for value in (model.engine, model.precision) if value is not None]
-    table = Table(title=", ".join(facts), title_justify="left")
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
     for heading in ("exit", "side px", "expected ms", _METRICS[model.task], "GMACs"):
-        table.add_column(heading, justify="right")
+        # Headings wrap between words: 40 columns are enough.
+        table.add_column(heading, justify="right", min_width=max(map(len, heading.split())))
     for number, exit_ in enumerate(model.exits, 1):
         table.add_row(
             str(number),

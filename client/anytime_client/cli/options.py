@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, TypeAlias
 
 import typer
 from rich.console import Console
 
 from anytime_client.client import Client
+from anytime_client.errors import ImageError, RequestError
+from anytime_client.frames import list_folder
 from anytime_client.images import encode_image
 from anytime_client.output import STANDARD, OutputFormat
 from anytime_client.transport import TransportKind
@@ -42,25 +47,103 @@ def connect(context: typer.Context) -> Client:
     return server_options(context).connect()
 
 
-def read_image(path: str) -> tuple[bytes, str]:
-    """An image file's bytes and a name for it; `-` reads standard input.
+def read_image(path: str) -> bytes:
+    """An image file's bytes; `-` reads standard input.
 
     Raises:
         ImageError: it is no image that can be sent.
     """
-    if path == STANDARD:
-        return encode_image(sys.stdin.buffer.read())[0], "stdin"
-    return encode_image(path)[0], path
+    return encode_image(sys.stdin.buffer.read() if path == STANDARD else path)[0]
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """The images that a command is about.
+
+    Attributes:
+        paths: files, `-` for standard input.
+        is_one: a single file was named; results then go to it, and not into a folder.
+    """
+
+    paths: tuple[str, ...]
+    is_one: bool
+
+    @classmethod
+    def of(cls, arguments: Sequence[str]) -> Batch:
+        """Files as they are named, and the images that are in folders now.
+
+        Raises:
+            ImageError: a folder has no images.
+        """
+        paths: list[str] = []
+        for argument in arguments:
+            if argument == STANDARD or not Path(argument).is_dir():
+                paths.append(argument)
+                continue
+            found = [str(Path(argument) / image.name) for image in list_folder(Path(argument))]
+            if not found:
+                raise ImageError(f"{argument}: found no images in this folder")
+            paths += found
+        return cls(tuple(paths), len(arguments) == 1 and paths == list(arguments))
+
+
+class Failures:
+    """The images that failed: each is told at once; the exit code is 1 in the end.
+
+    Args:
+        go_on: whether the others are still wanted. Otherwise the program ends with the first, and
+            with 2 where the image is at fault.
+    """
+
+    def __init__(self, *, go_on: bool) -> None:
+        self._go_on = go_on
+        self.count = 0
+
+    @contextmanager
+    def of(self, name: str) -> Iterator[None]:
+        """Handles the errors of one image, which are told with its name."""
+        try:
+            yield
+        except (ImageError, RequestError) as error:
+            text = str(error)
+            print_note(f"anytime: {text if text.startswith(f'{name}: ') else f'{name}: {text}'}")
+            self.count += 1
+            if not self._go_on:
+                raise typer.Exit(2 if isinstance(error, ImageError) else 1) from error
+
+    def exit(self) -> None:
+        """Ends the program if there were any."""
+        if self.count:
+            raise typer.Exit(1)
+
+
+def check_max_exit(client: Client, model: str | None, max_exit: int | None) -> None:
+    """Checks that the model has an exit of this number.
+
+    Raises:
+        typer.BadParameter: it has not.
+    """
+    if max_exit is None or max_exit <= 1:  # what is less than 1 is the budget's to refuse
+        return
+    served = next((info for info in client.models if model in {None, info.name}), None)
+    if served is not None and max_exit > len(served.exits):
+        text = f"found {max_exit}, {served.name} has {len(served.exits)} exits"
+        raise typer.BadParameter(text, param_hint="--max-exit")
 
 
 def stderr_console() -> Console:
-    """The console for progress and notes: standard error, so that pipes carry data alone."""
+    """The console for progress and notes: standard error, so that pipes carry results alone."""
     return Console(stderr=True)
 
 
 def print_note(text: str) -> None:
-    """Prints text for people on standard error."""
+    """Prints a note for people, such as progress or an error, on standard error."""
     stderr_console().print(text, highlight=False, markup=False, soft_wrap=True)
+
+
+def print_result(text: str) -> None:
+    """Prints a result for people on standard output."""
+    Console().print(text, highlight=False, markup=False, soft_wrap=True)
 
 
 def print_json(value: object) -> None:
@@ -96,6 +179,12 @@ FileFormat: TypeAlias = Annotated[
 ]
 ImagePath: TypeAlias = Annotated[
     str, typer.Argument(metavar="IMAGE", help="Image file; - reads standard input.")
+]
+ImagePaths: TypeAlias = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="IMAGE...", help="Image files, folders of images; - reads standard input."
+    ),
 ]
 Model: TypeAlias = Annotated[
     str | None, typer.Option("--model", "-m", help="Model's name; the server's first by default.")

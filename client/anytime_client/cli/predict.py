@@ -1,7 +1,9 @@
-"""`anytime predict`: the best map that the budget allows, as a file or numbers."""
+"""`anytime predict`: the best map of each image that the budget allows, as a file or numbers."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -11,7 +13,9 @@ from anytime_client.errors import MissingArrayError
 from anytime_client.images import open_image
 from anytime_client.output import (
     STANDARD,
+    OutputError,
     OutputFormat,
+    check_form,
     encode_update,
     format_of,
     result_to_json,
@@ -22,10 +26,14 @@ from anytime_client.results import Result
 
 def predict(
     context: typer.Context,
-    image: options.ImagePath,
+    images: options.ImagePaths,
     out: Annotated[
         str | None,
-        typer.Option("--out", "-o", help="File: .png, .npy or .json; - is standard output."),
+        typer.Option(
+            "--out",
+            "-o",
+            help="File: .png, .npy or .json; - is standard output. Of several images a folder.",
+        ),
     ] = None,
     form: Annotated[
         OutputFormat | None,
@@ -40,23 +48,70 @@ def predict(
     max_risk: options.MaxRisk = None,
     as_json: options.AsJson = False,
 ) -> None:
-    """Send an image, get the best map that the budget allows."""
-    data, name = options.read_image(image)
+    """Send images, get of each the best map that the budget allows.
+
+    Of several images one that fails is reported and passed over; the exit code is then 1 in the
+    end.
+    """
+    batch = options.Batch.of(images)
     budget = options.limits(
         deadline_ms, max_exit, compute_gmacs, min_confidence, confident_share, max_risk
     )
-    if out is not None and form is None:
-        form = format_of(out)
+    target = _Target.of(out, form, batch)
+    failures = options.Failures(go_on=not batch.is_one)
     with options.connect(context) as client:
-        result = client.predict(data, model=model, budget=budget)
-    if out is not None and form is not None:
-        write(out, encode_update(result.best, open_image(data), form))
-    if as_json and out != STANDARD:
-        options.print_json(result_to_json(result, with_map=out is None))
-    else:
-        options.print_note(f"{name}: {summary(result)}")
-        if out not in {None, STANDARD}:
-            options.print_note(f"wrote {out}")
+        options.check_max_exit(client, model, max_exit)
+        for path in batch.paths:
+            with failures.of(name := _name(path)):
+                data = options.read_image(path)
+                result = client.predict(data, model=model, budget=budget)
+                written = target.write(path, data, result)
+                if as_json and out != STANDARD:
+                    fields = result_to_json(result, with_map=out is None)
+                    options.print_json({"image": name} | fields)
+                    continue
+                tell = options.print_note if out == STANDARD else options.print_result
+                tell(f"{name}: {summary(result)}")
+                if written is not None:
+                    options.print_note(f"wrote {written}")
+    failures.exit()
+
+
+@dataclass(frozen=True, slots=True)
+class _Target:
+    """Where maps are written, and as what; nowhere without a path."""
+
+    path: str | None
+    form: OutputFormat
+    is_folder: bool
+
+    @classmethod
+    def of(cls, out: str | None, form: OutputFormat | None, batch: options.Batch) -> _Target:
+        if out is None or not batch.is_one:
+            if out == STANDARD:
+                raise typer.BadParameter("of several images a folder", param_hint="--out")
+            return cls(out, form or OutputFormat.OVERLAY, is_folder=True)
+        chosen = form or format_of(out)
+        check_form(out, chosen)
+        folder = Path(out).parent
+        if out != STANDARD and not folder.is_dir():
+            raise OutputError(f"{out}: there is no folder {folder}")
+        return cls(out, chosen, is_folder=False)
+
+    def write(self, image: str, data: bytes, result: Result) -> str | None:
+        """Writes a result's map; the file that it was written to."""
+        if self.path is None:
+            return None
+        encoded = encode_update(result.best, open_image(data, _name(image)), self.form)
+        path = self.path
+        if self.is_folder:
+            path = str(Path(path) / (Path(_name(image)).stem + self.form.suffix))
+        write(path, encoded)
+        return None if path == STANDARD else path
+
+
+def _name(path: str) -> str:
+    return "stdin" if path == STANDARD else path
 
 
 def summary(result: Result) -> str:

@@ -11,7 +11,7 @@ import typer
 from anytime_client import frames
 from anytime_client.cli import options
 from anytime_client.cli.predict import summary
-from anytime_client.errors import ImageError, RequestError
+from anytime_client.errors import ImageError
 from anytime_client.frames import NamedImage
 from anytime_client.images import encode_image, open_image
 from anytime_client.output import OutputFormat, encode_update, result_to_json, write
@@ -50,33 +50,29 @@ def watch(
     frame that fails is reported and passed over; the exit code is then 1 in the end.
     """
     budget = Budget(deadline_ms=deadline_ms, max_exit=max_exit)
-    served = failed = 0
+    served, failures = 0, options.Failures(go_on=True)
     with options.connect(context) as client:
+        options.check_max_exit(client, model, max_exit)
         for frame, dropped in _read_source(source, once=once, every=every):
-            try:
+            with failures.of(frame.name):
                 data, _ = encode_image(frame.image)
                 result = client.predict(data, model=model, budget=budget)
-            except (ImageError, RequestError) as error:
-                options.print_note(f"{frame.name}: {error}")
-                failed += 1
-                continue
-            if out is not None:
-                path = out / f"{Path(frame.name).stem}{form.suffix}"
-                write(path, encode_update(result.best, open_image(data), form))
-            if as_json:
-                options.print_json(
-                    {"frame": frame.name, "dropped": dropped} | result_to_json(result)
-                )
-            else:
-                late = f" ({dropped} dropped before it)" if dropped else ""
-                options.print_note(f"{frame.name}{late}: {summary(result)}")
-            served += 1
+                if out is not None:
+                    path = out / f"{Path(frame.name).stem}{form.suffix}"
+                    write(path, encode_update(result.best, open_image(data, frame.name), form))
+                if as_json:
+                    options.print_json(
+                        {"frame": frame.name, "dropped": dropped} | result_to_json(result)
+                    )
+                else:
+                    late = f" ({dropped} dropped before it)" if dropped else ""
+                    options.print_result(f"{frame.name}{late}: {summary(result)}")
+                served += 1
             if served == most:
                 break
-    if not served and not failed:
+    if not served and not failures.count:
         options.print_note(f"{source}: found no images")
-    if failed:
-        raise typer.Exit(1)
+    failures.exit()
 
 
 def _read_source(source: str, *, once: bool, every: bool) -> Iterator[tuple[NamedImage, int]]:

@@ -40,6 +40,12 @@ def test_the_program_runs_as_a_module_with_torch_and_server_blocked():
         (["predict", "IMAGE", "--out", "map.tiff"], 2, ".tiff"),
         (["predict", "IMAGE", "--model", "nope"], 1, "unknown-model"),
         (["predict", "IMAGE", "--unknown"], 2, "--unknown"),
+        (["predict", "IMAGE", "--max-exit", "9"], 2, "found 9, street has 4 exits"),
+        (["stream", "IMAGE", "--max-exit", "5"], 2, "found 5, street has 4 exits"),
+        (["predict", "IMAGE", "--form", "npy", "--out", "x.png"], 2, "expected .npy"),
+        (["predict", "IMAGE", "--out", "no/such/folder/x.png"], 2, "there is no folder no/such"),
+        (["predict", "IMAGE", "IMAGE", "--out", "-"], 2, "of several images a folder"),
+        (["predict", "FOLDER"], 2, "found no images in this folder"),
         (["budget", "--set", "{", "--clear"], 2, "exclude"),
         (["budget", "--set", "{"], 2, "--set: no JSON object"),
         (["budget", "--set", '{"max_exit": 0}'], 2, "budget.max_exit: found the number 0"),
@@ -47,7 +53,9 @@ def test_the_program_runs_as_a_module_with_torch_and_server_blocked():
     ],
 )
 def test_errors_are_one_line_and_a_documented_code(anytime, url, image, arguments, code, words):
-    done = anytime(url, *(image if word == "IMAGE" else word for word in arguments))
+    (image.parent / "empty").mkdir()
+    files = {"IMAGE": image, "FOLDER": image.parent / "empty"}
+    done = anytime(url, *(files.get(word, word) for word in arguments))
     assert (done.returncode, words in done.stderr.decode()) == (code, True), done.stderr
     assert b"Traceback" not in done.stderr
 
@@ -55,7 +63,8 @@ def test_errors_are_one_line_and_a_documented_code(anytime, url, image, argument
 def test_a_refused_request_is_1(anytime, image):
     with fake_server(lambda event: [failed(event.id)]) as server:
         done = anytime(server.url, "predict", image)
-    assert (done.returncode, done.stderr) == (1, b"anytime: overloaded: no room\n")
+    message = f"anytime: {image}: overloaded: no room\n"
+    assert (done.returncode, done.stderr.decode()) == (1, message)
 
 
 def test_no_server_is_3(anytime):
@@ -63,6 +72,13 @@ def test_no_server_is_3(anytime):
     done = anytime(url, "models")
     refused = f"anytime: {url}: no connection (Connection refused); "
     assert (done.returncode, done.stderr.decode().startswith(refused)) == (3, True), done.stderr
+
+
+def test_a_host_without_an_address_is_named_with_the_resolvers_reason(anytime):
+    done = anytime("http://no-such-host.invalid:8000", "models")
+    assert done.returncode == 3
+    assert b"no-such-host.invalid" in done.stderr
+    assert b"Unknown error" not in done.stderr
 
 
 def test_another_program_at_the_url_is_3(anytime):

@@ -5,7 +5,7 @@ import json
 
 def test_models_are_listed(anytime, url):
     printed = anytime(url, "models").stdout
-    assert b"street, segmentation " in printed
+    assert b"street, segmentation\n" in printed
     assert b"classes: sky, road" in printed
     assert b"joints: ankle, knee" in printed
     models = json.loads(anytime(url, "models", "--json").stdout)["models"]
@@ -16,9 +16,7 @@ def test_each_exit_has_its_size_time_quality_and_cost(anytime, url):
     lines = anytime(url, "models").stdout.decode().splitlines()
     title = next(at for at, line in enumerate(lines) if line.startswith("ladder"))
     assert lines[title].strip() == "ladder, segmentation, native-avx512-bf16, bf16"
-    cells = [
-        cell.strip() for line in lines[title + 4 : title + 8] for cell in line.split("│")[1:-1]
-    ]
+    cells = [cell for line in lines[title + 4 : title + 8] for cell in line.split()]
     assert cells[:5] == ["1", "240", "9.0", "0.400", "1.00"]
     assert cells[-5:] == ["4", "480", "66.0", "0.600", "6.00"]
 
@@ -26,8 +24,7 @@ def test_each_exit_has_its_size_time_quality_and_cost(anytime, url):
 def test_a_server_that_knows_no_sizes_is_listed_too(anytime, url):
     lines = anytime(url, "models").stdout.decode().splitlines()
     title = next(at for at, line in enumerate(lines) if line.startswith("street"))
-    cells = [cell.strip() for cell in lines[title + 4].split("│")[1:-1]]
-    assert cells == ["1", "as sent", "", "", "1.00"]
+    assert lines[title + 4].split() == ["1", "as", "sent", "1.00"]
 
 
 def test_promises_are_listed_with_their_models(anytime, url):
