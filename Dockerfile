@@ -26,6 +26,8 @@ RUN python deploy/dependencies.py server > dependencies.txt \
 COPY README.md LICENSE ./
 COPY client/anytime_protocol client/anytime_protocol
 COPY client/anytime_client client/anytime_client
+COPY client/anytime_programs.py client/anytime_programs.py
+COPY client/web client/web
 COPY model model
 COPY server server
 RUN pip install -c constraints.txt '.[server]' \
@@ -34,15 +36,13 @@ RUN pip install -c constraints.txt '.[server]' \
 FROM python:${PYTHON}-slim-bookworm
 RUN useradd --system --uid 10001 --no-create-home --shell /usr/sbin/nologin anytime
 COPY --from=build /opt/anytime /opt/anytime
-COPY client/web /app/web
 COPY weights /app/weights
 ENV PATH=/opt/anytime/bin:$PATH \
     PYTHONUNBUFFERED=1 \
     ANYTIME_KERNEL_CACHE=/opt/anytime/kernels \
     ANYTIME_HOST=0.0.0.0 \
     ANYTIME_PORT=8000 \
-    ANYTIME_WEIGHTS=/app/weights \
-    ANYTIME_PAGE=/app/web
+    ANYTIME_WEIGHTS=/app/weights
 USER 10001
 EXPOSE 8000
 HEALTHCHECK --interval=10s --timeout=3s --start-period=90s --retries=3 \

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from typing import Final
@@ -24,6 +25,8 @@ from anytime_server.engine.base import Engine
 from anytime_server.metrics import Metrics
 from anytime_server.process_memory import exclude_from_collection, keep_freed_memory
 from anytime_server.settings import Settings
+
+logger = logging.getLogger(__name__)
 
 _EXPOSED: Final = (
     headers.REQUEST_ID,
@@ -106,7 +109,11 @@ def create_app(settings: Settings, engine: Engine, metrics: Metrics) -> FastAPI:
     for module in (resources, v2):
         app.include_router(module.public)
     folder = page.find(settings.page)
-    if folder is not None:
+    if folder is None:
+        logger.warning(
+            "no page is served: found no index.html in %s", settings.page or "the package"
+        )
+    else:
         app.router.routes.extend(page.routes(folder))
     return app
 

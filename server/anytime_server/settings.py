@@ -142,7 +142,8 @@ class Settings(BaseSettings):
     )
 
     page: Path | None = Field(
-        None, description="Folder of the browser page; by default client/web beside the server."
+        None,
+        description="Folder of the browser page; by default the server's own.",
     )
     log_level: LogLevel = Field("info", description="Least severe message that is logged.")
     log_json: bool = Field(False, description="Log one JSON object a line instead of text.")

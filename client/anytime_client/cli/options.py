@@ -57,7 +57,7 @@ def read_image(path: str) -> bytes:
 
 
 @dataclass(frozen=True, slots=True)
-class Batch:
+class ImageFiles:
     """The images that a command is about.
 
     Attributes:
@@ -69,7 +69,7 @@ class Batch:
     is_one: bool
 
     @classmethod
-    def of(cls, arguments: Sequence[str]) -> Batch:
+    def of(cls, arguments: Sequence[str]) -> ImageFiles:
         """Files as they are named, and the images that are in folders now.
 
         Raises:
@@ -91,12 +91,11 @@ class Failures:
     """The images that failed: each is told at once; the exit code is 1 in the end.
 
     Args:
-        go_on: whether the others are still wanted. Otherwise the program ends with the first, and
-            with 2 where the image is at fault.
+        stop: end the program with the first, with 2 where the image is at fault.
     """
 
-    def __init__(self, *, go_on: bool) -> None:
-        self._go_on = go_on
+    def __init__(self, *, stop: bool) -> None:
+        self._stop = stop
         self.count = 0
 
     @contextmanager
@@ -108,7 +107,7 @@ class Failures:
             text = str(error)
             print_note(f"anytime: {text if text.startswith(f'{name}: ') else f'{name}: {text}'}")
             self.count += 1
-            if not self._go_on:
+            if self._stop:
                 raise typer.Exit(2 if isinstance(error, ImageError) else 1) from error
 
     def exit(self) -> None:

@@ -53,15 +53,15 @@ def predict(
     Of several images one that fails is reported and passed over; the exit code is then 1 in the
     end.
     """
-    batch = options.Batch.of(images)
+    files = options.ImageFiles.of(images)
     budget = options.limits(
         deadline_ms, max_exit, compute_gmacs, min_confidence, confident_share, max_risk
     )
-    target = _Target.of(out, form, batch)
-    failures = options.Failures(go_on=not batch.is_one)
+    target = _Target.of(out, form, files)
+    failures = options.Failures(stop=files.is_one)
     with options.connect(context) as client:
         options.check_max_exit(client, model, max_exit)
-        for path in batch.paths:
+        for path in files.paths:
             with failures.of(name := _name(path)):
                 data = options.read_image(path)
                 result = client.predict(data, model=model, budget=budget)
@@ -86,8 +86,8 @@ class _Target:
     is_folder: bool
 
     @classmethod
-    def of(cls, out: str | None, form: OutputFormat | None, batch: options.Batch) -> _Target:
-        if out is None or not batch.is_one:
+    def of(cls, out: str | None, form: OutputFormat | None, files: options.ImageFiles) -> _Target:
+        if out is None or not files.is_one:
             if out == STANDARD:
                 raise typer.BadParameter("of several images a folder", param_hint="--out")
             return cls(out, form or OutputFormat.OVERLAY, is_folder=True)

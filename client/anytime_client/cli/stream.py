@@ -59,14 +59,14 @@ def stream(
 
     With --json each exit is one line on standard output, and the result another.
     """
-    batch = options.Batch.of(images)
+    files = options.ImageFiles.of(images)
     budget = options.limits(
         deadline_ms, max_exit, compute_gmacs, min_confidence, confident_share, max_risk
     )
-    failures = options.Failures(go_on=not batch.is_one)
+    failures = options.Failures(stop=files.is_one)
     with options.connect(context) as client:
         options.check_max_exit(client, model, max_exit)
-        for path in batch.paths:
+        for path in files.paths:
             with failures.of(name := "stdin" if path == STANDARD else path):
                 data = options.read_image(path)
                 upright = open_image(data, name)
@@ -78,7 +78,7 @@ def stream(
                         file = out / f"{stem}-exit{update.exit}{form.suffix}"
                         write(file, encode_update(update, upright, form))
                 if sheet is not None:
-                    save_sheet(sheet if batch.is_one else sheet / f"{stem}.png", upright, updates)
+                    save_sheet(sheet if files.is_one else sheet / f"{stem}.png", upright, updates)
     failures.exit()
 
 

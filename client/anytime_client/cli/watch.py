@@ -50,7 +50,7 @@ def watch(
     frame that fails is reported and passed over; the exit code is then 1 in the end.
     """
     budget = Budget(deadline_ms=deadline_ms, max_exit=max_exit)
-    served, failures = 0, options.Failures(go_on=True)
+    served, failures = 0, options.Failures(stop=False)
     with options.connect(context) as client:
         options.check_max_exit(client, model, max_exit)
         for frame, dropped in _read_source(source, once=once, every=every):

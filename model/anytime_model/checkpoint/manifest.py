@@ -48,9 +48,8 @@ def read_manifest(path: Path) -> dict[str, Card]:
     try:
         document = tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as e:
-        raise CheckpointError(
-            path, "there is no such manifest.", "Give the folder of the weights and manifest.toml."
-        ) from e
+        where = "Name a folder with manifest.toml: weights/ of a checkout, or one of your own."
+        raise CheckpointError(path, "there is no such manifest.", where) from e
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as e:
         raise CheckpointError(path, f"is not TOML ({e}).", "Mend it at that place.") from e
     return {name: _card(path, name, table) for name, table in document.items()}

@@ -36,9 +36,13 @@ def routes(folder: Path) -> list[Route]:
 
 
 def find(folder: Path | None) -> Path | None:
-    """The page's folder: the one given, or `client/web` of a source checkout, if it has a page."""
-    candidate = folder or Path(__file__).parents[3] / "client" / "web"
-    return candidate if (candidate / _INDEX).is_file() else None
+    """The page's folder: the one given, else the package's or a source checkout's; None without."""
+    here = Path(__file__)
+    candidates = (here.parents[1] / "web", here.parents[3] / "client" / "web")
+    for candidate in candidates if folder is None else (folder,):
+        if (candidate / _INDEX).is_file():
+            return candidate
+    return None
 
 
 def _route(url: str, path: Path) -> Route:

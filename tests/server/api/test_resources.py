@@ -155,6 +155,12 @@ async def test_the_page_is_served_with_strict_headers(serve, tmp_path):
         assert (await live.http.get("/../secret")).status_code == 404
 
 
+async def test_without_an_index_the_log_says_that_there_is_no_page(serve, tmp_path, caplog):
+    async with serve(page=tmp_path) as live:
+        assert (await live.http.get("/")).status_code == 404
+    assert f"found no index.html in {tmp_path}" in caplog.text
+
+
 async def test_a_fault_of_the_server_is_a_problem_without_its_details(live):
     live.state.engine = None
     response = await live.http.get("/v1/models")
