@@ -22,7 +22,9 @@ MIN_SCORE: Final = 0.2
 """Score from which a keypoint is drawn."""
 
 KEYPOINT_COLOR: Final[Rgb] = (255, 209, 102)
+"""Of joints whose model names no colours."""
 BONE_COLOR: Final[Rgb] = (17, 138, 178)
+"""The same of bones."""
 _TEXT_COLOR: Final[Rgb] = (24, 28, 32)
 _BACKGROUND: Final[Rgb] = (255, 255, 255)
 _GAP: Final = 12
@@ -125,11 +127,15 @@ def _draw_skeleton(image: Image.Image, update: Update) -> Image.Image:
         tuple((point[:2] * scale).tolist()) if point[2] >= MIN_SCORE else None
         for point in update.keypoints
     ]
+    colors = update.model.keypoint_colors
     for a, b in update.model.skeleton:
         start, end = points[a], points[b]
         if start is not None and end is not None:
-            draw.line([start, end], fill=BONE_COLOR, width=thick)
-    for x, y in filter(None, points):
-        box = [x - thick, y - thick, x + thick, y + thick]
-        draw.ellipse(box, fill=KEYPOINT_COLOR, outline=_TEXT_COLOR)
+            draw.line([start, end], fill=colors[b] if colors else BONE_COLOR, width=thick)
+    for joint, point in enumerate(points):
+        if point is not None:
+            x, y = point
+            box = [x - thick, y - thick, x + thick, y + thick]
+            color = colors[joint] if colors else KEYPOINT_COLOR
+            draw.ellipse(box, fill=color, outline=_TEXT_COLOR)
     return result

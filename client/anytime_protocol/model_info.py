@@ -91,6 +91,7 @@ class ModelInfo(JsonValue):
         classes: of a segmentation model's map; empty for pose.
         keypoints: names of a pose model's joints, in order; empty for segmentation.
         skeleton: pairs of indices into `keypoints` to be joined by a line.
+        keypoint_colors: red, green, blue of each joint, 0 to 255 each; empty where none are known.
         engine: what computes it, such as `native-avx512-bf16`; for people.
         precision: what its convolutions compute in: `f32` or `bf16`.
         measured_size: (H, W) of the images that `gmacs` and `expected_ms` of its exits are about,
@@ -104,6 +105,9 @@ class ModelInfo(JsonValue):
     classes: Annotated[tuple[ClassInfo, ...], Field(max_length=256), omit(())] = ()
     keypoints: Annotated[tuple[_Label, ...], Field(max_length=256), omit(())] = ()
     skeleton: Annotated[tuple[tuple[_Index, _Index], ...], Field(max_length=1024), omit(())] = ()
+    keypoint_colors: Annotated[
+        tuple[tuple[_Byte, _Byte, _Byte], ...], Field(max_length=256), omit(())
+    ] = ()
     engine: Absent[_Label] = None
     precision: Absent[_Label] = None
     measured_size: Absent[tuple[_Side, _Side]] = None
@@ -118,6 +122,9 @@ class ModelInfo(JsonValue):
         if not self.exits:
             raise FieldError("exits", describe(self.exits), "at least one exit")
         joints = len(self.keypoints)
+        if self.keypoint_colors and len(self.keypoint_colors) != joints:
+            found = f"{len(self.keypoint_colors)} colours"
+            raise FieldError("keypoint_colors", found, f"one for each of {joints} keypoints")
         for index, pair in enumerate(self.skeleton):
             if max(pair) >= joints:
                 raise FieldError(f"skeleton[{index}]", str(list(pair)), f"joints below {joints}")

@@ -1,5 +1,7 @@
 """Maps and keypoints drawn over their image."""
 
+from dataclasses import replace
+
 import numpy as np
 from PIL import Image
 
@@ -28,6 +30,16 @@ def test_a_skeleton_joins_keypoints_of_enough_score():
     assert tuple(drawn[10, 15]) == render.BONE_COLOR
     unseen = np.asarray(render.overlay(GREY, pose_update(score=0.1)))
     assert tuple(unseen[10, 15]) == (100, 100, 100)
+
+
+def test_a_skeleton_has_its_models_colours():
+    red, blue = (255, 0, 0), (0, 0, 255)
+    update = pose_update()
+    coloured = replace(update, model=replace(update.model, keypoint_colors=(red, blue)))
+    drawn = np.asarray(render.overlay(GREY, coloured))
+    assert tuple(drawn[10, 15]) == blue
+    assert tuple(drawn[5, 5]) == red
+    assert tuple(drawn[15, 25]) == blue
 
 
 def test_a_contact_sheet_has_room_for_every_exit_and_its_caption():

@@ -47,6 +47,7 @@ POSE = ModelInfo(
     exits=(ExitInfo(3.1), ExitInfo(9.5, 0.7)),
     keypoints=("ankle", "knee", "hip"),
     skeleton=((0, 1), (1, 2)),
+    keypoint_colors=((255, 85, 0), (255, 130, 0), (255, 170, 0)),
 )
 
 

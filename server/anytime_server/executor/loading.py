@@ -251,7 +251,8 @@ def describe(model: LoadedModel, measured: _Measured, size: tuple[int, int]) -> 
         certificates=certificates,
     )
     if task is Task.POSE:
-        return replace(info, keypoints=names, skeleton=card.skeleton)
+        colors = tuple(_rgb(label.color) for label in card.labels)
+        return replace(info, keypoints=names, skeleton=card.skeleton, keypoint_colors=colors)
     classes = tuple(
         ClassInfo(index, label.name, _rgb(label.color)) for index, label in enumerate(card.labels)
     )
