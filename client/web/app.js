@@ -2,40 +2,42 @@
  * The page: connects controls, connection and canvas.
  */
 
-import { budgetOf, deadlineOf } from "./budget.js";
+import { budgetOf, deadlineOf, positionOf } from "./budget.js";
 import { Connection } from "./connection.js";
 import { imageFromBlob, imageFromVideo } from "./images.js";
+import { Tally, capitalised, describeEnd, milliseconds, pauseBeforeNext, reasonOf } from "./outcomes.js";
 import {
   element,
-  milliseconds,
   percent,
   renderBreakdown,
   renderLegend,
   renderServer,
+  renderStrip,
   renderTimeline,
 } from "./panels.js";
-import { changedShare, render } from "./render.js";
+import { changedShare, lookUp, render } from "./render.js";
+import { Replay } from "./replay.js";
 
 const WANT = { encoding: "delta", confidence: true, active: true };
 const MAP_SIDE = 960; // px of a map's longer side that are enough for the page
 const METRICS = { segmentation: "mIoU", pose: "PCKh@0.5" };
+const METRIC_NOTES = {
+  segmentation: "mIoU: by how much the map and the truth overlap, averaged over classes",
+  pose: "PCKh@0.5: share of joints that are less than half a head's length off",
+};
 const SATISFIED_BUDGET = { min_confidence: 0 };
 const POLL_MS = 2000;
-const BUDGET_HINT = "Moves reach the server while it computes.";
+const BUDGET_HINT = "What you change here reaches the server while it computes.";
 const TOKEN_KEY = "anytime-token";
-const REASONS = {
-  complete: "all exits done",
-  deadline: "stopped by the deadline",
-  budget: "stopped by the budget",
-  satisfied: "good enough",
-  cancelled: "cancelled",
-  draining: "the server is shutting down",
-};
+const SPARE = 1.15; // by which a proposed deadline is longer than what a first map takes
+const LATE_FRAMES = 3; // in a row, before a stream is said to be too late
+const TOUCH_MS = 2500; // for which the class under a finger stays when it is lifted
+const SOURCE_BUTTON = { null: "Use the camera", camera: "Stop the camera", video: "Stop the video" };
 
 const $ = (id) => document.getElementById(id);
 
 const VIEW_NOTES = {
-  settled: "Bright pixels are those that a next stage computes; dark ones are settled and cost nothing more.",
+  settled: "Bright pixels are still computed at the next exit; dark ones are settled and cost nothing more.",
   confidence: "From dark blue, where the network is unsure, to yellow, where it is sure.",
 };
 
@@ -47,10 +49,15 @@ const state = {
   final: null,
   predicted: 0,
   rendered: null, // the update on the canvas, perhaps of the request before
-  camera: null,
+  source: null, // "camera" or "video" while one is sent frame by frame
+  sourceName: "",
+  tally: new Tally(),
+  nextFrame: 0, // timer of the next frame after one that failed
   stopped: false, // cancel was pressed: do not repeat
   budgetPending: false, // a slider moved, and the server has not answered yet
 };
+
+const replay = new Replay();
 
 const connection = new Connection({
   onState: renderConnection,
@@ -62,10 +69,7 @@ const connection = new Connection({
   onUpdate: handleUpdate,
   onApplied: (applied) => {
     state.budgetPending = false;
-    $("applied").textContent =
-      applied.effect === "applied"
-        ? `Change ${applied.rev} in force after exit ${applied.at_exit}.`
-        : `Change ${applied.rev}: ${applied.effect}. ${applied.detail ?? ""}`;
+    $("applied").textContent = describeChange(applied);
   },
   onEnd: handleEnd,
 });
@@ -75,13 +79,34 @@ const connection = new Connection({
 function renderConnection(phase, detail) {
   $("connection").dataset.state = phase;
   const seconds = ((detail.delay_ms ?? 0) / 1000).toFixed(detail.delay_ms < 1000 ? 1 : 0);
-  const waiting = detail.fatal
-    ? "Not allowed: give an access token"
-    : `No connection, next try in ${seconds} s`;
-  $("connection-text").textContent =
-    { connecting: "Connecting", open: "Connected", waiting }[phase];
+  const missing = detail.blocked ? "The server lets no websocket through" : "No connection";
+  $("connection-text").textContent = {
+    connecting: "Connecting",
+    open: "Connected",
+    waiting: `${missing}, next try in ${seconds} s`,
+    refused: "Not allowed",
+  }[phase];
   $("reconnect").hidden = phase !== "waiting";
+  if (phase === "refused") showAccess(detail);
+  if (phase === "open") $("access").hidden = true;
   updateControls();
+}
+
+function showAccess({ code, hasToken }) {
+  const isToken = code === 401 || code === 4401;
+  const wanted = hasToken ? "This is not the server's access token." : "This server wants an access token.";
+  $("access-text").textContent = isToken ? wanted : "The server does not allow pages from this address.";
+  $("access").classList.toggle("error", hasToken || !isToken);
+  $("token-form").hidden = !isToken;
+  $("access").hidden = false;
+  announce($("access-text").textContent);
+  if (isToken) $("token").focus();
+}
+
+function describeChange({ effect, at_exit: exit, detail }) {
+  if (effect === "applied") return `Your change holds since ${exit === 0 ? "before the first exit" : `exit ${exit}`}.`;
+  if (effect === "gone") return "The request was over before your change came.";
+  return effect === "stale" ? "A later change holds." : `The server refused your change: ${detail}`;
 }
 
 function handleReady(ready) {
@@ -93,8 +118,10 @@ function handleReady(ready) {
   );
   if (ready.models.some(({ name }) => name === before)) select.value = before;
   renderModel();
-  if (state.image === null) {
+  if (state.image === null && state.source === null) {
     $("samples").firstElementChild?.click();
+  } else if (repeats()) {
+    run();
   }
   updateControls();
 }
@@ -104,38 +131,67 @@ function handleUpdate(update) {
   update.changed = changedShare(before?.arrays.map, update.arrays.map);
   state.updates.push(update);
   state.shown = -1;
-  const facts = `${capitalised(exitName(update.exit))}, ${milliseconds(update.elapsed_ms)}, ` +
-    `${percent(update.confidence)} confident.`;
+  const facts = factsOf(update);
   setStatus(facts);
   if (!repeats()) announce(facts);
   renderAll();
 }
 
 function handleEnd(end) {
-  if (end.type === "final") {
-    state.final = end;
-    const text = `${capitalised(exitName(end.exit))} in ${milliseconds(end.total_ms)}: ${REASONS[end.reason] ?? end.reason}.`;
-    setStatus(text);
-    if (!repeats()) announce(text);
-  } else {
-    const text = end.type === "lost"
-      ? "The connection was lost while the request ran."
-      : `${end.code}: ${end.detail}`;
-    setStatus(text);
-    announce(text);
+  state.final = end.type === "final" ? end : null;
+  const { text, isError, neededMs } = describeEnd(end, exitName);
+  const pause = pauseBeforeNext(end);
+  if (repeats() && pause === null && end.type !== "lost") stopRepeating();
+  const again = (repeats() || state.budgetPending) && pause !== null && !state.stopped;
+  if (repeats()) {
+    state.tally.add(end, performance.now());
+    $("tally").textContent = state.tally.text;
+  } else if (state.updates.length === 0) {
+    state.rendered = null; // the map of another request would be taken for this one's
+  }
+  // One late frame of a stream is counted; that it is always late is an error.
+  if (!isError || !again || state.tally.lateInARow >= LATE_FRAMES) {
+    setStatus(text, isError ? "error" : "done");
+    proposeDeadline(neededMs);
+    if (!repeats() || isError) announce(text);
   }
   renderAll();
+  if (!repeats()) renderExitStrip();
   updateControls();
-  const again = repeats() || state.budgetPending;
-  if (end.type === "final" && again && !state.stopped) requestAnimationFrame(() => run());
+  if (again) scheduleRun(pause);
+}
+
+function scheduleRun(pause) {
+  clearTimeout(state.nextFrame);
+  if (pause === 0) requestAnimationFrame(() => run());
+  else state.nextFrame = setTimeout(run, pause);
+}
+
+/** Offers a deadline that would do; nothing where none was too tight. */
+function proposeDeadline(neededMs) {
+  const position = neededMs === null ? 100 : positionOf(SPARE * neededMs);
+  const ms = deadlineOf(position);
+  $("fix").hidden = neededMs === null;
+  $("fix").textContent = ms === null ? "Take the deadline away" : `Set it to ${ms} ms`;
+  $("fix").value = String(position);
 }
 
 // ---- requests -------------------------------------------------------------------------------
 
 async function run() {
   if (!connection.open) return;
-  if (state.camera !== null) state.image = await imageFromVideo($("video"));
+  if (state.source !== null) {
+    try {
+      state.image = await imageFromVideo($("video"), state.sourceName);
+    } catch (error) {
+      showError(`${state.sourceName} gives no picture: ${error.message}`);
+      stopSource();
+      return;
+    }
+  }
   if (state.image === null || !connection.open) return;
+  replay.stop();
+  clearTimeout(state.nextFrame);
   state.updates = [];
   state.shown = -1;
   state.final = null;
@@ -147,7 +203,12 @@ async function run() {
     { model: $("model").value, media_type: state.image.mediaType, budget: budget(), want: { ...WANT, scale: mapScale() } },
     state.image.file,
   );
-  if (!repeats()) setStatus("Asked.");
+  if (!repeats()) {
+    setStatus("Sent.");
+    proposeDeadline(null);
+    $("tally").textContent = "";
+    state.tally = new Tally();
+  }
   updateControls();
 }
 
@@ -173,23 +234,36 @@ function exitName(exit) {
   return `exit ${exit} of ${exits.length}${side ? ` (${side} px)` : ""}`;
 }
 
-const capitalised = (text) => text[0].toUpperCase() + text.slice(1);
+function factsOf(update) {
+  return `${capitalised(exitName(update.exit))}, ${milliseconds(update.elapsed_ms)}, ` +
+    `${percent(update.confidence)} confident.`;
+}
 
 function model() {
   return state.ready?.models.find(({ name }) => name === $("model").value) ?? null;
 }
 
 function repeats() {
-  return $("repeat").checked || state.camera !== null;
+  return $("repeat").checked || state.source !== null;
+}
+
+function stopRepeating() {
+  $("repeat").checked = false;
+  stopSource();
+}
+
+function chooseFile(file) {
+  if (state.ready === null) showError("There is no connection to the server yet.");
+  else if (file.type.startsWith("video/")) startVideo(file);
+  else chooseImage(file, file.name);
 }
 
 async function chooseImage(blob, name) {
-  stopCamera();
+  stopSource();
   try {
     state.image = await imageFromBlob(blob, name, state.ready.limits);
   } catch (error) {
-    setStatus(error.message);
-    announce(error.message);
+    showError(error.message);
     return;
   }
   clearUpdates();
@@ -203,19 +277,24 @@ function clearUpdates() {
   state.rendered = null;
   state.updates = [];
   state.final = null;
+  renderExitStrip();
 }
 
 // ---- rendering ------------------------------------------------------------------------------
 
-function renderAll() {
-  const update = state.updates.at(state.shown) ?? state.rendered;
-  state.rendered = update ?? null;
+function viewOptions() {
+  return {
+    view: document.querySelector("input[name=view]:checked").value,
+    opacity: Number($("opacity").value) / 100,
+  };
+}
+
+/** @param {boolean} [withMap] false shows the image alone */
+function renderAll(withMap = true) {
+  const update = withMap ? state.updates.at(state.shown) ?? state.rendered : null;
+  if (withMap) state.rendered = update ?? null;
   if (state.image !== null) {
-    const options = {
-      view: document.querySelector("input[name=view]:checked").value,
-      opacity: Number($("opacity").value) / 100,
-    };
-    render($("canvas"), state.image.bitmap, update ?? null, model(), options);
+    render($("canvas"), state.image.bitmap, update ?? null, model(), viewOptions());
     $("stage").classList.remove("empty");
   }
   $("canvas").setAttribute("aria-label", describe(update));
@@ -229,16 +308,46 @@ function renderExits() {
   const last = state.updates.at(-1)?.elapsed_ms ?? 0;
   const total = state.final?.total_ms ?? Math.max(last, state.predicted, 1);
   const shown = state.shown < 0 ? state.updates.length - 1 : state.shown;
-  renderTimeline($("timeline"), model()?.exits ?? [], state.updates, { total, shown, final: state.final }, (index) => {
-    state.shown = index;
-    renderAll();
-  });
+  renderTimeline($("timeline"), model()?.exits ?? [], state.updates, { total, shown, final: state.final }, showExit);
+  $("replay").hidden = repeats() || connection.busy || state.updates.length < 2;
   $("timeline-empty").hidden = state.updates.length > 0;
   $("timeline-key").hidden = state.updates.length === 0;
   $("outcome").textContent = state.final
-    ? `${milliseconds(state.final.total_ms)}, ${REASONS[state.final.reason] ?? state.final.reason}`
+    ? `${milliseconds(state.final.total_ms)}, ${reasonOf(state.final)}`
     : "";
   renderBreakdown($("breakdown"), state.final);
+}
+
+function showExit(index) {
+  replay.stop();
+  state.shown = index;
+  renderAll();
+}
+
+function renderExitStrip() {
+  const shown = repeats() ? [] : state.updates;
+  $("strip").hidden = shown.length < 2;
+  renderStrip($("strip"), state.image?.bitmap, shown.length < 2 ? [] : shown, model(), viewOptions(), showExit);
+}
+
+function replayExits() {
+  if (replay.runs) {
+    replay.stop();
+    return;
+  }
+  const times = state.updates.map((update) => update.elapsed_ms);
+  $("replay").textContent = "Stop";
+  replay.start(times, (index, slowness) => {
+    state.shown = index;
+    renderAll(index >= 0);
+    const slowed = slowness > 1 ? ` Slowed ${Math.round(slowness)} times.` : "";
+    setStatus((index < 0 ? "Sent." : factsOf(state.updates[index])) + slowed);
+  }, () => {
+    $("replay").textContent = "Replay slowly";
+    state.shown = -1;
+    renderAll();
+    if (state.final) setStatus(describeEnd(state.final, exitName).text, "done");
+  });
 }
 
 function renderView() {
@@ -246,6 +355,7 @@ function renderView() {
   $("view-note").textContent = VIEW_NOTES[view] ?? "";
   $("view-note").hidden = !(view in VIEW_NOTES);
   renderAll();
+  renderExitStrip();
 }
 
 function describe(update) {
@@ -272,7 +382,10 @@ function setEnabled(button, enabled) {
 function renderModel() {
   const served = model();
   const exits = served?.exits.length ?? 4;
-  $("metric").textContent = served?.exits.some(({ quality }) => quality !== undefined) ? METRICS[served.task] : "";
+  const isMeasured = served?.exits.some(({ quality }) => quality !== undefined) ?? false;
+  $("metric").textContent = isMeasured ? METRICS[served.task] : "";
+  $("quality-note").textContent = isMeasured ? `${METRIC_NOTES[served.task]}; on images not used for training.` : "";
+  $("quality-note").hidden = !isMeasured;
   $("model-facts").textContent = served ? describeModel(served) : "";
   const slider = $("exit");
   const wasDeepest = Number(slider.value) === Number(slider.max);
@@ -294,9 +407,10 @@ function describeModel({ exits, engine, precision }) {
 /** The promises about masks that the model has certificates for. */
 function renderRisks() {
   const risks = (model()?.certificates ?? []).map(({ risk, confidence, images }) => new Option(
-    `${percent(risk)} may differ (${percent(confidence)} sure, ${images} images)`, String(risk)));
+    `at most ${percent(risk)} of them differ (${percent(confidence)} sure, ${images} images)`, String(risk)));
   const chosen = $("risk").value;
-  $("risk").replaceChildren(new Option("the model's own", ""), ...risks, new Option("none: exact", "0"));
+  $("risk").replaceChildren(
+    new Option("as the model was tuned", ""), ...risks, new Option("never: exact, slower", "0"));
   $("risk").value = chosen;
   if ($("risk").selectedIndex < 0) $("risk").value = "";
 }
@@ -317,8 +431,16 @@ function setOutput(name, text) {
   $(name).setAttribute("aria-valuetext", text);
 }
 
-function setStatus(text) {
+/** @param {"done"|"error"|""} [kind] an error looks like one */
+function setStatus(text, kind = "") {
   $("status").textContent = text;
+  $("status").dataset.kind = kind;
+}
+
+function showError(text) {
+  setStatus(text, "error");
+  proposeDeadline(null);
+  announce(text);
 }
 
 function announce(text) {
@@ -330,13 +452,24 @@ function announce(text) {
 $("run").addEventListener("click", () => run());
 $("cancel").addEventListener("click", () => {
   state.stopped = true;
-  $("repeat").checked = false;
+  clearTimeout(state.nextFrame);
   connection.cancel();
-  stopCamera();
+  stopRepeating();
   updateControls();
 });
 $("enough").addEventListener("click", () => connection.setBudget(SATISFIED_BUDGET));
+$("replay").addEventListener("click", replayExits);
+$("fix").addEventListener("click", () => {
+  $("deadline").value = $("fix").value;
+  renderBudget();
+  $("run").focus();
+  run();
+});
 $("repeat").addEventListener("change", () => {
+  state.stopped = false;
+  state.tally = new Tally();
+  $("tally").textContent = "";
+  renderExitStrip();
   updateControls();
   if ($("repeat").checked && !connection.busy) run();
 });
@@ -357,14 +490,15 @@ for (const name of ["deadline", "exit", "confidence"]) {
   });
 }
 $("risk").addEventListener("change", () => run());
-$("opacity").addEventListener("input", renderAll);
+$("opacity").addEventListener("input", () => renderAll());
+$("opacity").addEventListener("change", renderExitStrip);
 for (const radio of document.querySelectorAll("input[name=view]")) {
   radio.addEventListener("change", renderView);
 }
 
 $("file").addEventListener("change", (event) => {
   const [file] = event.target.files;
-  if (file) chooseImage(file, file.name);
+  if (file) chooseFile(file);
   event.target.value = "";
 });
 
@@ -384,40 +518,119 @@ document.addEventListener("drop", (event) => {
   event.preventDefault();
   stage.classList.remove("over");
   const [file] = event.dataTransfer.files;
-  if (file) chooseImage(file, file.name);
+  if (file) chooseFile(file);
 });
 document.addEventListener("paste", (event) => {
   const [file] = event.clipboardData.files;
-  if (file) chooseImage(file, file.name);
+  if (file) chooseFile(file);
 });
 
-$("camera").addEventListener("click", () => (state.camera === null ? startCamera() : stopCamera()));
+$("camera").addEventListener("click", () => (state.source === null ? startCamera() : stopSource()));
 
 async function startCamera() {
   if (!navigator.mediaDevices) {
-    setStatus("The camera needs a secure page: https, or the server on this machine.");
+    showError("The camera needs a secure page: https, or the server on this machine.");
     return;
   }
+  let camera;
   try {
-    state.camera = await navigator.mediaDevices.getUserMedia({ video: { facingMode: "environment" } });
+    camera = await navigator.mediaDevices.getUserMedia({ video: { facingMode: "environment" } });
   } catch (error) {
-    setStatus(`The camera cannot be used: ${error.message}`);
+    showError(`The camera cannot be used: ${error.message}`);
     return;
   }
-  $("video").srcObject = state.camera;
-  await $("video").play();
-  $("camera").setAttribute("aria-pressed", "true");
-  $("camera").textContent = "Stop the camera";
+  $("video").srcObject = camera;
+  await startSource("camera", "Camera");
+}
+
+/** Plays a video over and over at its own speed; frames that come while one is computed are passed over. */
+async function startVideo(file) {
+  stopSource();
+  $("video").src = URL.createObjectURL(file);
+  await startSource("video", file.name);
+}
+
+async function startSource(kind, name) {
+  try {
+    await $("video").play();
+  } catch {
+    showError(`${name} is not a video that this browser can play.`);
+    releaseVideo();
+    return;
+  }
+  clearUpdates();
+  state.source = kind;
+  state.sourceName = name;
+  state.stopped = false;
+  state.tally = new Tally();
+  renderSource();
   if (!connection.busy) run();
 }
 
-function stopCamera() {
-  if (state.camera === null) return;
-  for (const track of state.camera.getTracks()) track.stop();
-  state.camera = null;
-  $("video").srcObject = null;
-  $("camera").setAttribute("aria-pressed", "false");
-  $("camera").textContent = "Use the camera";
+function stopSource() {
+  if (state.source === null) return;
+  releaseVideo();
+  state.source = null;
+  renderSource();
+}
+
+function releaseVideo() {
+  const video = $("video");
+  for (const track of video.srcObject?.getTracks() ?? []) track.stop();
+  if (video.src) URL.revokeObjectURL(video.src);
+  video.srcObject = null;
+  video.removeAttribute("src");
+}
+
+function renderSource() {
+  $("camera").setAttribute("aria-pressed", String(state.source !== null));
+  $("camera").textContent = SOURCE_BUTTON[state.source];
+  updateControls();
+}
+
+// ---- what is under the pointer --------------------------------------------------------------
+
+let liftedTimer = 0;
+for (const name of ["pointermove", "pointerdown"]) {
+  $("canvas").addEventListener(name, (event) => {
+    clearTimeout(liftedTimer);
+    showUnder(event);
+  });
+}
+$("canvas").addEventListener("pointerleave", (event) => {
+  const delay = event.pointerType === "mouse" ? 0 : TOUCH_MS;
+  liftedTimer = setTimeout(() => { $("under").hidden = true; }, delay);
+});
+
+function showUnder(event) {
+  const place = placeInImage(event);
+  const found = place && state.rendered ? lookUp(state.rendered, model(), place.x, place.y) : null;
+  const label = $("under");
+  label.hidden = found === null;
+  if (found === null) return;
+  const sure = found.confidence === null ? "" : ` ${percent(found.confidence)}`;
+  label.replaceChildren(swatchOf(found.color), `${found.name}${sure}`);
+  const stageBox = $("stage").getBoundingClientRect();
+  const left = Math.min(event.clientX - stageBox.left + 14, stageBox.width - label.offsetWidth - 6);
+  const top = event.clientY - stageBox.top - label.offsetHeight - 10;
+  label.style.left = `${Math.max(6, left)}px`;
+  label.style.top = `${Math.max(6, top)}px`;
+}
+
+function swatchOf(color) {
+  const swatch = element("i", { className: "swatch" });
+  swatch.style.backgroundColor = color;
+  return swatch;
+}
+
+/** Where in the image the pointer is, 0 to 1; the canvas may have bars beside it. */
+function placeInImage(event) {
+  const canvas = $("canvas");
+  const box = canvas.getBoundingClientRect();
+  const scale = Math.min(box.width / canvas.width, box.height / canvas.height);
+  const x = 0.5 + (event.clientX - box.left - box.width / 2) / (scale * canvas.width);
+  const y = 0.5 + (event.clientY - box.top - box.height / 2) / (scale * canvas.height);
+  return x >= 0 && x < 1 && y >= 0 && y < 1 ? { x, y } : null;
 }
 
 // ---- samples, load, token -------------------------------------------------------------------
@@ -445,7 +658,7 @@ async function chooseSample(file, title, task) {
   }
   const answer = await fetch(`samples/${file}`);
   if (answer.ok) await chooseImage(await answer.blob(), title);
-  else setStatus(`${title} could not be loaded.`);
+  else showError(`${title} could not be loaded.`);
 }
 
 async function pollServer() {
@@ -455,7 +668,6 @@ async function pollServer() {
   try {
     const answer = await fetch("v1/budget", { headers });
     if (answer.ok) renderServer($("server"), await answer.json());
-    if (answer.status === 401) $("access").open = true;
   } catch {
     $("server").replaceChildren(element("p", { className: "quiet" }, "The server does not answer."));
   }

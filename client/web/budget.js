@@ -14,6 +14,14 @@ export function deadlineOf(position) {
   return ms < 100 ? Math.round(ms) : Math.round(ms / 10) * 10;
 }
 
+/** The first slider position whose deadline is at least this long; 100 is none. */
+export function positionOf(ms) {
+  for (let position = 0; position < 100; position += 1) {
+    if (deadlineOf(position) >= ms) return position;
+  }
+  return 100;
+}
+
 /**
  * @param {{deadline: number, exit: number, confidence: number}} positions of the sliders
  * @param {string} risk of the certificate to compute with, "0" for no masks; "" asks for nothing
@@ -33,7 +41,7 @@ export function budgetOf(positions, exits, risk) {
 export function describeBudget(budget) {
   const parts = [];
   if (budget.deadline_ms !== undefined) parts.push(`${round(budget.deadline_ms)} ms`);
-  if (budget.compute_gmacs !== undefined) parts.push(`${round(budget.compute_gmacs)} GMACs`);
+  if (budget.compute_gmacs !== undefined) parts.push(`${round(budget.compute_gmacs)} billion multiply-adds`);
   if (budget.max_exit !== undefined) parts.push(`exit ${budget.max_exit} at most`);
   if (budget.min_confidence !== undefined) {
     parts.push(`until ${Math.round(100 * budget.min_confidence)} % confident`);
@@ -41,7 +49,7 @@ export function describeBudget(budget) {
   if (budget.confident_share !== undefined) {
     parts.push(`until ${Math.round(100 * budget.confident_share)} % settled`);
   }
-  if (budget.max_risk !== undefined) parts.push(`risk ${budget.max_risk} at most`);
+  if (budget.max_risk !== undefined) parts.push(`at most ${round(100 * budget.max_risk)} % of settled pixels may differ`);
   if (budget.schedule?.length) parts.push(`${budget.schedule.length} changes ahead`);
   return parts.length ? parts.join(", ") : "no limit";
 }

@@ -1,6 +1,9 @@
 /**
  * One websocket to the server, opened anew when it breaks, and one request at a time on it.
  *
+ * A browser does not tell a page why a websocket was refused. So the page asks for `v1/models` first, which has
+ * a status: 401 for a token that is missing or wrong.
+ *
  * Events are reported through callbacks.
  */
 
@@ -8,13 +11,16 @@ import { PROTOCOL, ProtocolError, decodeArrays, decodeFrame, encodeInfer } from 
 
 const FIRST_DELAY_MS = 500;
 const LONGEST_DELAY_MS = 8000;
+const PROBE_MS = 5000;
 
 /** Close codes after which the same connection would be refused again. */
 const FATAL_CLOSE_CODES = new Set([4401, 4403]);
 
 /**
  * @typedef {object} Callbacks
- * @property {(state: "connecting"|"open"|"waiting", detail: object) => void} onState
+ * @property {(state: "connecting"|"open"|"waiting"|"refused", detail: object) => void} onState
+ *   `waiting` has `delay_ms` and `blocked` (the server is there, but no websocket gets through);
+ *   `refused` has `hasToken` (one was given, so it is wrong) and `code`
  * @property {(ready: object) => void} onReady
  * @property {(accepted: object) => void} onAccepted
  * @property {(update: object) => void} onUpdate with `arrays` decoded
@@ -27,6 +33,7 @@ export class Connection {
   #socket = null;
   #delay = FIRST_DELAY_MS;
   #timer = 0;
+  #attempt = 0;
   #token = "";
   #count = 0;
   #request = null; // {id, rev, last}
@@ -51,7 +58,22 @@ export class Connection {
     this.#token = token;
     clearTimeout(this.#timer);
     this.#disconnect();
+    this.#attempt += 1;
+    this.#open(this.#attempt, token);
+  }
+
+  async #open(attempt, token) {
     this.#callbacks.onState("connecting", {});
+    const status = await probe(token);
+    if (attempt !== this.#attempt) return;
+    if (status === 401 || status === 403) {
+      this.#callbacks.onState("refused", { code: status, hasToken: token !== "" });
+      return;
+    }
+    if (status !== 200) {
+      this.#wait(false);
+      return;
+    }
     const url = new URL("v1/stream", document.baseURI);
     url.protocol = url.protocol === "https:" ? "wss:" : "ws:";
     const offered = token ? [PROTOCOL, `anytime.token.${base64url(token)}`] : [PROTOCOL];
@@ -137,10 +159,16 @@ export class Connection {
   #closed(socket, event) {
     if (socket !== this.#socket) return;
     this.#failRequest();
-    const fatal = FATAL_CLOSE_CODES.has(event.code);
-    const detail = { code: event.code, reason: event.reason, delay_ms: this.#delay, fatal };
-    this.#callbacks.onState("waiting", detail);
-    if (!fatal) this.#timer = setTimeout(() => this.connect(), this.#delay);
+    if (FATAL_CLOSE_CODES.has(event.code)) {
+      this.#callbacks.onState("refused", { code: event.code, hasToken: this.#token !== "" });
+    } else {
+      this.#wait(socket.ready !== true);
+    }
+  }
+
+  #wait(blocked) {
+    this.#callbacks.onState("waiting", { delay_ms: this.#delay, blocked });
+    this.#timer = setTimeout(() => this.connect(), this.#delay);
     this.#delay = Math.min(2 * this.#delay, LONGEST_DELAY_MS);
   }
 
@@ -155,6 +183,17 @@ export class Connection {
     if (!this.busy) return;
     this.#request = null;
     this.#callbacks.onEnd({ type: "lost" });
+  }
+}
+
+/** The status of a request with this token; 0 if the server does not answer. */
+async function probe(token) {
+  const headers = token ? { Authorization: `Bearer ${token}` } : {};
+  try {
+    const options = { headers, cache: "no-store", signal: AbortSignal.timeout(PROBE_MS) };
+    return (await fetch("v1/models", options)).status;
+  } catch {
+    return 0;
   }
 }
 

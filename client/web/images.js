@@ -41,11 +41,14 @@ export async function imageFromBlob(blob, name, limits) {
 }
 
 /**
+ * The frame that a video shows now.
+ *
  * @param {HTMLVideoElement} video that plays
+ * @param {string} name
  * @returns {Promise<SourceImage>}
  */
-export async function imageFromVideo(video) {
-  return encodeJpeg(await createImageBitmap(video), "Camera", 0.85);
+export async function imageFromVideo(video, name) {
+  return encodeJpeg(await createImageBitmap(video), name, 0.85);
 }
 
 async function encodeJpeg(bitmap, name, quality) {

@@ -5,15 +5,17 @@
  */
 
 import { describeBudget } from "./budget.js";
-import { palette, shares } from "./render.js";
+import { milliseconds } from "./outcomes.js";
+import { jointColor, palette, render, shares } from "./render.js";
 
 const TIMES = [
-  ["queue", "Queue"],
-  ["decode", "Decode"],
-  ["compute", "Compute"],
-  ["encode", "Encode"],
-  ["rest", "Rest"],
+  ["queue", "Waiting"],
+  ["decode", "Decoding"],
+  ["compute", "Computing"],
+  ["encode", "Encoding"],
+  ["rest", "Sending and the rest"],
 ];
+const THUMBNAIL_SIDE = 320; // px
 
 /** @param {string} tag @param {object} properties @param {...(Node|string)} children */
 export function element(tag, properties = {}, ...children) {
@@ -23,7 +25,6 @@ export function element(tag, properties = {}, ...children) {
 }
 
 export const percent = (share) => `${(100 * share).toFixed(share < 0.0995 ? 1 : 0)} %`;
-export const milliseconds = (ms) => `${ms < 10 ? ms.toFixed(1) : Math.round(ms)} ms`;
 
 /**
  * All exits of a model as rows on one scale of time, those that have come as buttons that show
@@ -66,6 +67,27 @@ export function renderTimeline(list, exits, updates, state, choose) {
   const focused = [...list.children].findIndex((row) => row.contains(document.activeElement));
   list.replaceChildren(...rows);
   if (focused >= 0) list.children[focused]?.firstElementChild.focus();
+}
+
+/**
+ * The maps of all exits side by side, each with its time.
+ *
+ * @param {HTMLElement} list
+ * @param {ImageBitmap} image
+ * @param {object[]} updates
+ * @param {object} model
+ * @param {{view: string, opacity: number}} options of the main canvas
+ * @param {(index: number) => void} choose called when one is clicked; the timeline is its equal for keyboards
+ */
+export function renderStrip(list, image, updates, model, options, choose) {
+  list.replaceChildren(...updates.map((update, index) => {
+    const canvas = element("canvas", { onclick: () => choose(index) });
+    canvas.setAttribute("role", "img");
+    canvas.setAttribute("aria-label", `Exit ${update.exit} after ${milliseconds(update.elapsed_ms)}`);
+    render(canvas, image, update, model, { ...options, side: THUMBNAIL_SIDE });
+    const caption = element("span", {}, element("b", {}, `Exit ${update.exit}`), ` ${milliseconds(update.elapsed_ms)}`);
+    return element("li", {}, canvas, caption);
+  }));
 }
 
 function timeBar(update, previous, total) {
@@ -138,6 +160,7 @@ export function renderLegend(list, update, model) {
   } else if (update?.keypoints) {
     update.keypoints.forEach(([, , score], joint) => {
       const swatch = element("i", { className: score < 0.2 ? "swatch joint unseen" : "swatch joint" });
+      swatch.style.setProperty("--joint", jointColor(model, joint));
       rows.push(row(swatch, model.keypoints[joint] ?? `joint ${joint}`, percent(score)));
     });
   } else {
@@ -155,9 +178,9 @@ export function renderServer(container, status) {
   const facts = [
     ["Running", String(status.in_flight)],
     ["Waiting", String(status.queued)],
-    ["Slow-down", `${status.slowdown.toFixed(2)} ×`],
-    ["Operator's budget", describeBudget(status.budget)],
-    ["B(t) in force", describeBudget(status.effective)],
+    ["Speed", describeSpeed(status.slowdown)],
+    ["Limits set here", describeBudget(status.budget)],
+    ["Limits in force now", describeBudget(status.effective)],
   ];
   container.replaceChildren(
     ...facts.map(([name, value]) =>
@@ -165,9 +188,14 @@ export function renderServer(container, status) {
   );
 }
 
+function describeSpeed(slowdown) {
+  if (slowdown > 1.1) return `${slowdown.toFixed(1)} times slower than at start`;
+  return slowdown < 0.9 ? `${(1 / slowdown).toFixed(1)} times faster than at start` : "as at start";
+}
+
 function row(swatch, name, value) {
   swatch.setAttribute("aria-hidden", "true");
-  return element("li", {}, swatch, element("span", { className: "legend-name" }, name),
+  return element("li", {}, swatch, element("span", { className: "legend-name", title: name }, name),
     element("span", { className: "legend-value" }, value));
 }
 

@@ -1,7 +1,10 @@
 /**
- * The protocol `anytime.v1` as far as a browser needs it: frames, arrays, deltas.
+ * The protocol `anytime.v1` for JavaScript, in browsers and in Node 18 or later, without other packages.
  *
- * Every number is checked before it is used. docs/PROTOCOL.md is the definition.
+ * Over HTTP, `readMessages` reads the messages of an answer in `application/x-ndjson`; over a websocket,
+ * `encodeInfer` and `decodeFrame` make and read its frames. Either way `decodeArrays` gives the maps of an
+ * update, and `paint` the colours of a map. docs/CLIENTS.md has an example of each, docs/PROTOCOL.md is the
+ * definition. Every number is checked before it is used.
  */
 
 export const PROTOCOL = "anytime.v1";
@@ -11,6 +14,42 @@ export const KIND = Object.freeze({ message: 0, infer: 1, update: 2 });
 
 /** Something that the protocol does not allow. */
 export class ProtocolError extends Error {}
+
+/**
+ * The messages of an answer in `application/x-ndjson`, as they come.
+ *
+ * @param {ReadableStream<Uint8Array>} body of a `fetch` response
+ * @yields {{header: object, payload: Uint8Array}}
+ */
+export async function* readMessages(body) {
+  let rest = "";
+  const reader = body.pipeThrough(new TextDecoderStream()).getReader();
+  try {
+    for (;;) {
+      const { done, value } = await reader.read();
+      const lines = (rest + (value ?? "")).split("\n");
+      rest = done ? "" : lines.pop();
+      for (const line of lines) if (line !== "") yield decodeText(line);
+      if (done) return;
+    }
+  } finally {
+    reader.cancel(); // who leaves the loop cancels the request
+  }
+}
+
+/**
+ * The colours of a map, to be put on a canvas as `new ImageData(paint(map, classes), width, height)`.
+ *
+ * @param {{data: Uint8Array, shape: number[]}} map class ids
+ * @param {{id: number, color: number[]}[]} classes of the model's description
+ * @returns {Uint8ClampedArray} red, green, blue, alpha of each pixel; ids of no class are transparent
+ */
+export function paint(map, classes) {
+  const colors = new Uint8ClampedArray(4 * 256);
+  for (const { id, color } of classes) colors.set([...color, 255], 4 * id);
+  const table = new Uint32Array(colors.buffer);
+  return new Uint8ClampedArray(Uint32Array.from(map.data, (id) => table[id]).buffer);
+}
 
 /**
  * @param {object} header a message
@@ -30,12 +69,18 @@ export function encodeInfer(header, payload) {
  * @returns {{header: object, payload: Uint8Array}}
  */
 export function decodeFrame(data) {
-  if (typeof data === "string") return { header: JSON.parse(data), payload: new Uint8Array() };
+  if (typeof data === "string") return decodeText(data);
   if (data.byteLength < 8) throw new ProtocolError("a frame of less than 8 bytes");
   const size = new DataView(data).getUint32(4);
   if (8 + size > data.byteLength) throw new ProtocolError("a truncated frame");
   const json = new TextDecoder().decode(new Uint8Array(data, 8, size));
   return { header: JSON.parse(json), payload: new Uint8Array(data, 8 + size) };
+}
+
+/** A message in its text form, whose payload is base64. */
+function decodeText(text) {
+  const { payload = "", ...header } = JSON.parse(text);
+  return { header, payload: Uint8Array.from(atob(payload), (character) => character.charCodeAt(0)) };
 }
 
 /**
@@ -70,10 +115,13 @@ export function applyDelta(base, delta) {
 /**
  * The arrays of an update by name, each with its shape.
  *
+ * Encodings are those that can be undone here: `raw` and `delta`, not compressed.
+ *
  * @param {object} update header
  * @param {Uint8Array} payload
  * @param {{exit: number, arrays: Object<string, {data: Uint8Array, shape: number[]}>}|null} previous
- *   the last update of the same request
+ *   the last update of the same request, which deltas need
+ * @returns {Object<string, {data: Uint8Array, shape: number[]}>} such as `map`, `shape` is `[height, width]`
  */
 export function decodeArrays(update, payload, previous) {
   const arrays = {};

@@ -7,6 +7,9 @@
 const MIN_SIDE = 640; // px of the canvas's longer side, so that lines over a small image are fine
 const MAX_SIDE = 1920; // px of the same, so that a photo of many megapixels is drawn at once
 const MIN_SCORE = 0.2; // from which a keypoint is drawn
+const JOINT_COLOR = [255, 209, 102]; // where the model names none
+const BONE_COLOR = [53, 195, 232];
+const NEAR = 0.06; // of the image's longer side: from so far a joint is meant
 const SETTLED_COLOR = [16, 20, 26, 205];
 
 /**
@@ -14,11 +17,14 @@ const SETTLED_COLOR = [16, 20, 26, 205];
  * @param {ImageBitmap} image
  * @param {object|null} update with `arrays`, or null for the image alone
  * @param {object} model of `ready`
- * @param {{view: "map"|"settled"|"confidence", opacity: number}} options
+ * @param {{view: "map"|"settled"|"confidence", opacity: number, side?: number}} options `side` is the
+ *   canvas's longer side in px, by default that of a canvas to be looked at
  */
 export function render(canvas, image, update, model, options) {
   const side = Math.max(image.width, image.height);
-  const zoom = Math.min(Math.max(1, Math.ceil(MIN_SIDE / side)), MAX_SIDE / side);
+  const zoom = options.side
+    ? options.side / side
+    : Math.min(Math.max(1, Math.ceil(MIN_SIDE / side)), MAX_SIDE / side);
   const width = Math.max(1, Math.round(zoom * image.width));
   const height = Math.max(1, Math.round(zoom * image.height));
   if (canvas.width !== width || canvas.height !== height) {
@@ -39,7 +45,49 @@ export function render(canvas, image, update, model, options) {
     const colors = palette(model);
     drawArray(context, map, options.opacity, (value) => colors[value]);
   }
-  if (update.keypoints) drawSkeleton(context, update, model.skeleton ?? []);
+  if (update.keypoints) drawSkeleton(context, update, model);
+}
+
+/** The colour of a joint as CSS. */
+export function jointColor(model, joint) {
+  return css(model.keypoint_colors?.[joint] ?? JOINT_COLOR);
+}
+
+const css = (color) => `rgb(${color.join(" ")})`;
+
+/**
+ * What is at a place of the image: a class and its confidence, or the nearest joint.
+ *
+ * @param {object} update
+ * @param {object} model
+ * @param {number} x from 0, left, to 1
+ * @param {number} y from 0, top, to 1
+ * @returns {{name: string, confidence: number|null, color: string}|null}
+ */
+export function lookUp(update, model, x, y) {
+  const { map, confidence } = update.arrays;
+  if (map) {
+    const id = valueAt(map, x, y);
+    const found = (model.classes ?? []).find((each) => each.id === id);
+    const sure = confidence ? valueAt(confidence, x, y) / 255 : null;
+    return { name: found?.name ?? `class ${id}`, confidence: sure, color: css(found?.color ?? [0, 0, 0]) };
+  }
+  let best = null;
+  let nearest = NEAR * Math.max(update.width, update.height);
+  (update.keypoints ?? []).forEach(([jointX, jointY, score], joint) => {
+    const distance = Math.hypot(jointX - x * update.width, jointY - y * update.height);
+    if (score >= MIN_SCORE && distance < nearest) {
+      nearest = distance;
+      best = { name: model.keypoints[joint] ?? `joint ${joint}`, confidence: score, color: jointColor(model, joint) };
+    }
+  });
+  return best;
+}
+
+function valueAt(array, x, y) {
+  const [height, width] = array.shape;
+  const row = Math.min(height - 1, Math.floor(y * height));
+  return array.data[row * width + Math.min(width - 1, Math.floor(x * width))];
 }
 
 /** The colours of class ids 0 to 255, as [red, green, blue, alpha]. */
@@ -98,31 +146,33 @@ function confidenceColor(value) {
   return stops[low].map((start, i) => Math.round(start + weight * (stops[low + 1][i] - start)));
 }
 
-function drawSkeleton(context, update, skeleton) {
+function drawSkeleton(context, update, model) {
+  const skeleton = model.skeleton ?? [];
   const { width, height } = context.canvas;
   const thick = Math.max(2, Math.round(Math.max(width, height) / 110));
   const points = update.keypoints.map(([x, y, score]) =>
     score < MIN_SCORE ? null : { x: (x * width) / update.width, y: (y * height) / update.height },
   );
   context.lineCap = "round";
-  for (const [style, extra] of [["rgba(10, 14, 18, 0.7)", 2], ["#35c3e8", 0]]) {
-    context.strokeStyle = style;
+  for (const [outline, extra] of [["rgba(10, 14, 18, 0.7)", 2], [null, 0]]) {
     context.lineWidth = thick + extra;
     for (const [a, b] of skeleton) {
       if (!points[a] || !points[b]) continue;
+      context.strokeStyle = outline ?? css(model.keypoint_colors?.[b] ?? BONE_COLOR);
       context.beginPath();
       context.moveTo(points[a].x, points[a].y);
       context.lineTo(points[b].x, points[b].y);
       context.stroke();
     }
   }
-  for (const point of points.filter(Boolean)) {
+  points.forEach((point, joint) => {
+    if (!point) return;
     context.beginPath();
     context.arc(point.x, point.y, 0.9 * thick, 0, 2 * Math.PI);
-    context.fillStyle = "#ffd166";
+    context.fillStyle = jointColor(model, joint);
     context.fill();
     context.lineWidth = 1;
     context.strokeStyle = "rgba(10, 14, 18, 0.8)";
     context.stroke();
-  }
+  });
 }

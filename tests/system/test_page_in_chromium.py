@@ -3,8 +3,10 @@
 import io
 import re
 import shutil
+import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -112,11 +114,11 @@ def test_the_first_sample_sharpens_by_itself(page, url):
     assert rows.count() >= 2  # a server may skip updates that a slow browser has not taken yet
     expect(rows.first).to_contain_text("confident")
     expect(rows.last).to_contain_text("Exit 4")
-    expect(page.locator("#breakdown")).to_contain_text("Queue")
-    expect(page.locator("#breakdown")).to_contain_text("Encode")
+    expect(page.locator("#breakdown")).to_contain_text("Waiting")
+    expect(page.locator("#breakdown")).to_contain_text("Encoding")
     expect(page.locator("#legend li").first).to_contain_text("label")
     expect(page.locator("#announcer")).to_contain_text("Exit 4 of 4")
-    expect(page.locator("#server")).to_contain_text("B(t) in force")
+    expect(page.locator("#server")).to_contain_text("Limits in force now")
     save_screenshot(page, "street")
 
 
@@ -178,7 +180,7 @@ def test_a_photo_of_many_megapixels_is_sent_as_it_is_and_one_too_large_is_refuse
 def test_views_differ(page, url):
     open_page(page, url)
     seen = {colours(page)}
-    for view in ("Active pixels", "Confidence"):
+    for view in ("Still computed", "Confidence"):
         page.get_by_text(view, exact=True).click()
         seen.add(colours(page))
         save_screenshot(page, view.lower().replace(" ", "-"))
@@ -236,7 +238,7 @@ def test_a_slider_changes_the_budget_while_the_server_computes(page, url, large)
           slider.dispatchEvent(new Event("input", { bubbles: true }));
         }"""
     )
-    expect(page.locator("#applied")).to_contain_text("Change 1 in force")
+    expect(page.locator("#applied")).to_contain_text("Your change holds since")
     expect(page.locator("#status")).to_contain_text("stopped by the budget")
     save_screenshot(page, "budget")
 
@@ -275,7 +277,167 @@ def test_the_pose_sample_shows_joints(page, url):
         "aria-label", _matches("the joints of exit 4")
     )
     expect(page.locator("#legend li")).to_have_count(5)
+    swatches = page.locator("#legend .swatch").evaluate_all(
+        "all => all.map((one) => getComputedStyle(one).backgroundColor)"
+    )
+    assert len(set(swatches)) == 5  # each joint in its own colour
     save_screenshot(page, "pose")
+
+
+def set_deadline(page, position):
+    """Moves the slider as a user does; 0 is 5 ms, too little for any model, 100 is none."""
+    page.evaluate(
+        """position => {
+          const slider = document.getElementById("deadline");
+          slider.value = String(position);
+          slider.dispatchEvent(new Event("input", { bubbles: true }));
+          slider.dispatchEvent(new Event("change", { bubbles: true }));
+        }""",
+        position,
+    )
+
+
+def frames(page):
+    """How many frames were answered, and how many were too late."""
+    found = re.search(r"(\d+|none) of (\d+) frame", page.locator("#tally").text_content())
+    if found is None:
+        return 0, 0
+    late = 0 if found[1] == "none" else int(found[1])
+    return int(found[2]) - late, late
+
+
+def wait_for_more(page, is_enough):
+    """Polls, since the page's policy forbids that Playwright waits inside of it."""
+    until = time.monotonic() + 20
+    while time.monotonic() < until:
+        if is_enough(*frames(page)):
+            return
+        page.wait_for_timeout(50)
+    raise AssertionError(page.locator("#tally").text_content())
+
+
+def test_a_deadline_that_is_too_tight_is_an_error_that_says_what_would_do(page, url, large):
+    open_page(page, url)
+    upload_for_slow_model(page, large)
+    page.locator("#cancel:enabled").click()
+    expect(page.locator("#cancel")).to_be_disabled()
+    set_deadline(page, 0)
+    status = page.locator("#status")
+    expect(status).to_have_attribute("data-kind", "error")
+    expect(status).to_have_text(re.compile(r"too tight: a first map takes about \d+ ms now"))
+    expect(page.locator("#progress")).to_have_js_property("value", 0)
+    expect(page.locator("#canvas")).to_have_attribute("aria-label", "large.jpg")  # no old map
+    save_screenshot(page, "too-tight")
+    fix = page.locator("#fix")
+    expect(fix).to_have_text(re.compile(r"Set it to \d+ ms"))
+    proposed = re.search(r"\d+", fix.text_content())[0]
+    fix.click()
+    expect(page.locator("#deadline-value")).to_have_text(f"{proposed} ms")
+    expect(fix).to_be_hidden()
+
+
+def test_a_request_cancelled_before_its_first_map_leaves_no_old_one(page, url, large):
+    open_page(page, url)
+    page.evaluate(
+        """() => {
+          const cancel = document.getElementById("cancel");
+          const watch = new MutationObserver(() => { if (!cancel.disabled) cancel.click(); });
+          watch.observe(cancel, { attributes: true });
+        }"""
+    )
+    page.locator("#model").select_option("slow")
+    expect(page.locator("#status")).to_contain_text("ancelled")
+    if "before the first map" in page.locator("#status").text_content():
+        expect(page.locator("#canvas")).to_have_attribute("aria-label", _matches("people"))
+        expect(page.locator("#progress")).to_have_js_property("value", 0)
+
+
+def test_repeat_goes_on_after_missed_deadlines_and_counts_them(page, url):
+    open_page(page, url)
+    page.locator("#repeat").check()
+    wait_for_more(page, lambda answered, late: answered >= 3)
+    set_deadline(page, 0)
+    wait_for_more(page, lambda answered, late: late >= 3)
+    expect(page.locator("#status")).to_have_attribute("data-kind", "error")
+    save_screenshot(page, "late-frames")
+    before = frames(page)[0]
+    set_deadline(page, 100)
+    wait_for_more(page, lambda answered, late: answered >= before + 3)
+    expect(page.locator("#repeat")).to_be_checked()
+
+
+@pytest.mark.parametrize("source", ["repeat", "camera"])
+def test_a_stream_of_frames_goes_on_after_a_reconnect(page, url, source):
+    with tcp_proxy(url) as proxy:
+        open_page(page, proxy.url)
+        page.locator(f"#{source}").click()
+        wait_for_more(page, lambda answered, late: answered >= 2)
+        proxy.cut()
+        expect(page.locator("#connection-text")).to_contain_text("No connection")
+        before = frames(page)[0]
+        proxy.restore()
+        page.locator("#reconnect").click()
+        wait_for_more(page, lambda answered, late: answered >= before + 2)
+        page.locator("#cancel").click()
+        expect(page.locator("#camera")).to_have_text("Use the camera")
+
+
+def test_a_dropped_video_plays_frame_by_frame_until_it_is_stopped(page, url, tmp_path):
+    open_page(page, url)
+    _drop(page, "#stage", "drive.webm", "video/webm", list(video(tmp_path / "drive.webm")))
+    expect(page.locator("#canvas")).to_have_attribute(
+        "aria-label", _matches("drive.webm with the map")
+    )
+    wait_for_more(page, lambda answered, late: answered >= 3)
+    first = colours(page)
+    page.wait_for_timeout(600)
+    assert colours(page) != first
+    page.locator("#camera").click()
+    expect(page.locator("#camera")).to_have_text("Use the camera")
+    expect(page.locator("#cancel")).to_be_disabled()
+    _drop(page, "#stage", "torn.webm", "video/webm", [1, 2, 3])
+    expect(page.locator("#status")).to_have_text(
+        "torn.webm is not a video that this browser can play."
+    )
+
+
+def video(path):
+    """Two seconds of moving stripes as VP8."""
+    av = pytest.importorskip("av")
+    with av.open(str(path), "w", format="webm") as container:
+        stream = container.add_stream("libvpx", rate=10)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        for shift in range(20):
+            pixels = np.roll(np.repeat(np.arange(64) * 4, 3).reshape(1, 64, 3), 5 * shift, axis=1)
+            frame = av.VideoFrame.from_ndarray(np.repeat(pixels, 48, 0).astype(np.uint8))
+            for packet in stream.encode(frame.reformat(format="yuv420p")):
+                container.mux(packet)
+        for packet in stream.encode():
+            container.mux(packet)
+    return path.read_bytes()
+
+
+def test_the_class_under_the_pointer_is_named(page, url):
+    open_page(page, url)
+    page.locator("#canvas").hover()
+    expect(page.locator("#under")).to_have_text(re.compile(r"^label \d+ [\d.]+ %$"))
+    page.locator("#run").hover()
+    expect(page.locator("#under")).to_be_hidden()
+
+
+def test_exits_stand_side_by_side_and_are_replayed_slowly(page, url):
+    open_page(page, url)
+    exits = page.locator("#timeline .exit-row").count()
+    expect(page.locator("#strip canvas")).to_have_count(exits)
+    last = colours(page)
+    page.locator("#strip canvas").first.click()
+    assert colours(page) != last
+    page.locator("#replay").click()
+    expect(page.locator("#status")).to_contain_text("Slowed")
+    expect(page.locator("#canvas")).to_have_attribute("aria-label", _matches("exit 1 of 4"))
+    expect(page.locator("#canvas")).to_have_attribute("aria-label", _matches("exit 4 of 4"))
+    expect(page.locator("#status")).to_contain_text("all exits done")
+    assert colours(page) == last
 
 
 def test_the_camera_streams_until_it_is_stopped(page, url):
@@ -333,9 +495,15 @@ def test_a_token_opens_the_page(browser, url):
     context = browser.new_context()
     page = context.new_page()
     page.goto(url)
-    expect(page.locator("#access")).to_have_attribute("open", "")
+    expect(page.locator("#access-text")).to_have_text("This server wants an access token.")
+    page.locator("#token").fill("wrong")
+    page.get_by_text("Use it").click()
+    expect(page.locator("#access-text")).to_have_text("This is not the server's access token.")
+    expect(page.locator("#connection-text")).to_have_text("Not allowed")
+    save_screenshot(page, "wrong-token")
     page.locator("#token").fill(TOKEN)
     page.get_by_text("Use it").click()
+    expect(page.locator("#access")).to_be_hidden()
     expect(page.locator("#status")).to_contain_text("all exits done")
     context.close()
 
@@ -367,6 +535,10 @@ def test_nothing_is_wider_than_a_phone(browser, url, scheme):
     page = context.new_page()
     open_page(page, url)
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    top = lambda card: page.locator(card).bounding_box()["y"]  # noqa: E731
+    assert top("#budget-card") < top("#exits-card") < top("#image-card")
+    page.locator("#canvas").tap()
+    expect(page.locator("#under")).to_contain_text("%")
     save_screenshot(page, f"phone-{scheme}")
     context.close()
 
