@@ -33,9 +33,9 @@ test: ## Run all tests (pass TESTS=tests/model for a part).
 test-fast: ## Run the tests that take less than a minute together: no system and no learning tests.
 	@$(PYTHON) start.py test -m "not slow" --ignore=tests/system --ignore=tests/model/training --hypothesis-profile=fast
 
-test-ecosystem: setup ## Test with Triton's, KServe's and the Open Inference client, each downloaded into an environment of its own.
+test-ecosystem: setup ## Test with Triton's, KServe's and the Open Inference client and the SDKs of the integrations' hosts, each in an environment of its own.
 	$(BIN)/python tests/ecosystem/environments.py
-	$(BIN)/python -m pytest -n 0 tests/ecosystem
+	$(BIN)/python -m pytest -n 0 tests/ecosystem tests/integrations
 
 test-faults: setup ## Provoke faults on real server processes, for a minute each where they go on (the suite: for seconds).
 	$(BIN)/python -m pytest -n 0 --timeout 600 --fault-seconds 60 tests/system/faults

@@ -1,18 +1,23 @@
-"""Makes an environment for each client of others, as they cannot share ours.
+"""Makes an environment for each client of others and each integration, as they cannot share ours.
 
     python tests/ecosystem/environments.py
 
-They are downloaded into `.cache/ecosystem`, or `ANYTIME_ECOSYSTEM` if that is set, 0.7 GB in all.
+They are downloaded into `.cache/ecosystem`, or `ANYTIME_ECOSYSTEM` if that is set, 2 GB in all.
 """
 
 import os
 import subprocess
 import sys
+import tomllib
 import venv
 from pathlib import Path
 
-REQUIREMENTS = Path(__file__).parent / "requirements"
-DEFAULT = Path(__file__).parents[2] / ".cache" / "ecosystem"
+ROOT = Path(__file__).parents[2]
+CLIENTS = {file.stem: file for file in (Path(__file__).parent / "requirements").glob("*.txt")}
+INTEGRATIONS = {
+    file.parent.name: file for file in (ROOT / "integrations").glob("*/requirements.txt")
+}
+DEFAULT = ROOT / ".cache" / "ecosystem"
 
 
 def folder() -> Path:
@@ -26,11 +31,18 @@ def python_of(name: str) -> Path:
     return folder().joinpath(name, *parts)
 
 
+def requirements_of(name: str) -> str:
+    """What an environment has to have: an integration's has what our client needs as well."""
+    if name in CLIENTS:
+        return CLIENTS[name].read_text()
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    return INTEGRATIONS[name].read_text() + "\n".join(project["dependencies"]) + "\n"
+
+
 def is_complete(name: str) -> bool:
-    """Whether an environment has what its file of requirements says now."""
+    """Whether an environment has what is required of it now."""
     note = folder() / name / "requirements.txt"
-    wanted = (REQUIREMENTS / f"{name}.txt").read_text()
-    return note.is_file() and note.read_text() == wanted
+    return note.is_file() and note.read_text() == requirements_of(name)
 
 
 def make(name: str) -> None:
@@ -38,21 +50,22 @@ def make(name: str) -> None:
     if is_complete(name):
         return
     print(f"making the environment of {name}", flush=True)
-    requirements = REQUIREMENTS / f"{name}.txt"
     venv.create(folder() / name, with_pip=True, clear=True)
-    install = ["-m", "pip", "install", "--quiet", "--requirement", str(requirements)]
+    wanted, note = folder() / name / "wanted.txt", folder() / name / "requirements.txt"
+    wanted.write_text(requirements_of(name))
+    install = ["-m", "pip", "install", "--quiet", "--requirement", str(wanted)]
     subprocess.run([str(python_of(name)), *install], check=True)
-    (folder() / name / "requirements.txt").write_text(requirements.read_text())
+    wanted.rename(note)
 
 
 def main() -> None:
     """Makes all environments; one that cannot be made does not keep the others from it."""
     failed = []
-    for file in sorted(REQUIREMENTS.glob("*.txt")):
+    for name in sorted(CLIENTS | INTEGRATIONS):
         try:
-            make(file.stem)
+            make(name)
         except subprocess.CalledProcessError:
-            failed.append(file.stem)
+            failed.append(name)
     if failed:
         sys.exit(f"{', '.join(failed)} could not be installed: is there a package index?")
 

@@ -1,6 +1,7 @@
-"""What the scripts beside it share; runs in a client's own environment, with nothing of ours.
+"""What scripts share that run in environments of their own: those beside it, with nothing of ours,
+and those of the integrations.
 
-A script has functions named `check_...` that take a `Case`, and are coroutines or not.
+A script has functions named `check_...` that take a case, and are coroutines or not.
 """
 
 import asyncio
@@ -37,9 +38,12 @@ class Case:
         self.max_exit = expected["max_exit"]
 
 
-def main(names):
-    """Runs all checks among `names`, and exits with the number of those that failed."""
-    case = Case(sys.argv[1], Path(sys.argv[2]))
+def main(names, make_case=Case):
+    """Runs all checks among `names`, and exits with the number of those that failed.
+
+    The arguments of the script are a server's URL and a folder, from which its case is made.
+    """
+    case = make_case(sys.argv[1], Path(sys.argv[2]))
     checks = {name: check for name, check in names.items() if name.startswith("check_")}
     failed = 0
     for name, check in checks.items():
