@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
@@ -148,6 +149,11 @@ class Metrics:
         self._memory = self._gauge(
             "anytime_engine_memory_bytes", "Held by the engines for images under way."
         )
+        self._executor_memory = self._gauge(
+            "anytime_executor_resident_memory_bytes",
+            "Resident memory of the process that computes; process_resident_memory_bytes is the "
+            "server's own.",
+        )
         self._crashes = self._counter("anytime_executor_crashes", "Times the executor has died.")
         self._sockets = self._gauge("anytime_websocket_connections", "Open websockets.")
         self._conflated = self._counter(
@@ -256,6 +262,10 @@ class Metrics:
     def engine_memory(self, held_bytes: int) -> None:
         """The engines hold so much memory for images under way."""
         self._memory.set(held_bytes)
+
+    def executor_memory(self, read: Callable[[], float]) -> None:
+        """Where the resident memory of the executor is read, in bytes, whenever it is asked for."""
+        self._executor_memory.set_function(read)
 
     def crashed(self) -> None:
         """The executor has died."""

@@ -51,7 +51,12 @@ class Settings(BaseSettings):
         "auto",
         description="What convolutions compute in: f32, bf16, or auto: what this CPU does faster.",
     )
-    threads: int = Field(0, ge=0, le=1024, description="Compute threads; 0 takes all cores.")
+    threads: int = Field(
+        0,
+        ge=0,
+        le=1024,
+        description="Compute threads; 0 takes all cores that affinity and cgroup quota leave.",
+    )
     profile_size: str = Field(
         "360x480",
         pattern=r"^[1-9][0-9]{0,4}x[1-9][0-9]{0,4}$",

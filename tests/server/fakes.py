@@ -53,6 +53,7 @@ class FakeExecutor:
         hangs: a stage ignores its limits until the executor is killed.
         die: what is called when it dies while it is idle.
         engine_bytes: see `Executor`.
+        resident_bytes: see `Executor`.
     """
 
     clock: FakeClock | None = None
@@ -71,6 +72,7 @@ class FakeExecutor:
     die: Callable[[], None] = lambda: None
     starts: int = 0
     engine_bytes: int = 4096
+    resident_bytes: int = 8192
     is_closed: bool = False
     running: asyncio.Event = field(default_factory=asyncio.Event)
 

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from anytime_model.errors import AnytimeModelError
 from anytime_model.kernels.build import BuildOptions, library_path
+from anytime_model.kernels.cpus import usable_cpus
 
 ABI = 5
 TERMS = 4
@@ -251,7 +252,7 @@ def _default_threads() -> int:
         if not named.isdecimal() or not 1 <= int(named) <= 256:
             raise KernelError(f"ANYTIME_THREADS is {named!r}; expected a number from 1 to 256.")
         return int(named)
-    return max(1, len(os.sched_getaffinity(0)))
+    return usable_cpus()
 
 
 def floats(array: Floats | None) -> Any:

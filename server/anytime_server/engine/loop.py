@@ -99,6 +99,7 @@ class ExecutorLoop:
         self.requests: dict[str, ActiveRequest] = {}
         self._executor = executor
         self._metrics = metrics
+        metrics.executor_memory(lambda: executor.resident_bytes)
         self._settings = settings
         self._clock = clock
         self._on_ended = on_ended

@@ -147,6 +147,11 @@ class Executor(Protocol):
         """Memory that the engines hold for images under way."""
         ...
 
+    @property
+    def resident_bytes(self) -> int:
+        """Resident memory of its process; 0 where there is none, or it is not known."""
+        ...
+
     async def start(self, on_failure: Callable[[], None]) -> tuple[ServedModel, ...]:
         """Loads, warms up and measures the models; also starts again after a crash.
 

@@ -50,6 +50,7 @@ from anytime_server.executor.messages import (
     StartRun,
     WorkerSettings,
 )
+from anytime_server.process_memory import resident_bytes
 
 logger = logging.getLogger(__name__)
 
@@ -99,6 +100,7 @@ class _Child:
         self, process: BaseProcess, pipe: Connection, on_failure: Callable[[], None]
     ) -> None:
         self.process = process
+        self.pid = process.pid or 0
         self._pipe = pipe
         self._on_failure = on_failure
         self._replies: deque[Reply] = deque()
@@ -212,12 +214,18 @@ class ProcessExecutor:
     @property
     def pid(self) -> int | None:
         """Of the child, or None while there is none."""
-        return None if self._child is None else self._child.process.pid
+        return None if self._child is None else self._child.pid
 
     @property
     def engine_bytes(self) -> int:
         """See `Executor.engine_bytes`."""
         return 0 if self._memory is None else int(self._memory.control.engine_bytes[0])
+
+    @property
+    def resident_bytes(self) -> int:
+        """See `Executor.resident_bytes`; may be asked in any thread."""
+        child = self._child
+        return 0 if child is None else resident_bytes(child.pid)
 
     async def start(self, on_failure: Callable[[], None]) -> tuple[ServedModel, ...]:
         """See `Executor.start`."""

@@ -25,6 +25,7 @@ from anytime_model.engines.base import ExitResult, Keypoints, SegmentationMap
 from anytime_model.engines.ladder import LadderRun, RungResult
 from anytime_model.engines.native.memory import MemoryBudget
 from anytime_model.errors import AnytimeModelError, InputError, NoRoomError
+from anytime_model.kernels.cpus import usable_cpus
 from anytime_protocol.enums import ErrorCode
 from anytime_server import logs
 from anytime_server.core.decisions import ExitReport
@@ -317,5 +318,5 @@ def torch_threads(models: Mapping[str, LoadedModel], threads: int) -> int:
     for milliseconds after each step, on the cores that the kernels and the event loop need.
     """
     if any(model.engine.name.startswith("torch") for model in models.values()):
-        return threads or os.cpu_count() or 1
+        return threads or usable_cpus()
     return 1

@@ -110,6 +110,7 @@ async def test_the_metrics_of_the_protocol_are_there(live):
         'anytime_engine_info{engine="fake",model="street"} 1.0',
         "anytime_websocket_connections 0.0",
         "anytime_engine_memory_bytes 4096.0",
+        "anytime_executor_resident_memory_bytes 8192.0",
         "anytime_requests_in_house 0.0",
     ):
         assert line in text
