@@ -35,6 +35,24 @@ bool has_avx512() {
 bool has_bf16() { return has_avx512() && __builtin_cpu_supports("avx512bf16"); }
 #endif
 
+#if defined(__linux__)
+// Pages of their own, on the border of a huge page: the allocator would keep what a large buffer
+// leaves behind, in pieces that no other size fits into.
+void* map_pages(int64_t bytes) {
+  const std::size_t whole = std::size_t(bytes + kHugePage);
+  void* const found =
+      mmap(nullptr, whole, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (found == MAP_FAILED) throw std::bad_alloc();
+  char* const begin = static_cast<char*>(found);
+  const std::size_t before = std::size_t(-std::intptr_t(begin) & (kHugePage - 1));
+  if (before > 0) munmap(begin, before);
+  if (before < std::size_t(kHugePage)) munmap(begin + before + bytes, kHugePage - before);
+  // A request that the system may refuse. With small pages, walking a wide map misses the TLB.
+  madvise(begin + before, std::size_t(bytes), MADV_HUGEPAGE);
+  return begin + before;
+}
+#endif
+
 // Whole registers in as few groups of equal size as possible; the channels left over in one more
 // register if they fill more than half of it, otherwise as dot products.
 std::vector<Group> divide(const Kernels& k, int channels) {
@@ -82,16 +100,27 @@ const std::vector<Isa> kIsas = {
 Buffer::Buffer(int64_t bytes) {
   const int64_t step = bytes < kHugePage ? kLine : kHugePage;
   bytes_ = (bytes + kLine + step - 1) / step * step;
+#if defined(__linux__)
+  if (step == kHugePage) {
+    data_ = {map_pages(bytes_), FreeMemory{bytes_}};
+    std::memset(data_.get(), 0, bytes_);  // takes the pages now, not in the middle of a stage
+    return;
+  }
+#endif
   data_.reset(std::aligned_alloc(std::size_t(step), std::size_t(bytes_)));
   if (data_ == nullptr) throw std::bad_alloc();
-#if defined(__linux__)
-  // A request that the system may refuse. With small pages, walking a wide map misses the TLB.
-  if (step == kHugePage) madvise(data_.get(), std::size_t(bytes_), MADV_HUGEPAGE);
-#endif
   std::memset(data_.get(), 0, bytes_);
 }
 
-void Buffer::Free::operator()(void* p) const { std::free(p); }
+void FreeMemory::operator()(void* p) const {
+#if defined(__linux__)
+  if (mapped > 0) {
+    munmap(p, std::size_t(mapped));
+    return;
+  }
+#endif
+  std::free(p);
+}
 
 std::unique_ptr<Conv> make_conv(const Kernels& k, const float* oihw, int out_channels,
                                 int in_channels, int kernel, int stride, int before) {

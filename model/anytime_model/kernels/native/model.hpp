@@ -12,6 +12,11 @@ namespace anytime {
 
 constexpr int kMostChannels = 16384;  // of a feature map
 
+struct FreeMemory {
+  int64_t mapped = 0;  // bytes of pages of its own; 0 for the allocator's memory
+  void operator()(void*) const;
+};
+
 // Memory on cache lines, zero at first. Throws std::bad_alloc.
 class Buffer {
  public:
@@ -21,10 +26,7 @@ class Buffer {
   int64_t bytes() const { return bytes_; }
 
  private:
-  struct Free {
-    void operator()(void*) const;
-  };
-  std::unique_ptr<void, Free> data_;
+  std::unique_ptr<void, FreeMemory> data_;
   int64_t bytes_ = 0;
 };
 
