@@ -1,7 +1,7 @@
 """From a rendered exit to bytes: the arrays of an update, and the files of HTTP answers.
 
 Called only for what is really sent. What a client has received last is an argument and a result, so
-that a delta is always made against that. PNGs are written by Pillow at zlib level 1.
+that a delta is always made against that.
 """
 
 from __future__ import annotations
@@ -9,13 +9,13 @@ from __future__ import annotations
 import io
 import json
 import struct
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Final
 
 import numpy as np
-import PIL.Image
 from numpy.typing import NDArray
 from pycocotools import mask as coco
 
@@ -29,8 +29,8 @@ Plane = NDArray[np.uint8]
 
 _LEVEL = 1
 
-_PALETTE_BYTES: Final = 3 * 17
-"""Of a palette, at least: Pillow writes 4 bits a pixel for one of up to 16 colours."""
+_PNG_UP = 2
+"""The filter of a row that holds its differences to the row above."""
 
 NOTHING_SENT: Final[Mapping[ArrayName, Plane]] = MappingProxyType({})
 """What a client holds before its first update."""
@@ -149,13 +149,31 @@ def delta(base: Plane, new: Plane) -> bytes:
 
 
 def png(plane: Plane, palette: bytes | None) -> bytes:
-    """A PNG file of 8 bits a pixel: indexed with a palette, grey without."""
-    image = PIL.Image.fromarray(plane)
+    """A PNG file of 8 bits a pixel: indexed with a palette, grey without.
+
+    Written here, as neighbouring rows of a map are mostly the same, and Pillow has no filter for
+    indexed images: with differences of rows, compressed as runs, a file takes no longer and has a
+    half to a quarter of the bytes.
+    """
+    height, width = plane.shape
+    rows = np.empty((height, 1 + width), np.uint8)
+    rows[:, 0] = _PNG_UP
+    rows[:1, 1:] = plane[:1]
+    np.subtract(plane[1:], plane[:-1], out=rows[1:, 1:])
+    deflate = zlib.compressobj(_LEVEL, strategy=zlib.Z_RLE)
+    kind = 0 if palette is None else 3
+    header = struct.pack(">IIBBBBB", width, height, 8, kind, 0, 0, 0)
+    chunks = [(b"IHDR", header), (b"IDAT", deflate.compress(rows.data) + deflate.flush())]
     if palette is not None:
-        image.putpalette(palette.ljust(_PALETTE_BYTES, b"\0"))
-    file = io.BytesIO()
-    image.save(file, "PNG", compress_level=_LEVEL)
-    return file.getvalue()
+        chunks.insert(1, (b"PLTE", palette))
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        _png_chunk(*chunk) for chunk in (*chunks, (b"IEND", b""))
+    )
+
+
+def _png_chunk(kind: bytes, data: bytes) -> bytes:
+    checksum = zlib.crc32(data, zlib.crc32(kind))
+    return struct.pack(">I4s", len(data), kind) + data + struct.pack(">I", checksum)
 
 
 def npy(array: NDArray[np.uint8] | NDArray[np.float32]) -> bytes:
@@ -168,15 +186,20 @@ def npy(array: NDArray[np.uint8] | NDArray[np.float32]) -> bytes:
 def rle_segments(labels: Plane) -> list[JsonObject]:
     """COCO run-lengths, one object for each class that occurs, by rising id."""
     height, width = labels.shape
+    column_by_column = labels.T.ravel()
+    changes = np.flatnonzero(column_by_column[1:] != column_by_column[:-1]) + 1
+    bounds = np.concatenate(([0], changes, [labels.size]))
+    class_ids = column_by_column[bounds[:-1]]  # of the runs between them
     found: list[JsonObject] = []
-    for class_id in np.unique(labels):
-        runs = coco.encode(np.asfortranarray(labels == class_id, dtype=np.uint8))
+    for class_id in np.unique(class_ids):
+        runs = np.flatnonzero(class_ids == class_id)
+        ends = np.stack((bounds[runs], bounds[runs + 1]), axis=1).ravel()
+        counts = np.diff(ends, prepend=0, append=labels.size)
+        counts = counts if counts[-1] else counts[:-1]
+        size = [height, width]
+        coded = coco.frPyObjects({"size": size, "counts": counts}, height, width)
         found.append(
-            {
-                "class": int(class_id),
-                "size": [height, width],
-                "counts": runs["counts"].decode("ascii"),
-            }
+            {"class": int(class_id), "size": size, "counts": coded["counts"].decode("ascii")}
         )
     return found
 

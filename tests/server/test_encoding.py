@@ -60,6 +60,7 @@ def test_a_png_keeps_ids_and_palette(plane):
 @pytest.mark.parametrize("colors", [None, 1, 2, 5, 16, 17, 256])
 def test_a_png_has_8_bits_a_pixel_however_many_classes_there_are(colors):
     palette = None if colors is None else bytes(range(256))[:colors] * 3
+    assert Image.open(io.BytesIO(encoding.png(np.zeros((3, 4), np.uint8), palette))).size == (4, 3)
     file = encoding.png(np.zeros((3, 4), np.uint8), palette)
     assert bit_depth(file) == 8
 

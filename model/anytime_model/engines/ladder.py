@@ -65,7 +65,8 @@ class RungResult(ExitResult):
             ((np.arange(0, length, step) + 0.5) * (resized / length) / self.map_stride).astype(int)
             for length, resized in zip(self.source_size, self.image_size, strict=True)
         )
-        return np.ascontiguousarray(cells[rows][:, columns])
+        found: NDArray[_Cell] = cells[:, columns][rows]  # whole rows last: they are copied at once
+        return found
 
 
 class LadderEngine:
@@ -146,8 +147,8 @@ class LadderEngine:
         match found:
             case SegmentationMap(labels=labels) if labels.shape != size:
                 fraction = max(-(-n // made) for n, made in zip(size, labels.shape, strict=True))
-                tall = labels.repeat(fraction, axis=0)[: size[0]]
-                return SegmentationMap(tall.repeat(fraction, axis=1)[:, : size[1]])
+                wide = labels.repeat(fraction, axis=1)[:, : size[1]]
+                return SegmentationMap(wide.repeat(fraction, axis=0)[: size[0]])
             case Keypoints(points=points):
                 return Keypoints(_moved(points, resized, size))
             case _:
