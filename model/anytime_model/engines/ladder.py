@@ -35,7 +35,7 @@ from anytime_model.networks.base import FamilyConfig, Prior, Size, padded_size, 
 from anytime_model.ops import upsample
 from anytime_model.results import Decoded, ExitResult, Keypoints, SegmentationMap
 
-_MOST_DECODED: Final = 2**22
+_MOST_DECODED: Final = 2**21
 """Px of the largest map that is decoded; a larger one is enlarged from a whole fraction of it."""
 
 
