@@ -8,12 +8,13 @@ CAMVID ?= data/camvid
 LSPET ?= data/lspet
 KEYPOINTS ?= data/lspet-keypoints.npz
 SECONDS ?= 60
+EXAMPLES ?= 20000
 MODEL ?= camvid-w18
 LITSERVE := .cache/litserve/.installed
 ENGINE_TESTS := tests/model/engines tests/model/kernels
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo serve test test-fast test-ecosystem check format sanitize picture bench bench-engine bench-server bench-overload weights-camvid-lite weights-lspet clean test-faults
+.PHONY: help setup demo serve test test-fast test-ecosystem check format sanitize picture bench bench-engine bench-server bench-overload weights-camvid-lite weights-lspet clean test-faults fuzz
 
 help: ## Show this list.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-20s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -39,6 +40,9 @@ test-ecosystem: setup ## Test with Triton's, KServe's and the Open Inference cli
 
 test-faults: setup ## Provoke faults on real server processes, for a minute each where they go on (the suite: for seconds).
 	$(BIN)/python -m pytest -n 0 --timeout 600 --fault-seconds 60 tests/system/faults
+
+fuzz: setup ## Feed damaged photos, arrays, frames and headers to their readers, long (EXAMPLES=20000 each; the suite: 100).
+	EXAMPLES=$(EXAMPLES) $(BIN)/python -m pytest --timeout 0 --hypothesis-profile=fuzz tests/fuzz
 
 check: setup ## Lint, format check, types, and who may import whom.
 	$(BIN)/ruff check .

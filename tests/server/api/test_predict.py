@@ -19,6 +19,7 @@ from anytime_protocol.http.headers import ResultHeader, UpdateHeader, parse_timi
 from anytime_protocol.http.problems import Problem
 from anytime_protocol.messages import Role, parse
 from anytime_server import images
+from server import hostile_files
 from server.factories import SIZE, damaged_image_file, image_file
 from server.fakes import FakeExecutor
 
@@ -434,6 +435,21 @@ async def test_a_malformed_form_names_the_field(live, data, code, field):
 async def test_a_form_without_an_image_is_a_bad_image(live):
     response = await live.http.post(URL, files={"budget": (None, "{}")})
     problem(response, ErrorCode.BAD_IMAGE)
+
+
+@pytest.mark.parametrize(
+    "flood",
+    [
+        hostile_files.with_scans(60_000),
+        hostile_files.with_segments(500_000),
+        hostile_files.png(before=hostile_files.chunk(b"abCd") * 200_000),
+    ],
+    ids=["scans", "segments", "chunks"],
+)
+async def test_a_flood_is_refused_and_another_request_is_answered_meanwhile(live, flood):
+    refused, good = await asyncio.gather(post(live, content=flood), post(live))
+    assert "at most" in problem(refused, ErrorCode.BAD_IMAGE).detail
+    assert good.status_code == 200
 
 
 IMAGE_PART = ("image", ("a.jpg", image_file(), "image/jpeg"))
