@@ -1,5 +1,6 @@
 """The card of a model: everything about it but its tensors."""
 
+import re
 from dataclasses import dataclass, field
 from itertools import pairwise
 
@@ -11,6 +12,8 @@ from anytime_model.tasks import TASKS, Task
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+"""Form of a model's name: it stands in URLs and file names."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,6 +155,9 @@ class Card:
         skeleton: pairs of joints that a drawing connects; empty for segmentation.
         licence: of the weights.
         description: one line.
+
+    Raises:
+        ConfigError: the name has another form.
     """
 
     name: str
@@ -171,6 +177,11 @@ class Card:
     description: str = ""
 
     def __post_init__(self) -> None:
+        if NAME.fullmatch(self.name) is None:
+            raise ConfigError(
+                f"the model is called {self.name!r}; expected at most 128 letters, digits and "
+                "._-, a letter or digit first."
+            )
         if not self.joining:
             object.__setattr__(self, "joining", (0.5,) * self.config.num_exits)
 

@@ -9,6 +9,7 @@ import re
 import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import fields, replace
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,12 @@ SIDES = range(32, 4097)
 """What the sides of a `ladder` may be, px."""
 MOST_SIDES = 8
 """Sizes of a ladder."""
+MOST_LABELS = 256
+"""Classes that a map of bytes can tell apart, and joints."""
+MOST_LETTERS = 128
+"""Of a label's name."""
+MOST_SCALE = 16
+"""By which factor images may be enlarged."""
 
 
 def read_manifest(path: Path) -> dict[str, Card]:
@@ -70,7 +77,7 @@ def _card(path: Path, name: str, table: object) -> Card:
     if not isinstance(table, Mapping):
         raise CheckpointError(path, f"{name!r} is not a table.", cure, (name,))
     try:
-        labels = tuple(Label(item["name"], _color(item["color"])) for item in table["labels"])
+        labels = _labels(table["labels"])
         config = family(table.get("family", DEFAULT_FAMILY)).read(table, len(labels))
         sides = _sides(table)
         card = Card(
@@ -79,13 +86,13 @@ def _card(path: Path, name: str, table: object) -> Card:
             sha256=str(table["sha256"]),
             config=config,
             labels=labels,
-            mean=_exactly(3, table.get("mean", IMAGENET_MEAN)),
-            std=_exactly(3, table.get("std", IMAGENET_STD)),
+            mean=_exactly("mean", 3, table.get("mean", IMAGENET_MEAN)),
+            std=_deviations(table.get("std", IMAGENET_STD)),
             sides=sides,
             joining=_joining(table.get("joining"), config.num_exits),
             masking=_masking(table.get("masking"), config.num_exits),
             quality=_quality(table.get("quality"), config.num_exits, sides),
-            skeleton=tuple(_exactly(2, bone) for bone in table.get("skeleton", ())),
+            skeleton=tuple(_bone(bone, len(labels)) for bone in table.get("skeleton", ())),
             licence=str(table.get("licence", "unknown")),
             description=str(table.get("description", "")),
         )
@@ -127,16 +134,14 @@ def check_sides(found: object) -> tuple[int, ...]:
 def _joining(found: Any, num_exits: int) -> tuple[float, ...]:
     if found is None:
         return ()
-    shares: tuple[float, ...] = _exactly(num_exits, found)
-    if not all(0 <= share <= 1 for share in shares):
-        raise ValueError(f"joining is {list(shares)}; expected weights from 0 to 1.")
-    return shares
+    return _shares("joining", num_exits, found)
 
 
 def _masking(table: Mapping[str, Any] | None, num_exits: int) -> Masking | None:
     if table is None:
         return None
-    return Masking(table["criterion"], _exactly(num_exits - 1, table["thresholds"]))
+    thresholds = _exactly("thresholds", num_exits - 1, table["thresholds"])
+    return Masking(table["criterion"], thresholds)
 
 
 def _certificates(card: Card, tables: Iterable[Mapping[str, Any]]) -> tuple[Certificate, ...]:
@@ -159,14 +164,14 @@ def _certificate(card: Card, table: Mapping[str, Any]) -> Certificate:
         risk=_share("risk", table["risk"]),
         confidence=_share("confidence", table["confidence"]),
         criterion=table["criterion"],
-        thresholds=_exactly(card.config.num_exits - 1, table["thresholds"]),
+        thresholds=_exactly("thresholds", card.config.num_exits - 1, table["thresholds"]),
         images=int(table["images"]),
-        measured=float(table["measured"]),
+        measured=_shares("measured", 1, [table["measured"]])[0],
         largest_loss=_share("largest_loss", table["largest_loss"]),
         dataset=str(table["dataset"]),
         precision=str(table["precision"]),
         sides=tuple(table.get("ladder", ())),
-        joining=_exactly(card.config.num_exits, table["joining"]),
+        joining=_exactly("joining", card.config.num_exits, table["joining"]),
         sha256=str(table["sha256"]),
     )
     for name, found, expected in (
@@ -196,9 +201,9 @@ def _quality(
         return None
     return Quality(
         table["metric"],
-        _exactly(num_exits * max(len(sides), 1), table["per_exit"]),
+        _shares("per_exit", num_exits * max(len(sides), 1), table["per_exit"]),
         table["dataset"],
-        float(table.get("scale", 1.0)),
+        _scale(table.get("scale", 1.0)),
         str(table.get("precision", "f32")),
         tuple(_path(path, num_exits, len(sides)) for path in table.get("paths", ())),
     )
@@ -211,19 +216,60 @@ def _path(table: Mapping[str, Any], num_exits: int, num_sides: int) -> RungPath:
             f"a path has the rungs {list(rungs)}; expected whole numbers from 1 to "
             f"{num_exits * num_sides}, each the next one or the first of a larger size"
         )
-    return RungPath(rungs, _exactly(len(rungs), table["quality"]))
+    return RungPath(rungs, _shares("quality", len(rungs), table["quality"]))
 
 
-def _exactly(count: int, values: Any) -> Any:
-    """A tuple of `count` numbers, or a ValueError."""
+def _exactly(name: str, count: int, values: Any) -> Any:
+    """A tuple of `count` finite numbers, or a ValueError."""
     found = tuple(values)
-    if len(found) != count or not all(isinstance(v, int | float) for v in found):
-        raise ValueError(f"found {list(found)}, expected {count} numbers")
+    if len(found) != count or not all(type(v) in {int, float} and isfinite(v) for v in found):
+        raise ValueError(f"{name} is {list(found)}, expected {count} finite numbers")
     return found
 
 
-def _color(text: str) -> str:
-    if not re.fullmatch(r"#[0-9a-fA-F]{6}", text):
+def _shares(name: str, count: int, values: Any) -> tuple[float, ...]:
+    found: tuple[float, ...] = _exactly(name, count, values)
+    if not all(0 <= share <= 1 for share in found):
+        raise ValueError(f"{name} is {list(found)}; expected numbers from 0 to 1")
+    return found
+
+
+def _deviations(values: Any) -> Any:
+    found = _exactly("std", 3, values)
+    if min(found) <= 0:
+        raise ValueError(f"std is {list(found)}; expected numbers above 0")
+    return found
+
+
+def _scale(found: Any) -> float:
+    (scale,) = _exactly("scale", 1, [found])
+    if not 0 < scale <= MOST_SCALE:
+        raise ValueError(f"scale is {scale}; expected a number above 0, at most {MOST_SCALE}")
+    return float(scale)
+
+
+def _labels(items: Any) -> tuple[Label, ...]:
+    labels = tuple(Label(_text(item["name"]), _color(item["color"])) for item in items)
+    if not 1 <= len(labels) <= MOST_LABELS:
+        raise ValueError(f"there are {len(labels)} labels; expected 1 to {MOST_LABELS}")
+    return labels
+
+
+def _bone(found: Any, joints: int) -> Any:
+    bone = tuple(found)
+    if len(bone) != 2 or not all(type(joint) is int and 0 <= joint < joints for joint in bone):
+        raise ValueError(f"skeleton has {list(bone)}; expected two joints below {joints}")
+    return bone
+
+
+def _text(found: Any) -> str:
+    if not isinstance(found, str) or not 1 <= len(found) <= MOST_LETTERS:
+        raise ValueError(f"a label is called {found!r}; expected 1 to {MOST_LETTERS} letters")
+    return found
+
+
+def _color(text: Any) -> str:
+    if not isinstance(text, str) or not re.fullmatch(r"#[0-9a-fA-F]{6}", text):
         raise ValueError(f"the colour {text!r} is not of the form #rrggbb")
     return text
 

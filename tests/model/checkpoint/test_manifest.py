@@ -8,7 +8,8 @@ import pytest
 from anytime_model.checkpoint.card import Certificate, Quality, RungPath, is_path
 from anytime_model.checkpoint.manifest import MANIFEST, read_manifest, write_card
 from anytime_model.checkpoint.store import load_model, save_checkpoint
-from anytime_model.errors import CheckpointError
+from anytime_model.errors import CheckpointError, ConfigError
+from anytime_model.labels import Label
 from model.factories import save_tiny, tiny_card, tiny_network
 
 ROOT = Path(__file__).parents[3]
@@ -52,6 +53,20 @@ def test_other_models_and_comments_of_a_manifest_survive_a_save(tmp_path):
         ('family = "hrnet"', 'family = "mystery"', "'mystery'.*'hrnet'"),
         ("[tiny]", "[tiny", "not TOML"),
         ("mean = [0.485, 0.456, 0.406]", 'mean = "grey"', "expected 3"),
+        ("mean = [0.485, 0.456, 0.406]", "mean = [nan, 0.456, 0.406]", "mean.*finite"),
+        ("mean = [0.485, 0.456, 0.406]", "mean = [true, 0.456, 0.406]", "expected 3"),
+        ("std = [0.229, 0.224, 0.225]", "std = [0, 0.224, 0.225]", "std.*above 0"),
+        ("std = [0.229, 0.224, 0.225]", "std = [inf, 0.224, 0.225]", "std.*finite"),
+        ("std = [0.229, 0.224, 0.225]", "std = [0.229, -1.0, 0.225]", "std.*above 0"),
+        ("thresholds = [0.6, 0.6, 0.6]", "thresholds = [0.6, nan, 0.6]", "thresholds.*finite"),
+        ("[tiny]", '["../../etc"]', "letters, digits"),
+        ("[tiny]", '[".hidden"]', "letters, digits"),
+        ("[tiny]", f'["{"x" * 129}"]', "at most 128"),
+        ("head_width = 8", "head_width = 10000000", "head_width.*4096"),
+        ("head_width = 8", "head_width = 8.5", "head_width.*whole"),
+        ("head_width = 8", 'head_width = "8"', "head_width.*whole"),
+        ("depths = [3, 2, 1]", "depths = [3, 2.5, 1]", "depths.*whole"),
+        ('color = "#0080ff"', "color = 7", "colour 7"),
     ],
 )
 def test_a_wrong_entry_is_refused_with_its_name(tmp_path, old, new, complaint):
@@ -60,6 +75,39 @@ def test_a_wrong_entry_is_refused_with_its_name(tmp_path, old, new, complaint):
     with pytest.raises(CheckpointError, match=complaint):
         load_model(read_manifest(tmp_path)["tiny"], tmp_path)
     assert card.file
+
+
+def test_a_card_with_path_parts_in_its_name_is_not_written(tmp_path):
+    with pytest.raises(ConfigError, match="letters, digits"):
+        replace(tiny_card(), name="../tiny")
+
+
+@pytest.mark.parametrize(
+    ("quality", "complaint"),
+    [
+        (Quality("mIoU", (0.1, 0.2, 0.3, 1.5), "made up"), "per_exit.*0 to 1"),
+        (Quality("mIoU", (0.1, 0.2, 0.3, float("nan")), "made up"), "per_exit.*finite"),
+        (Quality("mIoU", (0.1, 0.2, 0.3, 0.4), "made up", scale=1e9), "scale.*at most 16"),
+    ],
+)
+def test_a_quality_that_makes_no_sense_is_refused(tmp_path, quality, complaint):
+    write_card(tmp_path, replace(tiny_card(), quality=quality))
+    with pytest.raises(CheckpointError, match=complaint):
+        read_manifest(tmp_path)
+
+
+@pytest.mark.parametrize("bone", [(0, 5), (0, -1), (0, 1, 2), (0.0, 1)])
+def test_a_bone_between_joints_that_are_not_there_is_refused(tmp_path, bone):
+    write_card(tmp_path, replace(tiny_card("pose"), skeleton=(bone,)))
+    with pytest.raises(CheckpointError, match=r"skeleton.*two joints below 5"):
+        read_manifest(tmp_path)
+
+
+def test_a_map_of_bytes_has_at_most_256_classes(tmp_path):
+    labels = tuple(Label(f"{n}", "#000000") for n in range(257))
+    write_card(tmp_path, replace(tiny_card(outputs=257), labels=labels))
+    with pytest.raises(CheckpointError, match=r"257 labels.*256"):
+        read_manifest(tmp_path)
 
 
 def test_a_missing_manifest_is_refused(tmp_path):
@@ -100,8 +148,8 @@ def test_a_ladder_survives_the_manifest(tmp_path):
         ("ladder = [128, 64]", "expected at most 8 rising sides"),
         ('ladder = "large"', "expected at most 8 rising sides"),
         ("input_side = 128", r"write ladder = \[128\]"),
-        ("joining = [0.5]", "expected 4 numbers"),
-        ("joining = [0.5, 2, 0, 0]", "expected weights from 0 to 1"),
+        ("joining = [0.5]", "expected 4 finite numbers"),
+        ("joining = [0.5, 2, 0, 0]", "expected numbers from 0 to 1"),
     ],
 )
 def test_a_senseless_ladder_is_refused_with_the_cure(tmp_path, line, message):

@@ -14,6 +14,7 @@ ExitStyle = Literal["original", "redesigned"]
 
 DEPTHS = (3, 2, 1)
 MAX_DEPTH = 3
+MAX_HEAD_WIDTH = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,15 +50,18 @@ class NetworkConfig:
             raise ConfigError(
                 f"outputs is {self.outputs}; give the number of classes or joints, >= 1."
             )
-        if self.head_width < 0:
+        if type(self.head_width) is not int or not 0 <= self.head_width <= MAX_HEAD_WIDTH:
             raise ConfigError(
-                f"head_width is {self.head_width}; expected a number of channels, >= 0."
+                f"head_width is {self.head_width!r}; expected a whole number of channels, at most "
+                f"{MAX_HEAD_WIDTH}; 0 for the paper's."
             )
         if not self.head_width:
             width = TASKS[self.task].head_width(self.size.head_width)
             object.__setattr__(self, "head_width", width)
         early = self.num_exits - 1
-        if len(self.depths) != early or not all(1 <= d <= MAX_DEPTH for d in self.depths):
+        if len(self.depths) != early or not all(
+            type(d) is int and 1 <= d <= MAX_DEPTH for d in self.depths
+        ):
             raise ConfigError(
                 f"depths is {self.depths}; give {early} whole numbers from 1 to {MAX_DEPTH}, "
                 f"one for each early exit, such as {', '.join(map(str, DEPTHS))}."

@@ -10,6 +10,8 @@ from anytime_model.errors import ConfigError
 from anytime_model.networks.lite.presets import MAP_STRIDES, PRESETS, LitePreset
 from anytime_model.tasks import TASKS, TaskName
 
+MAX_HEAD_WIDTH = 4096
+
 
 @dataclass(frozen=True, slots=True)
 class LiteConfig:
@@ -44,10 +46,12 @@ class LiteConfig:
             )
         if not self.head_widths:
             object.__setattr__(self, "head_widths", self.size.head_widths)
-        if len(self.head_widths) != self.num_exits or min(self.head_widths) < 1:
+        if len(self.head_widths) != self.num_exits or not all(
+            type(width) is int and 1 <= width <= MAX_HEAD_WIDTH for width in self.head_widths
+        ):
             raise ConfigError(
-                f"head_widths is {self.head_widths}; give {self.num_exits} numbers of channels, "
-                ">= 1, one for each exit."
+                f"head_widths is {self.head_widths}; give {self.num_exits} whole numbers of "
+                f"channels from 1 to {MAX_HEAD_WIDTH}, one for each exit."
             )
 
     @classmethod

@@ -12,8 +12,9 @@ from anytime_model.networks.lite.config import LiteConfig
         ({"preset": "lite9"}, "'lite9'.*'lite0'"),
         ({"outputs": 0}, "outputs is 0"),
         ({"task": "depth"}, "'depth'"),
-        ({"head_widths": (8, 8)}, "4 numbers"),
-        ({"head_widths": (8, 8, 8, 0)}, ">= 1"),
+        ({"head_widths": (8, 8)}, "4 whole numbers"),
+        ({"head_widths": (8, 8, 8, 0)}, "from 1"),
+        ({"head_widths": (8, 8, 8, 10**7)}, "4096"),
     ],
 )
 def test_an_impossible_network_is_refused(changes, complaint):
