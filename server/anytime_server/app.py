@@ -13,7 +13,7 @@ from starlette.middleware.cors import CORSMiddleware
 
 from anytime_protocol.http import headers
 from anytime_server import images
-from anytime_server.api import page, predict, problems, requests, resources, websocket
+from anytime_server.api import openapi, page, predict, problems, requests, resources, websocket
 from anytime_server.api.access import Access, is_loopback
 from anytime_server.api.asyncapi import server_version
 from anytime_server.api.messages import MessageWriter
@@ -108,6 +108,7 @@ def create_app(settings: Settings, engine: Engine, metrics: Metrics) -> FastAPI:
         app.include_router(module.router)
     for module in (resources, v2):
         app.include_router(module.public)
+    openapi.install(app)
     folder = page.find(settings.page)
     if folder is None:
         logger.warning(

@@ -7,6 +7,7 @@ import pytest
 
 from anytime_protocol.enums import ErrorCode
 from server.api.clients import URL, ask, assert_problem
+from server.factories import image_file
 from server.fakes import FakeExecutor
 
 
@@ -139,6 +140,48 @@ async def test_descriptions_are_json_and_name_every_route(live):
     channel = (await live.http.get("/asyncapi.json")).json()["channels"]["stream"]
     assert channel["address"] == "/v1/stream"
     assert {"infer", "update", "final"} <= set(channel["messages"])
+
+
+async def test_every_operation_below_v1_describes_its_errors_and_its_token(live):
+    document = (await live.http.get("/openapi.json")).json()
+    operations = {
+        (method, path): operation
+        for path, found in document["paths"].items()
+        for method, operation in found.items()
+        if path.startswith("/v1/")
+    }
+    assert len(operations) == 8
+    for operation in operations.values():
+        responses = operation["responses"]
+        assert {"401", "500", "503", "4XX", "5XX"} <= set(responses)
+        assert operation["security"] == [{"token": []}, {}]
+        for status in set(responses) - {"200", "204"}:
+            schema = responses[status]["content"]["application/problem+json"]["schema"]
+            assert schema == {"$ref": "#/components/schemas/Problem"}
+    members = document["components"]["schemas"]["Problem"]["properties"]
+    assert {"type", "title", "status", "code", "detail"} <= set(members)
+    assert "400" in operations["put", "/v1/budget"]["responses"]
+    assert "404" in operations["get", "/v1/models/{model}"]["responses"]
+    assert "422" not in operations["get", "/v1/models/{model}"]["responses"]
+    assert "HTTPValidationError" not in json.dumps(document)
+
+
+async def test_the_headers_of_a_prediction_are_described(live):
+    document = (await live.http.get("/openapi.json")).json()
+    predict = document["paths"]["/v1/models/{model}/predict"]["post"]
+    described = {found["name"] for found in predict["parameters"] if found["in"] == "header"}
+    assert described == {
+        *("X-Deadline-Ms", "grpc-timeout", "Connect-Timeout-Ms", "Prefer", "Priority"),
+        *("x-envoy-expected-rq-timeout-ms", "X-Request-Id"),
+    }
+    answer = await live.http.post(
+        URL,
+        content=image_file(),
+        headers={"Content-Type": "image/jpeg", "X-Deadline-Ms": "9000", "Prefer": "wait=9"},
+    )
+    own = {"content-length", "content-type", "date", "cache-control", "vary"}
+    described = {name.lower() for name in predict["responses"]["200"]["headers"]}
+    assert set(answer.headers) - own == described
 
 
 async def test_what_is_not_there_is_a_assert_problem(live):
