@@ -14,7 +14,7 @@ LITSERVE := .cache/litserve/.installed
 ENGINE_TESTS := tests/model/engines tests/model/kernels
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo serve test test-fast test-ecosystem check format sanitize picture bench bench-engine bench-server bench-overload weights-camvid-lite weights-lspet clean test-faults fuzz
+.PHONY: help setup demo serve test test-fast test-ecosystem check format sanitize picture bench bench-engine bench-server bench-overload weights-camvid-lite weights-lspet clean test-faults fuzz test-suites
 
 help: ## Show this list.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-20s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -34,9 +34,15 @@ test: ## Run all tests (pass TESTS=tests/model for a part).
 test-fast: ## Run the tests that take less than a minute together: no system and no learning tests.
 	@$(PYTHON) start.py test -m "not slow" --ignore=tests/system --ignore=tests/model/training --hypothesis-profile=fast
 
+INTEGRATIONS := $(notdir $(patsubst %/requirements.txt,%,$(wildcard integrations/*/requirements.txt)))
+
 test-ecosystem: setup ## Test with Triton's, KServe's and the Open Inference client and the SDKs of the integrations' hosts, each in an environment of its own.
-	$(BIN)/python tests/ecosystem/environments.py
-	$(BIN)/python -m pytest -n 0 tests/ecosystem tests/integrations
+	$(BIN)/python tests/ecosystem/environments.py tritonclient open-inference kserve $(INTEGRATIONS)
+	$(BIN)/python -m pytest -n 0 tests/ecosystem/test_clients_of_others.py tests/integrations
+
+test-suites: setup ## Test with schemathesis, the Autobahn cases and AsyncAPI's schema, downloaded into environments of their own.
+	$(BIN)/python tests/ecosystem/environments.py schemathesis kosoku
+	$(BIN)/python -m pytest -n 0 -rs tests/ecosystem/test_suites_of_others.py
 
 test-faults: setup ## Provoke faults on real server processes, for a minute each where they go on (the suite: for seconds).
 	$(BIN)/python -m pytest -n 0 --timeout 600 --fault-seconds 60 tests/system/faults

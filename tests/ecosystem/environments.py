@@ -1,6 +1,6 @@
-"""Makes an environment for each client of others and each integration, as they cannot share ours.
+"""Makes an environment for each client, suite or integration of others, as they cannot share ours.
 
-    python tests/ecosystem/environments.py
+    python tests/ecosystem/environments.py [NAME ...]
 
 They are downloaded into `.cache/ecosystem`, or `ANYTIME_ECOSYSTEM` if that is set, 2 GB in all.
 """
@@ -13,7 +13,7 @@ import venv
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-CLIENTS = {file.stem: file for file in (Path(__file__).parent / "requirements").glob("*.txt")}
+OTHERS = {file.stem: file for file in (Path(__file__).parent / "requirements").glob("*.txt")}
 INTEGRATIONS = {
     file.parent.name: file for file in (ROOT / "integrations").glob("*/requirements.txt")
 }
@@ -33,8 +33,8 @@ def python_of(name: str) -> Path:
 
 def requirements_of(name: str) -> str:
     """What an environment has to have: an integration's has what our client needs as well."""
-    if name in CLIENTS:
-        return CLIENTS[name].read_text()
+    if name in OTHERS:
+        return OTHERS[name].read_text()
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     return INTEGRATIONS[name].read_text() + "\n".join(project["dependencies"]) + "\n"
 
@@ -58,10 +58,10 @@ def make(name: str) -> None:
     wanted.rename(note)
 
 
-def main() -> None:
-    """Makes all environments; one that cannot be made does not keep the others from it."""
+def main(*names: str) -> None:
+    """Makes environments, by default all; one that cannot be made does not keep others from it."""
     failed = []
-    for name in sorted(CLIENTS | INTEGRATIONS):
+    for name in names or sorted(OTHERS | INTEGRATIONS):
         try:
             make(name)
         except subprocess.CalledProcessError:
@@ -71,4 +71,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    main(*sys.argv[1:])

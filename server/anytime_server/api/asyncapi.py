@@ -10,8 +10,9 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from anytime_protocol.enums import PROTOCOL
-from anytime_protocol.messages import TYPES, Role
-from anytime_protocol.validation import adapter_of
+from anytime_protocol.messages import TYPES, Infer, Role
+from anytime_protocol.validation import JsonValue
+from anytime_server.api.json_body import schema_of
 
 _PAYLOADS = {"infer": "the image file", "update": "the arrays named in `parts`, one after another"}
 
@@ -63,10 +64,13 @@ def _operation(action: str, sender: Role) -> dict[str, Any]:
     }
 
 
-def _message(name: str, kind: type) -> dict[str, Any]:
-    message: dict[str, Any] = {"name": name, "payload": adapter_of(kind).json_schema()}
+def _message(name: str, kind: type[JsonValue]) -> dict[str, Any]:
+    schema = schema_of(kind)
+    # Their defaults are for programs; in the JSON they are always there.
+    required = ["type", *(["media_type"] if kind is Infer else []), *schema.get("required", [])]
+    schema["required"] = [field for field in required if field != "payload"]
+    message: dict[str, Any] = {"name": name, "payload": schema}
     if name in _PAYLOADS:
         message["description"] = f"Followed, in a binary frame, by {_PAYLOADS[name]}."
-        payload = {"type": "string", "contentEncoding": "base64"}
-        message["payload"]["properties"]["payload"] = payload
+        schema["properties"]["payload"] = {"type": "string", "contentEncoding": "base64"}
     return message
