@@ -81,7 +81,9 @@ def polygons(found: Iterable[Region[K]]) -> list[Polygon[K]]:
         contours, _ = cv2.findContours(mask, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
         for contour in contours:
             area = cv2.contourArea(contour)
-            points = cv2.approxPolyDP(contour, _TOLERANCE_PX, closed=True).reshape(-1, 2)
+            points = cv2.approxPolyDP(contour, _TOLERANCE_PX, closed=True).reshape(-1, 2) + 0.5
             if area >= _SMALLEST_SHARE * mask.size and len(points) >= 3:
-                outlines.append((area, Polygon(region.label, points + 0.5, region.score)))
+                outlines.append(
+                    (area, Polygon(region.label, points.astype(np.float64), region.score))
+                )
     return [polygon for _, polygon in sorted(outlines, key=lambda outline: -outline[0])]

@@ -57,8 +57,8 @@ class Settings(BaseSettings):
     segmentation_model: str | None = None
     pose_model: str | None = None
     min_score: float = 0.2
-    label_studio_url: str = Field("", validation_alias="LABEL_STUDIO_URL")
-    label_studio_api_key: str = Field("", validation_alias="LABEL_STUDIO_API_KEY")
+    label_studio_url: str = Field(default="", validation_alias="LABEL_STUDIO_URL")
+    label_studio_api_key: str = Field(default="", validation_alias="LABEL_STUDIO_API_KEY")
 
 
 class LabelStudioTask(BaseModel):
