@@ -16,6 +16,7 @@ import {
   renderTimeline,
 } from "./panels.js";
 import { changedShare, lookUp, render } from "./render.js";
+import { followPointer } from "./pointer.js";
 import { Replay } from "./replay.js";
 
 const WANT = { encoding: "delta", confidence: true, active: true };
@@ -31,7 +32,6 @@ const BUDGET_HINT = "What you change here reaches the server while it computes."
 const TOKEN_KEY = "anytime-token";
 const SPARE = 1.15; // by which a proposed deadline is longer than what a first map takes
 const LATE_FRAMES = 3; // in a row, before a stream is said to be too late
-const TOUCH_MS = 2500; // for which the class under a finger stays when it is lifted
 const SOURCE_BUTTON = { null: "Use the camera", camera: "Stop the camera", video: "Stop the video" };
 
 const $ = (id) => document.getElementById(id);
@@ -295,6 +295,7 @@ function renderAll(withMap = true) {
   if (withMap) state.rendered = update ?? null;
   if (state.image !== null) {
     render($("canvas"), state.image.bitmap, update ?? null, model(), viewOptions());
+    if (!update) $("under").hidden = true;
     $("stage").classList.remove("empty");
   }
   $("canvas").setAttribute("aria-label", describe(update));
@@ -588,50 +589,7 @@ function renderSource() {
   updateControls();
 }
 
-// ---- what is under the pointer --------------------------------------------------------------
-
-let liftedTimer = 0;
-for (const name of ["pointermove", "pointerdown"]) {
-  $("canvas").addEventListener(name, (event) => {
-    clearTimeout(liftedTimer);
-    showUnder(event);
-  });
-}
-$("canvas").addEventListener("pointerleave", (event) => {
-  const delay = event.pointerType === "mouse" ? 0 : TOUCH_MS;
-  liftedTimer = setTimeout(() => { $("under").hidden = true; }, delay);
-});
-
-function showUnder(event) {
-  const place = placeInImage(event);
-  const found = place && state.rendered ? lookUp(state.rendered, model(), place.x, place.y) : null;
-  const label = $("under");
-  label.hidden = found === null;
-  if (found === null) return;
-  const sure = found.confidence === null ? "" : ` ${percent(found.confidence)}`;
-  label.replaceChildren(swatchOf(found.color), `${found.name}${sure}`);
-  const stageBox = $("stage").getBoundingClientRect();
-  const left = Math.min(event.clientX - stageBox.left + 14, stageBox.width - label.offsetWidth - 6);
-  const top = event.clientY - stageBox.top - label.offsetHeight - 10;
-  label.style.left = `${Math.max(6, left)}px`;
-  label.style.top = `${Math.max(6, top)}px`;
-}
-
-function swatchOf(color) {
-  const swatch = element("i", { className: "swatch" });
-  swatch.style.backgroundColor = color;
-  return swatch;
-}
-
-/** Where in the image the pointer is, 0 to 1; the canvas may have bars beside it. */
-function placeInImage(event) {
-  const canvas = $("canvas");
-  const box = canvas.getBoundingClientRect();
-  const scale = Math.min(box.width / canvas.width, box.height / canvas.height);
-  const x = 0.5 + (event.clientX - box.left - box.width / 2) / (scale * canvas.width);
-  const y = 0.5 + (event.clientY - box.top - box.height / 2) / (scale * canvas.height);
-  return x >= 0 && x < 1 && y >= 0 && y < 1 ? { x, y } : null;
-}
+followPointer($("canvas"), $("stage"), $("under"), (x, y) => state.rendered && lookUp(state.rendered, model(), x, y));
 
 // ---- samples, load, token -------------------------------------------------------------------
 

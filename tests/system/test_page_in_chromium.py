@@ -257,7 +257,7 @@ def test_cancel_stops_the_request(page, url, large):
     open_page(page, url)
     upload_for_slow_model(page, large)
     page.locator("#cancel:enabled").click()
-    expect(page.locator("#status")).to_contain_text("cancelled")
+    expect(page.locator("#status")).to_contain_text(re.compile("[Cc]ancelled"))
     expect(page.locator("#cancel")).to_be_disabled()
 
 
@@ -346,7 +346,7 @@ def test_a_request_cancelled_before_its_first_map_leaves_no_old_one(page, url, l
         }"""
     )
     page.locator("#model").select_option("slow")
-    expect(page.locator("#status")).to_contain_text("ancelled")
+    expect(page.locator("#status")).to_contain_text(re.compile("[Cc]ancelled"))
     if "before the first map" in page.locator("#status").text_content():
         expect(page.locator("#canvas")).to_have_attribute("aria-label", _matches("people"))
         expect(page.locator("#progress")).to_have_js_property("value", 0)
@@ -354,6 +354,7 @@ def test_a_request_cancelled_before_its_first_map_leaves_no_old_one(page, url, l
 
 def test_repeat_goes_on_after_missed_deadlines_and_counts_them(page, url):
     open_page(page, url)
+    page.locator("#model").select_option("slow")  # 5 ms are too little for it on any machine
     page.locator("#repeat").check()
     wait_for_more(page, lambda answered, late: answered >= 3)
     set_deadline(page, 0)
