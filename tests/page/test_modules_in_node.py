@@ -108,18 +108,23 @@ def test_the_proposed_deadline_is_the_first_of_the_slider_that_will_do():
 
 def test_lines_of_an_answer_are_read_wherever_its_chunks_end():
     code = """
-        const lines = '{"type":"accepted"}\\n{"type":"update","payload":"AAAD"}\\n{"type":"final","é":1}\\n';
-        const bytes = new TextEncoder().encode(lines);
+        const update = '{"type":"update","payload":"AAAD"}';
+        const lines = ['{"type":"accepted"}', update, '{"type":"final","é":1}', ""];
+        const bytes = new TextEncoder().encode(lines.join("\\n"));
         const all = [];
         for (const size of [1, 7, 1000]) {
           const body = new ReadableStream({
             start(controller) {
-              for (let at = 0; at < bytes.length; at += size) controller.enqueue(bytes.slice(at, at + size));
+              for (let at = 0; at < bytes.length; at += size) {
+                controller.enqueue(bytes.slice(at, at + size));
+              }
               controller.close();
             },
           });
           const found = [];
-          for await (const { header, payload } of m.readMessages(body)) found.push([header.type, ...payload]);
+          for await (const { header, payload } of m.readMessages(body)) {
+            found.push([header.type, ...payload]);
+          }
           all.push(found);
         }
         return all;

@@ -285,9 +285,9 @@ def test_the_demonstration_starts_a_server_and_leaves_it_running(tmp_path):
         command, capture_output=True, text=True, timeout=200, check=False, env=quick
     )
     assert done.returncode == 0, done.stderr
-    process = int(re.search(r"kill (\d+)", done.stderr)[1])
+    process = int(re.search(r"kill (\d+)", done.stdout)[1])
     try:
-        assert f"page:   {address}/" in done.stderr
+        assert f"page:   {address}/" in done.stdout
         with Image.open(tmp_path / "exits.png") as sheet, Image.open(sample) as image:
             assert sheet.width > image.width
         with Client(address) as client:
