@@ -62,7 +62,8 @@ def bench(
     if as_json:
         options.print_json(figures)
         return
-    table = Table("ms", box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
+    table = Table("ms", box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
+    table.collapse_padding = True
     for heading in (*(f"p{p}" for p in PERCENTILES), "mean"):
         table.add_column(heading, justify="right", no_wrap=True)
     for name in ("first_ms", "total_ms", "server_ms"):

@@ -34,7 +34,7 @@ def models(context: typer.Context, as_json: options.AsJson = False) -> None:
 
 
 def _table(model: ModelInfo) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, collapse_padding=True)
     for heading in ("exit", "side px", "expected ms", _METRICS[model.task], "GMACs"):
         # Headings wrap between words: 40 columns are enough.
         table.add_column(heading, justify="right", min_width=max(map(len, heading.split())))

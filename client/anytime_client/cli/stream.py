@@ -120,7 +120,7 @@ def stream_with_table(
         headings = ["exit", "elapsed ms", "confident"]
     # 80 columns are enough.
     table = Table(title=name, title_justify="left", box=box.SIMPLE_HEAD)
-    table.pad_edge, table.collapse_padding = False, True
+    table.show_edge, table.pad_edge, table.collapse_padding = False, False, True
     for heading in headings:
         table.add_column(heading, justify="right", no_wrap=True)
 

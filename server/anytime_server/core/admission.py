@@ -53,7 +53,8 @@ def admit(
     hope = hope_s(forecast.needs, settings) if workload.is_idle else 0.0
     late_s = now + forecast.needs.mean_s - hope - forecast.expected_due_s
     if late_s > 0.0:
-        needed_s = forecast.limits.deadline_s - job.arrival_s + late_s + hope
+        late_s += hope  # what it may be lucky with is no advice
+        needed_s = forecast.limits.deadline_s - job.arrival_s + late_s
         late = f"exit 1 would be {late_s * 1e3:.1f} ms too late even on an idle server"
         text = f"{late}; {would_do(needed_s)}"
         return Rejected(ErrorCode.DEADLINE_EXCEEDED, text, None, needed_s)
