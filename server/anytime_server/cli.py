@@ -78,8 +78,8 @@ def with_flags(command: Callable[[Settings], None]) -> Callable[..., None]:
             settings = Settings(**chosen)
         except ValidationError as error:
             for fault in error.errors():
-                place = ".".join(str(part) for part in fault["loc"])
-                typer.echo(f"anytime-server: {place}: {fault['msg']}", err=True)
+                place = "".join(f"{part}: " for part in fault["loc"])
+                typer.echo(f"anytime-server: {place}{fault['msg']}", err=True)
             raise typer.Exit(2) from error
         command(settings)
 

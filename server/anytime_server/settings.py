@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Final, Literal
+from typing import Final, Literal, Self
 
-from pydantic import Field, SecretStr, field_validator
+from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from anytime_protocol.messages import ConnectionLimits
@@ -22,6 +22,10 @@ _TOKEN: Final = re.compile(r"[A-Za-z0-9._~+/-]+=*")
 LogLevel = Literal["critical", "error", "warning", "info", "debug"]
 EngineName = Literal["auto", "torch", "native", "openvino"]
 PrecisionName = Literal["auto", "f32", "bf16"]
+
+
+_MOST_PROFILED: Final = 2**24
+"""Px of the largest image that costs are measured with."""
 
 
 class Settings(BaseSettings):
@@ -167,6 +171,16 @@ class Settings(BaseSettings):
                 "no client can send another token (`openssl rand -hex 32` makes one)"
             )
         return SecretStr(stripped)
+
+    @model_validator(mode="after")
+    def _check_profile_size(self) -> Self:
+        height, width = self.profile_height_width
+        if height * width > _MOST_PROFILED:
+            raise ValueError(
+                f"profile_size is {self.profile_size}, {height * width} px; expected at most "
+                f"{_MOST_PROFILED} px"
+            )
+        return self
 
     @property
     def model_names(self) -> tuple[str, ...]:

@@ -57,6 +57,7 @@ def test_settings_do_not_change():
         {"max_pixels": 0},
         {"profile_size": "0x5"},
         {"profile_size": "big"},
+        {"profile_size": "99999x99999"},
         {"engine": "magic"},
         {"sigmas": -1},
         {"hang_s": 0},

@@ -12,8 +12,6 @@ from contextlib import suppress
 from enum import StrEnum
 from importlib.util import find_spec
 
-import torch
-
 from anytime_model.checkpoint.store import Checkpoint
 from anytime_model.engines.base import Dtype, NetworkEngine
 from anytime_model.engines.ladder import LadderEngine
@@ -106,7 +104,8 @@ def make_engine(
             the process.
 
     Raises:
-        ConfigError: the kind or precision is unknown, or the openvino package is not installed.
+        ConfigError: the kind, precision or device is unknown or not to be had here, or the
+            openvino package is not installed.
         KernelError: the native engine was asked for by name and cannot run here.
         FamilyError: an engine was asked for by name that cannot run this family.
     """
@@ -133,7 +132,7 @@ def make_network_engine(
             return NativeEngine(checkpoint, dtype=dtype, memory=memory)
         case EngineKind.OPENVINO:
             return OpenVinoEngine(checkpoint, dtype=dtype)
-        case EngineKind.AUTO if torch.device(device).type == "cpu":
+        case EngineKind.AUTO if device.partition(":")[0] == "cpu":
             try:
                 return NativeEngine(checkpoint, dtype=dtype, memory=memory)
             except FamilyError:

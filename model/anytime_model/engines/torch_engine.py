@@ -12,6 +12,7 @@ from torch import Tensor
 from anytime_model.checkpoint.store import Checkpoint
 from anytime_model.confidence import Criterion
 from anytime_model.engines.base import Dtype, Pause, check_image, check_normalised
+from anytime_model.errors import ConfigError
 from anytime_model.flops import ConvCost, conv_costs, stage_macs
 from anytime_model.networks.base import Prior, State
 from anytime_model.results import Decoded, ExitResult
@@ -30,7 +31,7 @@ class TorchEngine:
 
     def __init__(self, checkpoint: Checkpoint, device: str = "cpu", *, bf16: bool = False) -> None:
         self.card = checkpoint.card
-        self.device = torch.device(device)
+        self.device = _usable(device)
         self.dtype: Dtype = "bf16" if bf16 else "f32"
         # Module.to's stubs leave memory_format out.
         self.network = checkpoint.network.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -115,3 +116,21 @@ def _made(logits: Tensor | None) -> Tensor:
     if logits is None:
         raise AssertionError("advance always makes logits")
     return logits
+
+
+def _usable(name: str) -> torch.device:
+    """The device of this name, once something has been put on it.
+
+    Raises:
+        ConfigError: torch does not have it here.
+    """
+    try:
+        device = torch.device(name)
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as e:
+        why = str(e).partition("\n")[0]
+        raise ConfigError(
+            f"the device {name!r} cannot be used here ({why}); expected one that this PyTorch and "
+            "this machine have, such as cpu."
+        ) from e
+    return device

@@ -5,6 +5,8 @@ The C interface is that of native/api.h. Other threads run during every call.
 
 import ctypes
 import os
+import stat
+import struct
 from collections.abc import Sequence
 from ctypes import POINTER, c_char_p, c_double, c_float, c_int32, c_int64, c_uint8, c_void_p
 from dataclasses import dataclass
@@ -17,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anytime_model.errors import AnytimeModelError
-from anytime_model.kernels.build import BuildOptions, library_path
+from anytime_model.kernels.build import SOURCES, BuildOptions, library_path
 from anytime_model.kernels.cpus import usable_cpus
 
 ABI = 5
@@ -224,6 +226,7 @@ def load() -> Library:
             f"the native kernels are not built (no {path}). "
             "Run `python -m anytime_model.kernels.build`, or set ANYTIME_ENGINE=torch."
         )
+    _check_file(path)
     try:
         handle = ctypes.CDLL(str(path))
         functions = {}
@@ -244,6 +247,48 @@ def load() -> Library:
     library = Library(path, tuple(index), functions, index)
     library.threads(_default_threads())
     return library
+
+
+def _check_file(path: Path) -> None:
+    """Makes sure that loading a library neither runs a stranger's code nor ends the process.
+
+    Raises:
+        KernelError: others may have written it, or a part of it is missing.
+    """
+    own = SOURCES.stat()
+    trusted_users, trusted_groups = {0, os.geteuid(), own.st_uid}, {0, os.getegid(), own.st_gid}
+    cache = path.parent.parent
+    for place in (path, path.parent, cache):
+        found = place.stat()
+        is_sticky = place == cache and found.st_mode & stat.S_ISVTX  # as /tmp is
+        by_group = found.st_mode & stat.S_IWGRP and found.st_gid not in trusted_groups
+        by_others = found.st_mode & stat.S_IWOTH
+        if found.st_uid not in trusted_users or ((by_group or by_others) and not is_sticky):
+            raise KernelError(
+                f"{place} belongs to user {found.st_uid} with mode {found.st_mode & 0o7777:o}; "
+                "expected this process's user, root or the owner of the sources, and that nobody "
+                "else may write to it, as what lies there is run. Name another folder in "
+                "ANYTIME_KERNEL_CACHE."
+            )
+    if not _is_whole(path):
+        raise KernelError(f"{path} has lost a part of itself. Build it again with --force.")
+
+
+def _is_whole(path: Path) -> bool:
+    """Whether a library is as long as its headers say, if they are those of 64-bit ELF.
+
+    The linker puts the table of sections at the end. Beyond the end of a file that is shorter,
+    loading it ends the process by SIGBUS.
+    """
+    with path.open("rb") as file:
+        header = file.read(64)
+    if len(header) < 64:
+        return False
+    if header[:6] != b"\x7fELF\x02\x01":
+        return True
+    (table_at,) = struct.unpack_from("<Q", header, 0x28)
+    size, count = struct.unpack_from("<HH", header, 0x3A)
+    return path.stat().st_size >= int(table_at) + int(size) * int(count)
 
 
 def _default_threads() -> int:

@@ -98,9 +98,9 @@ def main(
         models = load(settings, memory_budget)
         torch.set_num_threads(torch_threads(models, settings.threads))
         served = tuple(profile(model, settings.profile_size) for model in models.values())
-    except (AnytimeModelError, OSError) as error:
+    except (AnytimeModelError, OSError, MemoryError) as error:
         with suppress(BrokenPipeError):  # the server was stopped meanwhile
-            pipe.send(Fault(str(error)))
+            pipe.send(Fault(str(error) or "memory has run out"))
         return
     exclude_from_collection()
     on_loaded()

@@ -6,13 +6,20 @@ import torch
 
 from anytime_model.checkpoint.store import load_checkpoint
 from anytime_model.engines.torch_engine import TorchEngine
-from anytime_model.errors import FinishedError, InputError
+from anytime_model.errors import ConfigError, FinishedError, InputError
 from anytime_model.results import Keypoints, SegmentationMap
 from model.factories import random_pixels, save_tiny
 
 
 def engine(tmp_path, task="segmentation"):
     return TorchEngine(load_checkpoint(tmp_path / save_tiny(tmp_path, task).file))
+
+
+@pytest.mark.parametrize("device", ["nonsense", "cuda:99", "meta:x"])
+def test_a_device_that_is_not_there_is_refused(tmp_path, device):
+    checkpoint = load_checkpoint(tmp_path / save_tiny(tmp_path, "segmentation").file)
+    with pytest.raises(ConfigError, match="cannot be used here"):
+        TorchEngine(checkpoint, device)
 
 
 def all_exits(engine, image):

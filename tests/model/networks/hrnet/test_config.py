@@ -16,6 +16,7 @@ from anytime_model.networks.hrnet.config import NetworkConfig
         ({"depths": (3, 2)}, "3 whole numbers"),
         ({"depths": (4, 2, 1)}, "from 1 to 3"),
         ({"head_width": -1}, "head_width is -1"),
+        ({"head_width": 10**7}, "at most 4096"),
     ],
 )
 def test_an_impossible_network_is_refused(changes, complaint):
