@@ -16,6 +16,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import multiprocessing
+import os
 import signal
 import threading
 import time
@@ -115,6 +116,7 @@ class _Child:
     def listen(self) -> None:
         """Begins to read what it sends."""
         asyncio.get_running_loop().add_reader(self._pipe.fileno(), self._read)
+        os.set_blocking(self._pipe.fileno(), True)  # uvloop has made it non-blocking
 
     def send(self, command: Command) -> None:
         """Sends a command.

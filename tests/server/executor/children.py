@@ -8,6 +8,9 @@ import signal
 import time
 from contextlib import suppress
 
+import numpy as np
+
+from anytime_server.executor.base import RenderedExit
 from anytime_server.executor.messages import Fault, Started
 from anytime_server.executor.process import work
 
@@ -46,6 +49,16 @@ def report_late(pipe, memory, settings):
 
 def stand_still(pipe, memory, settings):
     os.kill(os.getpid(), signal.SIGSTOP)
+
+
+def answer_large(pipe, memory, settings):
+    """A child whose rendering has 16 MB."""
+    pipe.send(Started(()))
+    pipe.recv()
+    labels = np.tile((np.arange(4000) % 256).astype(np.uint8), (4000, 1))
+    pipe.send(RenderedExit(1, 4000, 4000, labels, None, None, None, None, 0.01))
+    with suppress(EOFError):
+        pipe.recv()
 
 
 def die(pipe, memory, settings):

@@ -6,9 +6,11 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
+import uvloop
 
 from anytime_protocol.enums import Task
 from anytime_server.core.decisions import STOP, RunLimits
@@ -18,6 +20,7 @@ from anytime_server.executor.base import RenderOptions, RunCommand
 from anytime_server.executor.messages import WorkerSettings
 from anytime_server.executor.process import ProcessExecutor
 from server.executor.children import (
+    answer_large,
     die,
     listen,
     misbehave,
@@ -253,3 +256,17 @@ async def test_closing_before_starting_is_no_error(tmp_path):
 def test_the_servers_own_process_does_without_torch():
     code = "import sys; sys.modules['torch'] = None; import anytime_server.cli"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_map_that_does_not_fit_into_shared_memory_comes_through_the_pipe():
+    async def render_one():
+        executor = executor_of(Path("none"), target=answer_large)
+        try:
+            await executor.start(lambda: None)
+            return await executor.render("a", RenderOptions())
+        finally:
+            await executor.close()
+
+    rendered = uvloop.run(render_one())  # the server's loop, which reads pipes without blocking
+    assert rendered.labels.shape == (4000, 4000)
+    assert np.array_equal(rendered.labels[0], np.arange(4000) % 256)
