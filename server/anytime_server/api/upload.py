@@ -61,7 +61,7 @@ def read_head(request: Request, model: str, task: Task) -> tuple[Infer, AnswerFo
     request_id = read_request_id(request)
     deadline = headers.read_deadline(request.headers.items())
     priority = Priority.parse(request.headers.get(headers.PRIORITY, ""))
-    accept = request.headers.get("accept", "*/*")
+    accept = ", ".join(request.headers.getlist("accept")).strip(" \t,") or "*/*"
     answer_format = negotiate(accept, task, incremental=priority.incremental)
     if answer_format is None:
         expected = f"expected one of {', '.join(formats_of(task))}"

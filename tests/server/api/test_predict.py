@@ -399,6 +399,24 @@ async def test_a_body_that_does_not_come_is_given_up(serve):
         writer.close()
 
 
+@pytest.mark.parametrize(
+    ("values", "media_type"),
+    [
+        ([], "image/png"),
+        ([""], "image/png"),
+        ([","], "image/png"),
+        (["text/html", "application/json"], "application/json"),
+    ],
+)
+async def test_an_empty_accept_is_as_none_and_several_are_one_list(live, values, media_type):
+    lines = [*JPEG.items(), *(("Accept", value) for value in values)]
+    request = live.http.build_request("POST", URL, content=image_file(), headers=lines)
+    if not values:
+        del request.headers["accept"]
+    response = await live.http.send(request)
+    assert response.headers["content-type"] == media_type
+
+
 async def test_a_request_has_one_id(live):
     lines = [*JPEG.items(), ("X-Request-Id", "a"), ("X-Request-Id", "b")]
     response = await live.http.post(URL, content=image_file(), headers=lines)
