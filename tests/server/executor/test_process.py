@@ -262,7 +262,7 @@ def test_a_map_that_does_not_fit_into_shared_memory_comes_through_the_pipe():
     async def render_one():
         executor = executor_of(Path("none"), target=answer_large)
         try:
-            await executor.start(lambda: None)
+            await executor.start(unexpected)
             return await executor.render("a", RenderOptions())
         finally:
             await executor.close()
