@@ -11,7 +11,9 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -162,6 +164,36 @@ def test_an_image_for_which_memory_runs_out_is_refused_and_the_others_are_served
         assert ask(server, picture(1800, 1800)).status_code == 413
         assert ask(server, SMALL).status_code == 200
         assert executor_pid(server) == pid
+
+
+@pytest.mark.parametrize(
+    ("size", "count", "engine_mb"),
+    [((1, 32768), 64, 128), ((32768, 1), 64, 128), ((2048, 2048), 4, 400)],
+    ids=["wide", "tall", "large"],
+)
+def test_memory_stays_within_its_bound_whatever_comes_at_once(start, size, count, engine_mb):
+    with start("--engine-memory-mb", str(engine_mb)) as server:
+        if "native" not in server.text():
+            pytest.skip("the native kernels are not built")
+        ask(server, SMALL)
+        pid = executor_pid(server)
+        before, peaks, statuses = rss_mb(pid), [], Counter()
+        image = picture(*size)
+
+        def post():
+            statuses[ask(server, image, "?scale=0.25&max_exit=2").status_code] += 1
+
+        threads = [threading.Thread(target=post) for _ in range(count)]
+        for thread in threads:
+            thread.start()
+        while any(thread.is_alive() for thread in threads):
+            peaks.append(rss_mb(pid))
+            time.sleep(0.02)
+        assert set(statuses) <= {200, 503}, statuses
+        assert statuses[200] >= 3
+        assert max(peaks) < before + engine_mb + 150  # images and maps of what is under way
+        assert executor_pid(server) == pid
+        assert "Traceback" not in server.text()
 
 
 @pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP], ids=str)
