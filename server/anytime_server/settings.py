@@ -147,7 +147,9 @@ class Settings(BaseSettings):
         0.001, ge=0, le=10, description="What a stop takes beside the network, in seconds."
     )
     hang_s: float = Field(
-        10.0, gt=0, description="A stage that ignores a stop for so long is killed, in seconds."
+        10.0,
+        gt=0,
+        description="A computing process without a sign of life for so long is killed, in seconds.",
     )
 
     page: Path | None = Field(
