@@ -153,12 +153,13 @@ def _stage_costs(
 
 def _prepare_s(model: LoadedModel, size: tuple[int, int]) -> float:
     """Seconds that the first image of a size takes longer than the next."""
-    stride = model.card.config.stride
-    image = np.zeros((size[0], size[1] + stride, 3), dtype=np.uint8)
+    height, width = size
+    # Of another shape, so that it is new at every side of a ladder; of as many px, if it can be.
+    other = (width, height) if width != height else (height, max(width // 2, 1))
     times = []
     for _ in range(2):
         began = time.perf_counter()
-        model.engine.prepare((image.shape[0], image.shape[1]))
+        model.engine.prepare(other)
         times.append(time.perf_counter() - began)
     return max(times[0] - times[1], 0.0)
 
