@@ -17,6 +17,7 @@ from anytime_server.api import openapi, page, predict, problems, requests, resou
 from anytime_server.api.access import Access, is_loopback
 from anytime_server.api.asyncapi import server_version
 from anytime_server.api.messages import MessageWriter
+from anytime_server.api.quotas import Caller
 from anytime_server.api.request_checks import RequestChecks
 from anytime_server.api.state import ApiState
 from anytime_server.api.uploads import Uploads
@@ -25,6 +26,7 @@ from anytime_server.engine.base import Engine
 from anytime_server.metrics import Metrics
 from anytime_server.process_memory import exclude_from_collection, keep_freed_memory
 from anytime_server.settings import Settings
+from anytime_server.tokens import read_tokens
 
 logger = logging.getLogger(__name__)
 
@@ -52,11 +54,14 @@ def create_app(settings: Settings, engine: Engine, metrics: Metrics) -> FastAPI:
         metrics: that the engine counts in.
     """
     token, operator_token = settings.token, settings.operator_token
+    named = {} if settings.tokens is None else read_tokens(settings.tokens)
+    callers = {entry.token.get_secret_value(): Caller(name, entry) for name, entry in named.items()}
     access = Access(
         token.get_secret_value() if token else None,
         operator_token.get_secret_value() if operator_token else None,
         settings.allowed_origins,
-        loopback_only=token is None and is_loopback(settings.host),
+        callers,
+        loopback_only=token is None and not callers and is_loopback(settings.host),
     )
     state = ApiState(
         settings,

@@ -6,7 +6,6 @@ environment (prefix `ANYTIME_`), which nothing else in the server reads.
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Final, Literal, Self
 
@@ -15,9 +14,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from anytime_protocol.messages import ConnectionLimits
 from anytime_server.core.settings import SchedulerSettings
-
-_TOKEN: Final = re.compile(r"[A-Za-z0-9._~+/-]+=*")
-"""What RFC 6750 allows behind `Bearer`."""
+from anytime_server.tokens import clean_token, read_tokens
 
 LogLevel = Literal["critical", "error", "warning", "info", "debug"]
 EngineName = Literal["auto", "torch", "native", "openvino"]
@@ -73,6 +70,9 @@ class Settings(BaseSettings):
     )
     operator_token: SecretStr | None = Field(
         None, description="Bearer token for PUT /v1/budget; the general token if empty."
+    )
+    tokens: Path | None = Field(
+        None, description="TOML file of further tokens, each with a quota of its own."
     )
     origins: str = Field(
         "",
@@ -165,14 +165,14 @@ class Settings(BaseSettings):
         """Takes off what surrounds a token, such as the end of a file's last line."""
         if token is None or not token.get_secret_value():
             return None
-        stripped = token.get_secret_value().strip()
-        if not _TOKEN.fullmatch(stripped):
-            found = "nothing but blanks" if not stripped else f"{len(stripped)} characters"
-            raise ValueError(
-                f"found {found}, expected letters, digits and -._~+/ without blanks between them: "
-                "no client can send another token (`openssl rand -hex 32` makes one)"
-            )
-        return SecretStr(stripped)
+        return clean_token(token)
+
+    @field_validator("tokens")
+    @classmethod
+    def _check_tokens(cls, path: Path | None) -> Path | None:
+        if path is not None:
+            read_tokens(path)
+        return path
 
     @model_validator(mode="after")
     def _check_profile_size(self) -> Self:

@@ -8,14 +8,23 @@ change nothing, and names that do not mean this machine (DNS rebinding) are refu
 from __future__ import annotations
 
 import hmac
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from ipaddress import ip_address
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from anytime_protocol.http.headers import read_token
 
+if TYPE_CHECKING:  # it only holds them
+    from anytime_server.api.quotas import Caller
+
 _PORTS = {"http": 80, "https": 443}
+
+
+def _is_one_of(tokens: Sequence[str], lines: Sequence[tuple[str, str]]) -> bool:
+    found = read_token(lines) or ""
+    return any(hmac.compare_digest(found.encode(), token.encode()) for token in tokens)
 
 
 def is_loopback(name: str) -> bool:
@@ -36,6 +45,7 @@ class Access:
         token: what every request needs, or None.
         operator_token: what changing the server's budget needs, or None for the same as `token`.
         origins: other origins whose pages may ask.
+        callers: holders of further tokens, each with a quota, by token.
         loopback_only: whether the server must be addressed by a name of this machine, or by that of
             one of the origins.
     """
@@ -43,6 +53,7 @@ class Access:
     token: str | None = None
     operator_token: str | None = None
     origins: frozenset[str] = frozenset()
+    callers: Mapping[str, Caller] = field(default_factory=dict)
     loopback_only: bool = False
 
     def is_authorised(self, lines: Sequence[tuple[str, str]], *, operator: bool = False) -> bool:
@@ -53,11 +64,19 @@ class Access:
             operator: it wants to change the server's budget.
         """
         needed = (self.operator_token or self.token) if operator else self.token
-        accepted = [t for t in (needed, None if operator else self.operator_token) if t]
-        if needed is None:
+        if needed is None and not self.callers:
             return True
-        found = read_token(lines) or ""
-        return any(hmac.compare_digest(found.encode(), token.encode()) for token in accepted)
+        accepted = [t for t in (needed, None if operator else self.operator_token) if t]
+        return _is_one_of(accepted, lines) or (not operator and self.caller_of(lines) is not None)
+
+    def caller_of(self, lines: Sequence[tuple[str, str]]) -> Caller | None:
+        """Who asks, if it is one with a quota.
+
+        Args:
+            lines: a request's headers.
+        """
+        found = [one for token, one in self.callers.items() if _is_one_of([token], lines)]
+        return found[0] if found else None
 
     def is_host_allowed(self, lines: Sequence[tuple[str, str]]) -> bool:
         """Whether a request is addressed to this machine, where it must be."""

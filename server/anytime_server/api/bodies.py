@@ -37,7 +37,7 @@ async def read_bounded(
         async with asyncio.timeout(timeout_s):
             async for chunk in request.stream():
                 body += chunk
-                upload.hold(len(body))
+                upload.reserve(len(body))
                 if len(body) > most:
                     raise too_large(limit)
     except TimeoutError:

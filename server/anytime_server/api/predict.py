@@ -27,7 +27,7 @@ from anytime_server.api.http_answer import (
 from anytime_server.api.json_body import schema_of
 from anytime_server.api.outbox import Outbox
 from anytime_server.api.request_checks import arrival_s
-from anytime_server.api.state import require_token, state_of
+from anytime_server.api.state import caller_of, require_token, state_of
 from anytime_server.api.upload import read_head, read_image
 from anytime_server.engine.base import ExitRendered, RequestEnded
 from anytime_server.errors import RefusedError
@@ -88,7 +88,7 @@ _OPENAPI: Final[dict[str, Any]] = {
 async def predict(request: Request, model: str) -> Response:
     """See `docs/PROTOCOL.md`, section HTTP."""
     require_token(request)
-    state = state_of(request)
+    state, caller = state_of(request), caller_of(request)
     arrived_s = arrival_s(request, state.engine.clock)
     task = state.engine.admissible_model(model).info.task
     infer, answer_format, deadline = read_head(request, model, task)
@@ -96,8 +96,13 @@ async def predict(request: Request, model: str) -> Response:
     try:
         with state.uploads.begin() as upload:
             infer = await read_image(request, infer, answer_format, state.settings, upload)
-            active = await state.engine.submit(
-                infer, infer.id, arrived_s, "http", outbox.callback(infer.id)
+            active = await state.submit(
+                infer,
+                infer.id,
+                arrived_s,
+                "http",
+                outbox.callback(infer.id),
+                caller=caller,
             )
     except ClientDisconnect:
         return Response(status_code=CLIENT_CLOSED_REQUEST)

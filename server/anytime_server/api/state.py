@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from fastapi import Request
@@ -13,10 +14,13 @@ from anytime_protocol.http.problems import Problem
 from anytime_server.errors import RefusedError
 
 if TYPE_CHECKING:  # it only holds them
+    from anytime_protocol.messages import Infer
     from anytime_server.api.access import Access
     from anytime_server.api.messages import MessageWriter
+    from anytime_server.api.quotas import Caller
     from anytime_server.api.uploads import Uploads
-    from anytime_server.engine.base import Engine
+    from anytime_server.engine.base import ActiveRequest, Engine, OnEvent
+    from anytime_server.images import Image
     from anytime_server.metrics import Metrics
     from anytime_server.settings import Settings
 
@@ -44,6 +48,47 @@ class ApiState:
     uploads: Uploads
     websockets: int = 0
     shutting_down: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def submit(
+        self,
+        infer: Infer,
+        request_id: str,
+        arrival_s: float,
+        transport: str,
+        on_event: OnEvent,
+        *,
+        caller: Caller | None,
+        pixels: Image | None = None,
+    ) -> ActiveRequest:
+        """Admits a request within the quota of its `caller`, if that has one; see `Engine.submit`.
+
+        Raises:
+            RefusedError: it is not admitted.
+        """
+        submit = partial(self.engine.submit, pixels=pixels)
+        if caller is None:
+            return await submit(infer, request_id, arrival_s, transport, on_event)
+        caller.begin(self.engine.clock())
+        infer = replace(infer, urgency=max(infer.urgency, caller.quota.urgency))
+        on_event = caller.ending(on_event)
+        try:
+            return await submit(infer, request_id, arrival_s, transport, on_event)
+        except BaseException:
+            caller.end()
+            raise
+
+
+def caller_of(request: Request) -> Caller | None:
+    """Who asks, if it has a quota that it has not used up.
+
+    Raises:
+        RefusedError: it has.
+    """
+    state = state_of(request)
+    caller = state.access.caller_of(request.headers.items())
+    if caller is not None:
+        caller.check(state.engine.clock())
+    return caller
 
 
 def state_of(request: Request) -> ApiState:

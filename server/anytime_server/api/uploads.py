@@ -42,10 +42,10 @@ class Upload:
 
     def __exit__(self, *_: object) -> None:
         """Gives everything back."""
-        self.hold(0)
+        self.reserve(0)
 
-    def hold(self, count: int) -> None:
-        """Holds so many bytes from now on.
+    def reserve(self, count: int) -> None:
+        """Reserves so many bytes in place of those before.
 
         Raises:
             RefusedError: all uploads together would hold too many.

@@ -35,6 +35,7 @@ from anytime_protocol.session import Closed, Event, Refused, Session
 from anytime_server.api.asyncapi import server_version
 from anytime_server.api.outbox import Item, Outbox
 from anytime_server.api.problems import problem_response
+from anytime_server.api.quotas import Caller
 from anytime_server.api.state import ApiState
 from anytime_server.engine.base import ActiveRequest, EngineState, ExitRendered, RequestEnded
 from anytime_server.errors import RefusedError
@@ -61,7 +62,8 @@ async def stream(websocket: WebSocket) -> None:
     state.websockets += 1
     state.metrics.websocket_opened()
     try:
-        await WebsocketConnection(state, websocket).run()
+        caller = state.access.caller_of(websocket.headers.items())
+        await WebsocketConnection(state, websocket, caller).run()
     finally:
         state.websockets -= 1
         state.metrics.websocket_closed()
@@ -124,12 +126,14 @@ class WebsocketConnection:
     Args:
         state: of the application.
         websocket: accepted.
+        caller: its client, if it has a quota.
     """
 
-    def __init__(self, state: ApiState, websocket: WebSocket) -> None:
+    def __init__(self, state: ApiState, websocket: WebSocket, caller: Caller | None = None) -> None:
         self._state = state
         self._engine = state.engine
         self._websocket = websocket
+        self._caller = caller
         self._session = Session(Role.SERVER)
         self._outbox = Outbox(state.metrics)
         self._number = next(_numbers)
@@ -206,9 +210,10 @@ class WebsocketConnection:
         admission, job_id = self._requests[infer.id], self._job_id(infer.id)
         try:
             with self._state.uploads.begin() as upload:
-                upload.hold(len(infer.payload))
-                request = await self._engine.submit(
-                    infer, job_id, arrival_s, "websocket", self._outbox.callback(infer.id)
+                upload.reserve(len(infer.payload))
+                on_event = self._outbox.callback(infer.id)
+                request = await self._state.submit(
+                    infer, job_id, arrival_s, "websocket", on_event, caller=self._caller
                 )
         except RefusedError as error:
             self._refuse(infer.id, error.problem)

@@ -80,7 +80,7 @@ class WebsocketTransport(WebSocketsSansIOProtocol):
         """See asyncio."""
         self._sending.stop()
         self._place.leave()
-        self._upload.hold(0)
+        self._upload.reserve(0)
         super().connection_lost(exc)
 
     # Receiving.
@@ -92,7 +92,7 @@ class WebsocketTransport(WebSocketsSansIOProtocol):
         held = len(self._unread) + len(self.conn.reader.buffer) + (self.conn.current_size or 0)
         is_open = self.handshake_complete and not self.transport.is_closing()
         try:
-            self._upload.hold(held if is_open else 0)
+            self._upload.reserve(held if is_open else 0)
         except RefusedError as error:
             self._fail(CloseCode.TRY_AGAIN_LATER, error.problem.detail)
 

@@ -18,15 +18,15 @@ from server.factories import image_file, infer
 def test_what_is_held_is_given_back_once():
     uploads = Uploads(10)
     with uploads.begin() as first:
-        first.hold(4)
+        first.reserve(4)
         second = uploads.begin()
-        second.hold(5)
-        second.hold(6)
+        second.reserve(5)
+        second.reserve(6)
         with pytest.raises(RefusedError, match="10 bytes are under way"):
-            first.hold(5)
+            first.reserve(5)
         assert uploads.held == 10
     assert uploads.held == 6
-    second.hold(0)
+    second.reserve(0)
     assert uploads.held == 0
 
 

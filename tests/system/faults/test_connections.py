@@ -65,7 +65,7 @@ async def warm_up(server):
     async def stream():
         async with Stream.open(server) as stream:
             await stream.ask(in_flight=8)
-            await stream.ask(BIG)
+            await stream.ask(BIG, in_flight=8 // SLOW)
 
     async def read(accept, awaited):
         client = await Client.open(server)

@@ -28,7 +28,7 @@ from anytime_server.api.http_answer import CLIENT_CLOSED_REQUEST, HttpAnswer, an
 from anytime_server.api.json_body import schema_of
 from anytime_server.api.outbox import Outbox
 from anytime_server.api.request_checks import arrival_s
-from anytime_server.api.state import require_token, state_of
+from anytime_server.api.state import caller_of, require_token, state_of
 from anytime_server.api.upload import deadline_budget, read_request_id
 from anytime_server.api.uploads import Upload
 from anytime_server.api.v2 import tensors
@@ -239,7 +239,7 @@ _RESPONSES: Final[dict[int | str, dict[str, Any]]] = {
 )
 async def infer(request: Request, model: str) -> Response:
     """See `docs/PROTOCOL.md`, section Open Inference Protocol."""
-    state = state_of(request)
+    state, caller = state_of(request), caller_of(request)
     arrived_s = arrival_s(request, state.engine.clock)
     info = state.engine.admissible_model(model).info
     request_id = read_request_id(request)
@@ -262,12 +262,13 @@ async def infer(request: Request, model: str) -> Response:
             want=OutputOptions(confidence=_CONFIDENCE in {w.name for w in wanted}, progress=False),
             urgency=_urgency(body.request.parameters, request),
         )
-        active = await state.engine.submit(
+        active = await state.submit(
             message,
             request_id,
             arrived_s,
             "http",
             outbox.callback(request_id),
+            caller=caller,
             pixels=None if isinstance(image, bytes) else image,
         )
     except ClientDisconnect:
