@@ -48,7 +48,16 @@ def server(tiny, tmp_path_factory):
     most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(most[1], 8192), most[1]))
     flags = ["--max-sockets", str(IDLE + ACTIVE + 8), "--max-connections", str(IDLE + ACTIVE + 64)]
-    flags += ["--header-timeout-s", "2", "--upload-timeout-s", "3", "--send-timeout-s", "2"]
+    flags += [
+        "--max-requests",
+        str(2 * ACTIVE),
+        "--header-timeout-s",
+        "2",
+        "--upload-timeout-s",
+        "3",
+        "--send-timeout-s",
+        "2",
+    ]
     log = tmp_path_factory.mktemp("log") / "server.log"
     with run_server(tiny, log, *flags) as running:
         asyncio.run(warm_up(running))
