@@ -181,6 +181,7 @@ class CloseCode(IntEnum):
 
     NORMAL = 1000
     GOING_AWAY = 1001
+    BAD_FRAME = 1002
     UNSUPPORTED_DATA = 1003
     INVALID_TEXT = 1007
     POLICY = 1008

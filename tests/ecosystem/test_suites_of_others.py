@@ -14,6 +14,7 @@ from pathlib import Path
 import httpx
 import pytest
 import uvicorn
+from starlette.routing import WebSocketRoute
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from anytime_server.api.asyncapi import describe
@@ -143,7 +144,7 @@ def our_server():
     settings = Settings(port=0, log_level="critical")
     metrics = Metrics()
     app = create_app(settings, LocalEngine(FakeExecutor(), metrics, settings), metrics)
-    app.add_api_websocket_route("/", echo)
+    app.router.routes.insert(0, WebSocketRoute("/", echo))
     return Server(uvicorn_config(app, settings), app.state.api)
 
 
