@@ -26,6 +26,7 @@ from integrations.regions import WANT, polygons, regions
 logger = logging.getLogger(__name__)
 
 _SKELETON_ID: Final = 0
+_DAY_S: Final = 86400
 _NO_TIME: Final = frozenset({ErrorCode.DEADLINE_EXCEEDED, ErrorCode.OVERLOADED})
 
 
@@ -36,7 +37,7 @@ class AnytimeFunction:
         url: of the anytime server; `ANYTIME_URL` unless given.
         task: `segmentation` or `pose`.
         model: name; the server's first of the task unless given.
-        deadline_s: for the map of one frame, s, above 0.
+        deadline_s: for the map of one frame, s, above 0 and at most a day.
         skeleton: name of the label that a person's skeleton has in CVAT.
         min_score: below which a joint is outside and a region is left out, 0 to 1, where CVAT names
             no threshold.
@@ -44,7 +45,7 @@ class AnytimeFunction:
     The token of a server that needs one is `ANYTIME_TOKEN`, so that it is on no command line.
 
     Raises:
-        ValueError: the deadline is not above 0, or the server has no such model.
+        ValueError: the deadline or the task is none, or the server has no such model.
         AnytimeError: the server cannot be reached.
     """
 
@@ -58,8 +59,8 @@ class AnytimeFunction:
         skeleton: str = "person",
         min_score: float = 0.2,
     ) -> None:
-        if not deadline_s > 0:
-            raise ValueError(f"deadline_s: found {deadline_s}, expected seconds above 0")
+        if not 0 < deadline_s <= _DAY_S:
+            raise ValueError(f"deadline_s: found {deadline_s}, expected above 0, at most {_DAY_S}")
         if task not in tuple(Task):
             raise ValueError(f"task: found {task!r}, expected {' or '.join(Task)}")
         self._client = Client(

@@ -22,13 +22,13 @@ from label_studio_sdk._extensions.label_studio_tools.core.utils.io import get_ba
 from pydantic import BaseModel, Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from anytime_client import AnytimeError, AsyncClient, RequestError, Result, Task
+from anytime_client import AnytimeError, AsyncClient, ImageError, RequestError, Result, Task
 from integrations.label_studio.labels import Control, UnusableError, draw, read_config
 from integrations.regions import WANT
 
 logger = logging.getLogger("uvicorn.error")
 
-_Positive = Annotated[float, Field(gt=0)]
+_Seconds = Annotated[float, Field(gt=0, le=86400)]
 
 
 class Settings(BaseSettings):
@@ -52,8 +52,8 @@ class Settings(BaseSettings):
 
     url: str = "http://127.0.0.1:8000"
     token: str | None = None
-    deadline_s: _Positive = 5.0
-    call_s: _Positive = 90.0
+    deadline_s: _Seconds = 5.0
+    call_s: _Seconds = 90.0
     segmentation_model: str | None = None
     pose_model: str | None = None
     min_score: float = 0.2
@@ -171,7 +171,7 @@ class Backend:
                 answer.raise_for_status()
                 token = answer.json()["access"]
             return base64.b64decode(get_base64_content(url, host, token, task.id))
-        except (OSError, requests.RequestException) as error:
+        except (OSError, ValueError, KeyError, requests.RequestException) as error:
             raise UnusableError(f"{url}: cannot be fetched ({error})") from error
 
     def _version(self, controls: list[Control]) -> str:
@@ -200,7 +200,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     async def failed(_: Request, error: Exception) -> JSONResponse:
         logger.warning("%s", error)
         status = error.status if isinstance(error, RequestError) else 502
-        status = 400 if isinstance(error, UnusableError) else status
+        status = 400 if isinstance(error, UnusableError | ImageError) else status
         return JSONResponse({"error": str(error)}, status)
 
     @app.get("/")

@@ -5,6 +5,7 @@ import json
 import logging
 import signal
 import time
+from types import SimpleNamespace
 
 import cv2
 import cvat_sdk.auto_annotation as cvataa
@@ -18,7 +19,9 @@ from cvat_cli._internal.common import FunctionLoader
 from cvat_cli._internal.parsers import parse_function_parameter
 from cvat_sdk import models
 from cvat_sdk.api_client import ApiClient
+from cvat_sdk.auto_annotation import driver
 from cvat_sdk.auto_annotation.driver import _AnnotationMapper, _DetectionFunctionContextImpl
+from cvat_sdk.core.progress import BaseProgressReporter
 from cvat_sdk.masks import decode_mask
 
 MODULE = "integrations.cvat.anytime_function"
@@ -65,6 +68,56 @@ def check_masks_are_the_servers_map(case):
         name = "car" if shape["label_id"] == 71 else "road"
         assert np.array_equal(mask, case.street.map == ids[name])
         assert (shape["type"], shape["frame"], shape["source"]) == ("mask", 5, "auto")
+
+
+class FakeTask:
+    """A task of two frames in place of the SDK's data set, and of the client that uploads."""
+
+    def __init__(self, labels):
+        self.labels = labels
+        files = (scene.STREET, scene.SAMPLES / "street-2.jpg")
+        self.samples = [
+            SimpleNamespace(
+                frame_index=index,
+                frame_name=file.name,
+                media=SimpleNamespace(load_image=lambda file=file: PIL.Image.open(file)),
+            )
+            for index, file in enumerate(files)
+        ]
+        self.logger = logging.getLogger("cvat")
+        self.tasks = SimpleNamespace(api=self)
+        self.uploaded = []
+
+    def partial_update_annotations(self, action, task_id, *, patched_labeled_data_request):
+        self.uploaded.append((action, task_id, patched_labeled_data_request))
+
+
+class CountingProgress(BaseProgressReporter):
+    def __init__(self):
+        super().__init__()
+        self.total, self.done = None, 0
+
+    def start2(self, total, **options):
+        super().start2(total, **options)
+        self.total = total
+
+    def advance(self, delta):
+        self.done += delta
+
+    def report_status(self, progress):
+        self.done = progress
+
+
+def check_a_task_is_annotated_with_progress(case):
+    labels = [models.Label(name="road", id=3, attributes=[], type="mask", sublabels=[])]
+    task = FakeTask(labels)
+    progress = CountingProgress()
+    driver.TaskDataset = lambda client, task_id, **options: task
+    cvataa.annotate_task(task, 7, load(case), pbar=progress, allow_unmatched_labels=True)
+    ((action, task_id, request),) = task.uploaded
+    assert (action, task_id) == ("create", 7)
+    assert [shape.frame for shape in request.shapes] == [0, 1]
+    assert (progress.total, progress.done) == (2, 2)
 
 
 def check_polygons_in_their_order_draw_the_map(case):
@@ -151,7 +204,7 @@ def check_a_function_of_an_agent_has_fields_that_cvat_takes(case):
 
 def check_errors_are_told(case):
     for parameter, words in (
-        ("deadline_s=float:0", "expected seconds above 0"),
+        ("deadline_s=float:0", "expected above 0"),
         ("task=str:depth", "expected segmentation or pose"),
         ("model=str:nobody", "found camvid-w18"),
     ):

@@ -223,8 +223,9 @@ def check_a_task_that_fails_leaves_the_others(case):
     assert "cannot be fetched" in missing["error"]
     assert good["result"]
     assert "expected an image" in text["error"]
-    alone = predict(client, STREET, "missing.jpg")
-    assert (alone.status_code, "404" in alone.json()["error"]) == (400, True)
+    for name, words in (("missing.jpg", "404"), ("index.json", "expected an image")):
+        alone = predict(client, STREET, name)
+        assert (alone.status_code, words in alone.json()["error"]) == (400, True), alone.text
 
 
 def check_errors_are_told(case):
