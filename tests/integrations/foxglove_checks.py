@@ -246,4 +246,6 @@ async def receive_live(socket, case):
 
 
 if __name__ == "__main__":
+    # A shell's background job ignores interrupts, and so would the processes started here.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     harness.main(globals(), scene.Scene)
