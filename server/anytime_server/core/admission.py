@@ -79,7 +79,7 @@ def hope_s(needs: Prediction, settings: SchedulerSettings) -> float:
 def mandatory_stage(job: JobState, forecaster: Forecaster, now: float) -> MandatoryStage:
     """A job's next stage, if that is mandatory, with what a run takes beside the network."""
     forecast = forecaster.forecast(job, now)
-    needs = forecast.needs.then(forecaster.overhead())
+    needs = forecaster.occupies(job, now).then(forecaster.overhead())
     return MandatoryStage(forecast.order_s, forecast.due_s, needs)
 
 

@@ -119,10 +119,22 @@ class Forecaster:
 
     def needs(self, job: JobState, step: StageForecast) -> Prediction:
         """Time from the start of its next stage to an exit, decoding included if still due."""
-        if job.decoded:
-            return self._costs.slow_down.predict(step.base_s)
-        network = self._costs.slow_down.predict(step.base_s + job.prepare_s)
-        return self._costs.decode(job.media_type, job.pixels).then(network)
+        network = self._network(job, step)
+        return network if job.decoded else self._decoding(job).then(network)
+
+    def occupies(self, job: JobState, now: float) -> Prediction:
+        """Time of its next stage on the executor, which waits for images that are quick."""
+        forecast = self.forecast(job, now)
+        if not job.awaits_image:
+            return forecast.needs
+        return self._network(job, shortest_step(job, forecast.limits))
+
+    def _network(self, job: JobState, step: StageForecast) -> Prediction:
+        prepare_s = 0.0 if job.decoded else job.prepare_s
+        return self._costs.slow_down.predict(step.base_s + prepare_s)
+
+    def _decoding(self, job: JobState) -> Prediction:
+        return self._costs.decode(job.media_type, job.pixels)
 
     def longest(self, job: JobState, path: Path) -> Prediction:
         """Time for the stages of a path if no exit shrinks the share of active positions.

@@ -353,10 +353,10 @@ class Scheduler:
         job = self._jobs.get(job_id)
         if job is not None and not job.decoded:
             self.costs.observe_decode(job.media_type, job.pixels, elapsed_s)
-            job.decoded = True
+            job.decoded, job.awaits_image = True, False
 
-    def image_ready(self, job_id: str) -> None:
-        """A job that `awaits_image` may begin; unknown ids are ignored."""
+    def image_failed(self, job_id: str) -> None:
+        """A job's image cannot be decoded, as its run will find; unknown ids are ignored."""
         job = self._jobs.get(job_id)
         if job is not None:
             job.awaits_image = False

@@ -154,7 +154,11 @@ class ExecutorLoop:
 
     def image_ready(self, request: ActiveRequest) -> None:
         """The image of a request whose job awaits it is decoded, or is not going to be."""
-        self._scheduler.image_ready(request.id)
+        image = request.image
+        if image is None or image.cancelled() or image.exception() is not None:
+            self._scheduler.image_failed(request.id)
+        else:
+            self._scheduler.image_decoded(request.id, image.result().cpu_s)
         self._update_run()
 
     def note_encoding(self, request: ActiveRequest, elapsed_s: float) -> None:

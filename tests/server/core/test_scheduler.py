@@ -860,3 +860,61 @@ def test_a_request_that_waits_for_its_first_exit_still_gets_it_when_the_server_d
     executor = run_until_idle(s, 0.0)
     assert executor.stages_of("a") == [1]
     assert executor.finish_of("a") == JobFinished("a", Reason.DRAINING, 1, 0.0)
+
+
+# Images that take long to decode, which the executor does not wait for.
+
+
+def slow_job(id_="slow", now=0.0, **limits):
+    """A job whose image takes 1 s to decode."""
+    slow = job(id_, now, **limits)
+    slow.media_type, slow.awaits_image = "image/webp", True
+    return slow
+
+
+def scheduler_of_slow_images():
+    decode = {"image/jpeg": FREE, "image/webp": SideCost(1.0, 0.0)}
+    costs = CostModel([profile()], decode, {"png": FREE})
+    for _ in range(200):
+        costs.observe_stage(0.01, 0.01)
+    return Scheduler(costs)
+
+
+def test_others_are_admitted_and_computed_while_an_image_is_decoded():
+    s = scheduler_of_slow_images()
+    assert isinstance(s.submit(slow_job(), 0.0), Admitted)
+    assert isinstance(s.decide(0.0), Wait)
+    assert isinstance(s.submit(job("quick", deadline_ms=60), 0.0), Admitted)
+    assert s.decide(0.0).job_id == "quick"
+    end_run(s, "quick", 1, 0.01)
+    s.image_decoded("slow", 1.0)
+    assert s.decide(0.02).job_id == "slow"
+
+
+def test_a_job_that_its_image_makes_late_ends_by_its_deadline():
+    s = scheduler_of_slow_images()
+    assert isinstance(s.submit(slow_job(deadline_ms=1100), 0.0), Admitted)
+    waiting = s.decide(0.5)
+    assert isinstance(waiting, Wait)
+    while isinstance(waiting, Wait):
+        assert waiting.until_s is not None
+        ends_s = waiting.until_s
+        waiting = s.decide(ends_s)
+    assert waiting.ending.code is ErrorCode.DEADLINE_EXCEEDED
+    assert ends_s <= 1.1
+
+
+def test_a_job_whose_image_is_decoded_later_than_expected_still_has_its_time():
+    s = scheduler_of_slow_images()
+    s.submit(slow_job(deadline_ms=2500), 0.0)
+    assert isinstance(s.decide(0.0), Wait)
+    s.image_decoded("slow", 1.4)
+    assert s.decide(1.4).job_id == "slow"
+
+
+def test_an_image_that_cannot_be_decoded_is_left_to_its_run_to_find():
+    s = scheduler_of_slow_images()
+    s.submit(slow_job(), 0.0)
+    s.image_failed("slow")
+    s.image_failed("unknown")
+    assert s.decide(0.1).job_id == "slow"
