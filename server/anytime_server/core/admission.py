@@ -50,8 +50,9 @@ def admit(
     if gmacs > allowed:
         text = f"exit 1 costs {gmacs:.3g} GMACs, the budget allows {allowed:.3g}"
         return Rejected(ErrorCode.BUDGET_TOO_SMALL, text, None)
-    hope = hope_s(forecast.needs, settings) if workload.is_idle else 0.0
-    late_s = now + forecast.needs.mean_s - hope - forecast.expected_due_s
+    needs = forecaster.before_its_start(job).then(forecast.needs)
+    hope = hope_s(needs, settings) if workload.is_idle else 0.0
+    late_s = now + needs.mean_s - hope - forecast.expected_due_s
     if late_s > 0.0:
         late_s += hope  # what it may be lucky with is no advice
         needed_s = forecast.limits.deadline_s - job.arrival_s + late_s
@@ -79,7 +80,7 @@ def hope_s(needs: Prediction, settings: SchedulerSettings) -> float:
 def mandatory_stage(job: JobState, forecaster: Forecaster, now: float) -> MandatoryStage:
     """A job's next stage, if that is mandatory, with what a run takes beside the network."""
     forecast = forecaster.forecast(job, now)
-    needs = forecaster.occupies(job, now).then(forecaster.overhead())
+    needs = forecast.needs.then(forecaster.overhead())
     return MandatoryStage(forecast.order_s, forecast.due_s, needs)
 
 
@@ -91,7 +92,7 @@ def _expected(
     now: float,
 ) -> Admitted:
     """How deep a job will get if no other comes, after the mandatory stages before it."""
-    start = workload.free
+    start = workload.free.then(forecaster.before_its_start(job))
     for stage in workload.mandatory:
         start = start.then(stage.needs)
     starts_s = now + start.upper_s(settings.depth_sigmas)

@@ -118,20 +118,19 @@ class Forecaster:
         return tuple(path)
 
     def needs(self, job: JobState, step: StageForecast) -> Prediction:
-        """Time from the start of its next stage to an exit, decoding included if still due."""
-        network = self._network(job, step)
-        return network if job.decoded else self._decoding(job).then(network)
+        """Time from the start of its next stage to an exit.
 
-    def occupies(self, job: JobState, now: float) -> Prediction:
-        """Time of its next stage on the executor, which waits for images that are quick."""
-        forecast = self.forecast(job, now)
-        if not job.awaits_image:
-            return forecast.needs
-        return self._network(job, shortest_step(job, forecast.limits))
-
-    def _network(self, job: JobState, step: StageForecast) -> Prediction:
+        Decoding is included if it is still due and the executor waits for it.
+        """
         prepare_s = 0.0 if job.decoded else job.prepare_s
-        return self._costs.slow_down.predict(step.base_s + prepare_s)
+        network = self._costs.slow_down.predict(step.base_s + prepare_s)
+        if job.decoded or job.awaits_image:
+            return network
+        return self._decoding(job).then(network)
+
+    def before_its_start(self, job: JobState) -> Prediction:
+        """Time from a job's admission until its first stage may start."""
+        return self._decoding(job) if job.awaits_image else Prediction(0.0, 0.0)
 
     def _decoding(self, job: JobState) -> Prediction:
         return self._costs.decode(job.media_type, job.pixels)
