@@ -348,18 +348,18 @@ class Scheduler:
         """Another executor is there."""
         self._has_executor = True
 
-    def image_decoded(self, job_id: str, elapsed_s: float) -> None:
-        """A job's image is decoded, after `elapsed_s`; unknown ids are ignored."""
-        job = self._jobs.get(job_id)
-        if job is not None and not job.decoded:
-            self.costs.observe_decode(job.media_type, job.pixels, elapsed_s)
-            job.decoded, job.awaits_image = True, False
+    def image_decoded(self, job_id: str, elapsed_s: float | None) -> None:
+        """A job's image is decoded, after `elapsed_s`; unknown ids are ignored.
 
-    def image_failed(self, job_id: str) -> None:
-        """A job's image cannot be decoded, as its run will find; unknown ids are ignored."""
+        None if it cannot be decoded: a job that awaits it finds that out in its run.
+        """
         job = self._jobs.get(job_id)
-        if job is not None:
-            job.awaits_image = False
+        if job is None:
+            return
+        job.awaits_image = False
+        if elapsed_s is not None and not job.decoded:
+            self.costs.observe_decode(job.media_type, job.pixels, elapsed_s)
+            job.decoded = True
 
     @property
     def load_s(self) -> float:

@@ -7,6 +7,7 @@ import logging
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Final
 
 from anytime_protocol.budget import Budget
@@ -189,7 +190,7 @@ class LocalEngine:
         request.image = decode()
         request.image.add_done_callback(_retrieve_exception)
         if job.awaits_image:
-            request.image.add_done_callback(lambda _: self._loop.image_ready(request))
+            request.image.add_done_callback(partial(self._loop.image_ready, request.id))
         return request
 
     def cancel(self, request_id: str, *, discard: bool) -> None:

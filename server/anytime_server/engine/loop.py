@@ -59,7 +59,7 @@ from anytime_server.executor.base import (
     RunEnd,
     ServedModel,
 )
-from anytime_server.images import Image
+from anytime_server.images import DecodedImage, Image
 from anytime_server.metrics import Metrics
 
 logger = logging.getLogger(__name__)
@@ -152,13 +152,10 @@ class ExecutorLoop:
         self._update_run()
         return change
 
-    def image_ready(self, request: ActiveRequest) -> None:
-        """The image of a request whose job awaits it is decoded, or is not going to be."""
-        image = request.image
-        if image is None or image.cancelled() or image.exception() is not None:
-            self._scheduler.image_failed(request.id)
-        else:
-            self._scheduler.image_decoded(request.id, image.result().cpu_s)
+    def image_ready(self, request_id: str, image: asyncio.Future[DecodedImage]) -> None:
+        """Decoding that a job awaits is over, well or not."""
+        failed = image.cancelled() or image.exception() is not None
+        self._scheduler.image_decoded(request_id, None if failed else image.result().cpu_s)
         self._update_run()
 
     def note_encoding(self, request: ActiveRequest, elapsed_s: float) -> None:

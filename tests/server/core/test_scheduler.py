@@ -915,6 +915,6 @@ def test_a_job_whose_image_is_decoded_later_than_expected_still_has_its_time():
 def test_an_image_that_cannot_be_decoded_is_left_to_its_run_to_find():
     s = scheduler_of_slow_images()
     s.submit(slow_job(), 0.0)
-    s.image_failed("slow")
-    s.image_failed("unknown")
+    s.image_decoded("slow", None)
+    s.image_decoded("unknown", None)
     assert s.decide(0.1).job_id == "slow"
