@@ -247,9 +247,9 @@ def slow_admission(live, monkeypatch):
     """Requests are admitted when the event is set."""
     may_admit, submit = asyncio.Event(), live.state.engine.submit
 
-    async def submit_later(*arguments):
+    async def submit_later(*arguments, **named):
         await may_admit.wait()
-        return await submit(*arguments)
+        return await submit(*arguments, **named)
 
     monkeypatch.setattr(live.state.engine, "submit", submit_later)
     return may_admit
@@ -282,8 +282,8 @@ async def test_a_client_that_leaves_between_budget_and_admission_is_no_error(
 ):
     closed, submit, close = asyncio.Event(), live.state.engine.submit, Session.close
 
-    async def submit_until_closed(*arguments):
-        request = await submit(*arguments)
+    async def submit_until_closed(*arguments, **named):
+        request = await submit(*arguments, **named)
         await closed.wait()
         return request
 
