@@ -173,8 +173,22 @@ def per_exit(
 
 def one_exit(costs: Sequence[ConvCost]) -> int:
     """Multiply-adds of the same network without its early exits: the paper's baseline."""
-    last = max(cost.stage for cost in costs)
-    return sum(cost.dense for cost in costs if not cost.head or cost.stage == last)
+    return step_macs(costs, 0, max(cost.stage for cost in costs))
+
+
+def step_macs(costs: Sequence[ConvCost], made: int, exit_: int) -> int:
+    """Multiply-adds from one exit to a later one, nothing masked, the exits between left out.
+
+    Args:
+        costs: see `conv_costs`.
+        made: number of the exit that was made, 0 for none.
+        exit_: of the later one.
+    """
+    return sum(
+        cost.dense
+        for cost in costs
+        if made < cost.stage <= exit_ and (not cost.head or cost.stage == exit_)
+    )
 
 
 def stage_macs(

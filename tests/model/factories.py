@@ -101,20 +101,24 @@ def smooth_pixels(height, width, seed=0):
     return (110 + 55 * values).clip(0, 255).astype(np.uint8)
 
 
-def plan_maker(isa=None, *, winograd=True, **changes):
+def plan_maker(isa=None, *, winograd=True, network=None, **changes):
     """Plans of a tiny program, each with what a function changes of its slots and operations.
 
     Without Winograd, nine products make a sum of a 3x3 convolution everywhere.
     """
-    program = lower(tiny_checkpoint(**changes).network)
+    program = lower(network or tiny_checkpoint(**changes).network)
     library = load()
     model = ModelHandle(library, isa or library.isas[-1])
     for conv in program.convs:
-        model.add_conv(conv.weights, conv.stride, dense=winograd and conv.dense)
+        if conv.depthwise:
+            model.add_depthwise(conv.weights, conv.stride)
+        else:
+            dense = winograd and conv.dense
+            model.add_conv(conv.weights, conv.stride, before=conv.before, dense=dense)
     for norm in program.norms:
         model.add_norm(norm.bias, norm.shift, norm.window)
 
-    def make(change=lambda slots, ops: None, size=(64, 96)):
+    def make(change=lambda slots, ops: None, size=(64, 96), heads=program.heads):
         slots = [Slot(b.level, b.channels, b.floats, b.storage) for b in program.buffers]
         ops = []
         for o in program.operations:
@@ -127,7 +131,7 @@ def plan_maker(isa=None, *, winograd=True, **changes):
                 op.sources[i] = source
             ops.append(op)
         change(slots, ops)
-        return PlanHandle(model, size, slots, ops, program.ends)
+        return PlanHandle(model, size, slots, ops, program.ends, heads=heads)
 
     return make
 

@@ -36,7 +36,8 @@ class Certificate:
     The promise: of the pixels of an answer that are settled, a share of at most `risk` has another
     class than the same model without masks gives them at its last exit. It is about the mean over
     images drawn like those that it was calibrated on, each image counting `largest_loss` at most
-    (`evaluation.risk_control`). It holds for these weights, along this ladder, in this precision.
+    (`evaluation.risk_control`). It holds for these weights, along these paths up this ladder, in
+    this precision.
 
     Attributes:
         risk: 0 to 1, above 0.
@@ -51,6 +52,7 @@ class Certificate:
         precision: what convolutions computed in: "f32" or "bf16".
         sides: the ladder that was calibrated.
         joining: its weights.
+        paths: the ways up it that were calibrated, by the numbers of their rungs.
         sha256: of the weights file, hex.
     """
 
@@ -65,6 +67,7 @@ class Certificate:
     precision: str
     sides: tuple[int, ...]
     joining: tuple[float, ...]
+    paths: tuple[tuple[int, ...], ...]
     sha256: str
 
     @property
@@ -86,28 +89,32 @@ class RungPath:
     quality: tuple[float, ...]
 
 
-def may_follow(rung: int, made: int, num_exits: int) -> bool:
-    """Whether a rung may be made after another: it is the next one, or the first of a larger size.
+def may_follow(rung: int, made: int, config: FamilyConfig) -> bool:
+    """Whether a rung may be made after another.
+
+    It is the next one, or the first of a larger size; or any later one where exits may be left out.
 
     Args:
         rung: its number, from 1.
         made: number of the last one made, 0 for none.
-        num_exits: exits of the network.
+        config: of the network.
     """
-    return rung == made + 1 or (rung > made and (rung - 1) % num_exits == 0)
+    if rung == made + 1:
+        return True
+    return rung > made and (config.may_skip_exits or (rung - 1) % config.num_exits == 0)
 
 
-def is_path(rungs: tuple[int, ...], num_exits: int, num_sides: int) -> bool:
+def is_path(rungs: tuple[int, ...], config: FamilyConfig, num_sides: int) -> bool:
     """Whether a ladder leads from its first rung along these.
 
     Args:
         rungs: their numbers, from 1.
-        num_exits: exits of the network.
+        config: of the network.
         num_sides: sizes of the ladder.
     """
-    if not rungs or rungs[0] != 1 or rungs[-1] > num_exits * num_sides:
+    if not rungs or rungs[0] != 1 or rungs[-1] > config.num_exits * num_sides:
         return False
-    return all(may_follow(later, rung, num_exits) for rung, later in pairwise(rungs))
+    return all(may_follow(later, rung, config) for rung, later in pairwise(rungs))
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,7 +27,7 @@ from anytime_model.checkpoint.card import (
 )
 from anytime_model.errors import AnytimeModelError, CheckpointError
 from anytime_model.labels import Label
-from anytime_model.networks.base import DEFAULT_FAMILY, family
+from anytime_model.networks.base import DEFAULT_FAMILY, FamilyConfig, family
 
 MANIFEST = "manifest.toml"
 SIDES = range(32, 4097)
@@ -91,7 +91,7 @@ def _card(path: Path, name: str, table: object) -> Card:
             sides=sides,
             joining=_joining(table.get("joining"), config.num_exits),
             masking=_masking(table.get("masking"), config.num_exits),
-            quality=_quality(table.get("quality"), config.num_exits, sides),
+            quality=_quality(table.get("quality"), config, sides),
             skeleton=tuple(_bone(bone, len(labels)) for bone in table.get("skeleton", ())),
             licence=str(table.get("licence", "unknown")),
             description=str(table.get("description", "")),
@@ -172,6 +172,7 @@ def _certificate(card: Card, table: Mapping[str, Any]) -> Certificate:
         precision=str(table["precision"]),
         sides=tuple(table.get("ladder", ())),
         joining=_exactly("joining", card.config.num_exits, table["joining"]),
+        paths=tuple(tuple(path) for path in table["paths"]),
         sha256=str(table["sha256"]),
     )
     for name, found, expected in (
@@ -185,6 +186,13 @@ def _certificate(card: Card, table: Mapping[str, Any]) -> Certificate:
                 f"{found}, the model has {expected}. Make it again with `anytime-model calibrate "
                 "--record`, or remove it"
             )
+    for path in () if card.quality is None else card.quality.paths:
+        if not any(calibrated[: len(path.rungs)] == path.rungs for calibrated in certificate.paths):
+            raise ValueError(
+                f"the path {list(path.rungs)} was not calibrated for the certificate for a risk of "
+                f"{certificate.risk:g}. Make it again with `anytime-model calibrate --record`, or "
+                "remove it"
+            )
     return certificate
 
 
@@ -195,26 +203,29 @@ def _share(name: str, found: Any) -> float:
 
 
 def _quality(
-    table: Mapping[str, Any] | None, num_exits: int, sides: tuple[int, ...]
+    table: Mapping[str, Any] | None, config: FamilyConfig, sides: tuple[int, ...]
 ) -> Quality | None:
     if table is None:
         return None
     return Quality(
         table["metric"],
-        _shares("per_exit", num_exits * max(len(sides), 1), table["per_exit"]),
+        _shares("per_exit", config.num_exits * max(len(sides), 1), table["per_exit"]),
         table["dataset"],
         _scale(table.get("scale", 1.0)),
         str(table.get("precision", "f32")),
-        tuple(_path(path, num_exits, len(sides)) for path in table.get("paths", ())),
+        tuple(_path(path, config, len(sides)) for path in table.get("paths", ())),
     )
 
 
-def _path(table: Mapping[str, Any], num_exits: int, num_sides: int) -> RungPath:
+def _path(table: Mapping[str, Any], config: FamilyConfig, num_sides: int) -> RungPath:
     rungs = tuple(table["rungs"])
-    if not all(type(rung) is int for rung in rungs) or not is_path(rungs, num_exits, num_sides):
+    if not all(type(rung) is int for rung in rungs) or not is_path(rungs, config, num_sides):
+        later = (
+            "a later one" if config.may_skip_exits else "the next one or the first of a larger size"
+        )
         raise ValueError(
             f"a path has the rungs {list(rungs)}; expected whole numbers from 1 to "
-            f"{num_exits * num_sides}, each the next one or the first of a larger size"
+            f"{config.num_exits * num_sides}, each {later}"
         )
     return RungPath(rungs, _shares("quality", len(rungs), table["quality"]))
 
@@ -321,10 +332,13 @@ def _table(card: Card) -> tomlkit.items.Table:
 def _certificate_table(certificate: Certificate) -> tomlkit.items.Table:
     table = tomlkit.table()
     for item in fields(certificate):
-        value = getattr(certificate, item.name)
         name = "ladder" if item.name == "sides" else item.name
-        table[name] = list(value) if isinstance(value, tuple) else value
+        table[name] = _lists(getattr(certificate, item.name))
     return table
+
+
+def _lists(value: Any) -> Any:
+    return [_lists(part) for part in value] if isinstance(value, tuple) else value
 
 
 def _quality_table(quality: Quality) -> tomlkit.items.Table:

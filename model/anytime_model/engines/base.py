@@ -47,15 +47,24 @@ class Run(Protocol):
         """Exits made so far, from 0."""
         ...
 
-    def advance(self, criterion: Criterion | None = None, pause: Pause | None = None) -> ExitResult:
+    def advance(
+        self,
+        criterion: Criterion | None = None,
+        pause: Pause | None = None,
+        *,
+        exit_: int | None = None,
+    ) -> ExitResult:
         """Make the next exit.
 
         Args:
             criterion: which positions of the new map are settled; None settles nothing new.
             pause: called between modules or kernels; whatever it raises ends the run.
+            exit_: number of a later exit to make instead, the stages before it without theirs;
+                where `FamilyConfig.may_skip_exits`.
 
         Raises:
             FinishedError: the last exit has been made.
+            ConfigError: this exit cannot be made next.
         """
         ...
 

@@ -2,7 +2,8 @@
 
 A *rung* is an exit at one size. Rungs are counted from 1, the exits of the smallest size first, and
 a run climbs them in that order: through the exits of one size, and from any exit of it to the first
-one of a larger size. What a size has found helps the next in two ways:
+one of a larger size. Where exits may be left out (`FamilyConfig.may_skip_exits`), any later rung
+may follow. What a size has found helps the next in two ways:
 
 * its map is joined to each map of the larger size (`Task.join`);
 * positions that it has settled, but for a border of one cell, start settled there.
@@ -18,7 +19,7 @@ one, where s is the ratio of their sizes; the cells of both maps have the same s
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Final, TypeVar
+from typing import Final, NamedTuple, TypeVar
 
 import numpy as np
 import PIL.Image
@@ -121,7 +122,7 @@ class LadderEngine:
             size: (H, W) px that the image had before it was reduced; None if it was not. Results
                 are brought to this size.
             monotone: each map of a size is the normalised product of the distributions of all its
-                exits so far (of a pose the mean of the heat-maps), and criteria judge that, so
+                exits made so far (of a pose the mean of the heat-maps), and criteria judge that, so
                 that a later map rarely makes a right pixel wrong (as in Jazbec et al., "Towards
                 Anytime Classification in Early-Exit Architectures by Enforcing Conditional
                 Monotonicity", 2023, arXiv 2306.02652). A pixel that is settled keeps its map.
@@ -198,41 +199,43 @@ class LadderRun:
         Args:
             criterion: see `Run.advance`.
             pause: see `Run.advance`.
-            rung: the next one, or the first one of a larger size; None is the next one.
+            rung: the next one, or another that `may_follow`; None is the next one.
 
         Raises:
             FinishedError: the last rung has been made.
             ConfigError: the ladder does not lead from here to this rung.
             InputError: the size needs more memory than there is (`NoRoomError`: now).
         """
-        exits = self._engine.card.config.num_exits
+        config = self._engine.card.config
+        exits = config.num_exits
         wanted = self.exit + 1 if rung is None else rung
         if self.exit == exits * len(self._sides):
             raise FinishedError(
                 f"all {self.exit} rungs have been made; begin again with another image."
             )
-        if wanted > exits * len(self._sides) or not may_follow(wanted, self.exit, exits):
+        if wanted > exits * len(self._sides) or not may_follow(wanted, self.exit, config):
+            expected = "a later one" if config.may_skip_exits else "the first of a larger size"
             raise ConfigError(
-                f"rung {wanted} does not follow rung {self.exit}; expected the next one, or the "
-                "first of a larger size."
+                f"rung {wanted} does not follow rung {self.exit}; expected the next one, or "
+                f"{expected}, of {exits * len(self._sides)}."
             )
-        index, at = (wanted - 1) // exits, self._at
+        (index, before), at = divmod(wanted - 1, exits), self._at
         if at is None or at.index != index:
             if at is not None:
                 at.release()
             image = self._resized(self._sides[index])
             at = _SizeRun(self._engine, index, image, self._last, monotone=self._monotone)
             at.start_from(self._prior, self._size)
-        exit_ = at.advance(criterion, pause)
+        result = at.advance(before + 1, criterion, pause)
         self._at = at
         self._last = RungResult(
             exit=wanted,
-            image_size=exit_.image_size,
-            logits=exit_.logits,
-            confidence=exit_.confidence,
-            active=exit_.active,
-            macs=exit_.macs,
-            map_stride=exit_.map_stride,
+            image_size=result.image_size,
+            logits=result.logits,
+            confidence=result.confidence,
+            active=result.active,
+            macs=result.macs,
+            map_stride=result.map_stride,
             source_size=self._size,
         )
         return self._last
@@ -250,6 +253,13 @@ class LadderRun:
             (width, height), PIL.Image.Resampling.BILINEAR, reducing_gap=2.0
         )
         return np.asarray(resized)
+
+
+class _Step(NamedTuple):
+    """An exit of the network, and what its map settles."""
+
+    exit: int
+    criterion: Criterion | None
 
 
 class _SizeRun:
@@ -271,7 +281,7 @@ class _SizeRun:
         self._last: ExitResult | None = None
         self._image = image
         self._size = (image.shape[0], image.shape[1])
-        self._criteria: list[Criterion | None] = []
+        self._steps: list[_Step] = []
         self._run: Run | None = None
         self._prior: Prior | None = None
         self._smaller: Tensor | None = None
@@ -295,22 +305,21 @@ class _SizeRun:
         """Give back what the engine holds; `advance` computes it again."""
         self._run = None
 
-    def advance(self, criterion: Criterion | None, pause: Pause | None) -> ExitResult:
-        """The next exit at this size, joined with the map of the smaller one."""
-        self._criteria.append(criterion)
+    def advance(self, exit_: int, criterion: Criterion | None, pause: Pause | None) -> ExitResult:
+        """A later exit at this size, joined with the map of the smaller one."""
+        step = _Step(exit_, criterion)
         try:
             if self._run is None:
-                self._run = self._engine.begin(self._image, self._prior)
+                run = self._engine.begin(self._image, self._prior)
                 self._mean = self._last = None
-            while True:
-                chosen = self._criteria[self._run.exit]
-                result = self._next(self._run, chosen, pause)
-                if self._run.exit == len(self._criteria):
-                    break
+                for number, before in enumerate(self._steps, start=1):
+                    self._next(run, before, number, pause)
+                self._run = run
+            result = self._next(self._run, step, len(self._steps) + 1, pause)
         except BaseException:
-            self._criteria.pop()
             self._run = None
             raise
+        self._steps.append(step)
         if self._smaller is None and not self._monotone:
             return result
         task = self._engine.card.task
@@ -321,27 +330,34 @@ class _SizeRun:
             confidence=task.confidence(joined)[0, 0].numpy(),
         )
 
-    def _next(self, run: Run, criterion: Criterion | None, pause: Pause | None) -> ExitResult:
-        """The engine's next exit; of a monotone run, its map is the mean with those before it."""
+    def _next(self, run: Run, step: _Step, number: int, pause: Pause | None) -> ExitResult:
+        """The engine's next exit; of a monotone run, its map is the mean with those before it.
+
+        Args:
+            run: the engine's.
+            step: which exit, and what it settles.
+            number: how many exits have been made with it at this size.
+            pause: see `Run.advance`.
+        """
+        exit_, criterion = step
         if not self._monotone:
-            return run.advance(criterion, pause)
-        exit_ = run.exit + 1
+            return run.advance(criterion, pause, exit_=exit_)
         of_mean = (
             None
             if criterion is None
-            else lambda map_: criterion(self._joined(self._averaged(map_, exit_), exit_))
+            else lambda map_: criterion(self._joined(self._averaged(map_, number), exit_))
         )
-        result = run.advance(of_mean, pause)
-        self._mean = self._averaged(torch.from_numpy(result.logits)[None], exit_)
+        result = run.advance(of_mean, pause, exit_=exit_)
+        self._mean = self._averaged(torch.from_numpy(result.logits)[None], number)
         self._last = replace(result, logits=self._mean[0].numpy())
         return self._last
 
-    def _averaged(self, new: Tensor, exit_: int) -> Tensor:
-        """The mean of normalised maps up to an exit; a position that was settled keeps it."""
+    def _averaged(self, new: Tensor, number: int) -> Tensor:
+        """The mean of so many normalised maps; a position that was settled keeps it."""
         normalised = self._engine.card.task.normalised(new)
         if self._mean is None or self._last is None:
             return normalised
-        mean = torch.lerp(self._mean, normalised, 1 / exit_)
+        mean = torch.lerp(self._mean, normalised, 1 / number)
         return torch.where(torch.from_numpy(self._last.active)[None, None], mean, self._mean)
 
     def _joined(self, map_: Tensor, exit_: int) -> Tensor:

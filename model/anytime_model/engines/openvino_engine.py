@@ -14,7 +14,7 @@ import warnings
 from collections import OrderedDict
 from collections.abc import Sequence
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -25,8 +25,8 @@ from anytime_model.checkpoint.store import Checkpoint
 from anytime_model.confidence import Criterion
 from anytime_model.engines.base import Dtype, Pause, check_image, check_normalised
 from anytime_model.errors import ConfigError, FamilyError, FinishedError
-from anytime_model.flops import ConvCost, conv_costs, stage_macs
-from anytime_model.networks.base import Prior, State, padded_size
+from anytime_model.flops import conv_costs, step_macs
+from anytime_model.networks.base import Prior, State, next_exit, padded_size
 from anytime_model.results import Decoded, ExitResult
 
 POLL_MS = 2
@@ -80,7 +80,7 @@ class OpenVinoEngine:
             self._options["INFERENCE_NUM_THREADS"] = str(threads)
         self._core = _core()
         self._converted = self._convert()
-        self._graphs: OrderedDict[tuple[int, int], list[Any]] = OrderedDict()
+        self._graphs: OrderedDict[tuple[int, int], _Graphs] = OrderedDict()
         self._mean = torch.tensor(self.card.mean).view(1, 3, 1, 1)
         self._std = torch.tensor(self.card.std).view(1, 3, 1, 1)
 
@@ -116,7 +116,7 @@ class OpenVinoEngine:
         """See `Engine.decode`."""
         return self.card.task.decode(result)
 
-    def _compiled(self, size: tuple[int, int]) -> list[Any]:
+    def _compiled(self, size: tuple[int, int]) -> _Graphs:
         graphs = self._graphs.pop(size, None)
         if graphs is None:
             graphs = self._compile(size)
@@ -125,32 +125,41 @@ class OpenVinoEngine:
         self._graphs[size] = graphs
         return graphs
 
-    def _compile(self, size: tuple[int, int]) -> list[Any]:
-        graphs = []
+    def _compile(self, size: tuple[int, int]) -> _Graphs:
+        graphs = _Graphs([], [])
         shapes = [[1, 3, *size]]
-        for converted in self._converted:
+        for stage, converted in enumerate(self._converted.exits):
             model = converted.clone()
             model.reshape(dict(enumerate(shapes)))
-            graphs.append(self._core.compile_model(model, "CPU", self._options))
+            graphs.exits.append(self._core.compile_model(model, "CPU", self._options))
+            if stage < len(self._converted.features):
+                alone = self._converted.features[stage].clone()
+                alone.reshape(dict(enumerate(shapes)))
+                graphs.features.append(self._core.compile_model(alone, "CPU", self._options))
             shapes = [list(output.shape) for output in model.outputs[:-1]]
         return graphs
 
-    def _convert(self) -> list[Any]:
-        """The stages with their exits, for any size: tracing takes far longer than compiling."""
-        models = []
-        side = self.card.config.stride
-        features: tuple[Tensor, ...] = (torch.zeros(1, 3, side, side),)
+    def _convert(self) -> _Graphs:
+        """The parts of the network for any size: tracing takes far longer than compiling."""
+        graphs = _Graphs([], [])
+        config = self.card.config
+        features: tuple[Tensor, ...] = (torch.zeros(1, 3, config.stride, config.stride),)
         for stage, exit_ in zip(self.network.stages, self.network.exits, strict=True):
             part = _Part(stage, exit_).eval()
             with torch.inference_mode():
                 made = part(*features)
-            with warnings.catch_warnings():
-                # The converter traces with torch.jit, which torch deprecates.
-                warnings.simplefilter("ignore", DeprecationWarning)
-                warnings.filterwarnings("ignore", category=UserWarning, module="torch.*")
-                models.append(self._openvino.convert_model(part, example_input=features))
+            graphs.exits.append(self._traced(part, features))
+            if config.may_skip_exits and len(graphs.exits) < config.num_exits:
+                graphs.features.append(self._traced(_Part(stage, None).eval(), features))
             features = tuple(torch.zeros(x.shape) for x in made[:-1])
-        return models
+        return graphs
+
+    def _traced(self, part: nn.Module, features: tuple[Tensor, ...]) -> Any:
+        with warnings.catch_warnings():
+            # The converter traces with torch.jit, which torch deprecates.
+            warnings.simplefilter("ignore", DeprecationWarning)
+            warnings.filterwarnings("ignore", category=UserWarning, module="torch.*")
+            return self._openvino.convert_model(part, example_input=features)
 
 
 @cache
@@ -165,17 +174,30 @@ def _core() -> Any:
     return openvino.Core()
 
 
-class _Part(nn.Module):
-    """One stage and its exit as a function of tensors only, for tracing."""
+class _Graphs(NamedTuple):
+    """The parts of a network.
 
-    def __init__(self, stage: nn.Module, exit_: nn.Module) -> None:
+    Attributes:
+        exits: each stage with its exit: features to features and a map.
+        features: where exits may be left out, each stage but the last without: features to
+            features.
+    """
+
+    exits: list[Any]
+    features: list[Any]
+
+
+class _Part(nn.Module):
+    """One stage, and its exit if it is to be made, as a function of tensors only, for tracing."""
+
+    def __init__(self, stage: nn.Module, exit_: nn.Module | None) -> None:
         super().__init__()
         self.stage = stage
         self.exit = exit_
 
     def forward(self, *features: Tensor) -> tuple[Tensor, ...]:
-        branches = self.stage(features, None, _never)
-        return (*branches, self.exit(branches, None))
+        branches: tuple[Tensor, ...] = tuple(self.stage(features, None, _never))
+        return branches if self.exit is None else (*branches, self.exit(branches, None))
 
 
 def _never() -> None:
@@ -188,7 +210,7 @@ class OpenVinoRun:
     def __init__(
         self,
         engine: OpenVinoEngine,
-        graphs: Sequence[Any],
+        graphs: _Graphs,
         state: State,
     ) -> None:
         padded = np.ascontiguousarray(state.features[0].numpy())
@@ -206,14 +228,24 @@ class OpenVinoRun:
         """Exits made so far."""
         return self._exit
 
-    def advance(self, criterion: Criterion | None = None, pause: Pause | None = None) -> ExitResult:
+    def advance(
+        self,
+        criterion: Criterion | None = None,
+        pause: Pause | None = None,
+        *,
+        exit_: int | None = None,
+    ) -> ExitResult:
         """See `Run.advance`."""
-        features, self._features = self._features, None
+        features, config = self._features, self._engine.card.config
         if features is None:
             raise FinishedError(
                 f"this run is over after exit {self._exit}; begin again with another image."
             )
-        *made, new = _infer(self._graphs[self._exit], features, pause)
+        before, wanted = self._exit, next_exit(exit_, self._exit, config)
+        self._features = None
+        for stage in range(before, wanted - 1):
+            features = _infer(self._graphs.features[stage], features, pause)
+        *made, new = _infer(self._graphs.exits[wanted - 1], features, pause)
         logits = torch.from_numpy(new)
         if self._active is not None and self._logits is not None:
             logits = torch.where(self._active, logits, self._logits)
@@ -221,23 +253,22 @@ class OpenVinoRun:
             unsettled = criterion(logits)
             self._active = unsettled if self._active is None else self._active & unsettled
         self._logits = logits
-        self._exit += 1
-        card = self._engine.card
-        if self._exit < card.config.num_exits:
+        self._exit = wanted
+        if wanted < config.num_exits:
             self._features = made
-        confidence = card.task.confidence(logits)[0, 0]
+        confidence = self._engine.card.task.confidence(logits)[0, 0]
         active = torch.ones_like(confidence, dtype=torch.bool)
         if self._active is not None:
             active = self._active[0, 0]
-        costs = conv_costs(card.config, int(self._padded[0]), int(self._padded[1]))
+        costs = conv_costs(config, int(self._padded[0]), int(self._padded[1]))
         return ExitResult(
             exit=self._exit,
             image_size=self._image_size,
             logits=logits[0].numpy(),
             confidence=confidence.numpy(),
             active=(active if self._active is None else self._active[0, 0]).numpy(),
-            macs=round(stage_macs(costs, self._exit, None, ConvCost.executed)),
-            map_stride=card.config.map_stride,
+            macs=step_macs(costs, before, wanted),
+            map_stride=config.map_stride,
         )
 
 

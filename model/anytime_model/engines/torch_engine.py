@@ -13,7 +13,7 @@ from anytime_model.checkpoint.store import Checkpoint
 from anytime_model.confidence import Criterion
 from anytime_model.engines.base import Dtype, Pause, check_image, check_normalised
 from anytime_model.errors import ConfigError
-from anytime_model.flops import ConvCost, conv_costs, stage_macs
+from anytime_model.flops import conv_costs, step_macs
 from anytime_model.networks.base import Prior, State
 from anytime_model.results import Decoded, ExitResult
 
@@ -85,15 +85,21 @@ class TorchRun:
         """Exits made so far."""
         return self._state.exit
 
-    def advance(self, criterion: Criterion | None = None, pause: Pause | None = None) -> ExitResult:
+    def advance(
+        self,
+        criterion: Criterion | None = None,
+        pause: Pause | None = None,
+        *,
+        exit_: int | None = None,
+    ) -> ExitResult:
         """See `Run.advance`."""
         engine = self._engine
         with (
             torch.inference_mode(),
             torch.autocast(engine.device.type, torch.bfloat16, enabled=engine.dtype == "bf16"),
         ):
-            state = engine.network.advance(self._state, criterion, pause)
-        self._state = state
+            state = engine.network.advance(self._state, criterion, pause, exit_=exit_)
+        made, self._state = self._state.exit, state
         logits = _made(state.logits)
         confidence = engine.card.task.confidence(logits)
         height, width = state.image_size
@@ -107,7 +113,7 @@ class TorchRun:
             logits=logits[0].float().cpu().numpy(),
             confidence=confidence[0, 0].cpu().numpy(),
             active=active[0, 0].cpu().numpy(),
-            macs=round(stage_macs(costs, state.exit, None, ConvCost.executed)),
+            macs=step_macs(costs, made, state.exit),
             map_stride=engine.card.config.map_stride,
         )
 

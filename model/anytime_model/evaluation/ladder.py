@@ -2,7 +2,8 @@
 
 A rung's map depends on what was made before it, so its quality belongs to a *path*. Those that are
 measured leave each size but the last after any of its exits, and may pass over sizes between the
-first and the last one.
+first and the last one. Where exits may be left out, there are also those that make one rung at most
+between the first and the last of all.
 """
 
 from __future__ import annotations
@@ -31,28 +32,34 @@ from anytime_model.evaluation.report import optional
 from anytime_model.evaluation.run import MaskOptions, open_data, with_masks
 from anytime_model.evaluation.scores import Lost, Scorer, scorer
 from anytime_model.flops import GIGA
+from anytime_model.networks.base import FamilyConfig
 
-MOST_PATHS: Final = 100
-"""Paths that are measured: those of four sizes with four exits each."""
+MOST_PATHS: Final = 115
+"""Paths that are measured: those of four sizes with four exits each that may be left out."""
 
 Rungs = tuple[int, ...]
 """Numbers of rungs that are made, rising from 1."""
 
 
-def measured_paths(num_exits: int, num_sides: int) -> tuple[Rungs, ...]:
+def measured_paths(config: FamilyConfig, num_sides: int) -> tuple[Rungs, ...]:
     """The paths that are measured, each to the last rung; the first one makes every rung.
 
     Args:
-        num_exits: exits of the network.
+        config: of the network.
         num_sides: sizes of the ladder.
     """
+    num_exits = config.num_exits
     choices = [range(num_exits, -1, -1)] * num_sides
     choices[0] = range(num_exits, 0, -1)
     choices[-1] = range(num_exits, num_exits + 1)
-    return tuple(
+    paths = [
         tuple(size * num_exits + k for size, made in enumerate(exits) for k in range(1, made + 1))
         for exits in product(*choices)
-    )
+    ]
+    if config.may_skip_exits:
+        last = num_exits * num_sides
+        paths += [(1, last), *((1, rung, last) for rung in range(2, last))]
+    return tuple(dict.fromkeys(paths))
 
 
 def paths_of(card: Card) -> tuple[Rungs, ...]:
@@ -61,7 +68,7 @@ def paths_of(card: Card) -> tuple[Rungs, ...]:
     Raises:
         ConfigError: its ladder has too many paths.
     """
-    paths = measured_paths(card.config.num_exits, max(len(card.sides), 1))
+    paths = measured_paths(card.config, max(len(card.sides), 1))
     if len(paths) > MOST_PATHS:
         raise ConfigError(
             f"{len(card.sides)} sizes have {len(paths)} paths; expected at most {MOST_PATHS}. "

@@ -255,6 +255,7 @@ class Calibration:
                 precision=self.precision,
                 sides=card.sides,
                 joining=card.joining,
+                paths=paths_of(card),
                 sha256=card.sha256,
             )
             for choice in self.choices

@@ -127,12 +127,17 @@ class PlanHandle(_Handle):
         slots: Sequence[Slot],
         ops: Sequence[Op],
         ends: Sequence[int],
+        *,
+        heads: Sequence[int] = (),
     ) -> None:
         library = model.library
+        if heads and len(heads) != len(ends):
+            raise ValueError(f"{len(heads)} exits begin and {len(ends)} stages end")
         handle = library.call(
             "plan_new",
             *(model.handle, *size),
             *(array_of(Slot, slots), len(slots), array_of(Op, ops), len(ops)),
+            (c_int32 * len(heads))(*heads) if heads else None,
             *((c_int32 * len(ends))(*ends), len(ends)),
         )
         super().__init__(library, "plan", handle)
@@ -163,13 +168,18 @@ class RunHandle(_Handle):
         _, height, width = image.shape
         self.library.call("run_floats", self.handle, floats(image), height, width)
 
-    def advance(self, slice_us: int) -> bool:
-        """Go on with the stage for about so many microseconds (0: to its end).
+    def advance(self, slice_us: int, exit_: int = 0) -> bool:
+        """Go on to an exit for about so many microseconds (0: until its map is made).
+
+        Args:
+            slice_us: see above.
+            exit_: its number, the same until it is made; 0 for the next one. Of a later one, the
+                stages before it are done without their exits.
 
         Returns:
-            Whether there is more of it to do.
+            Whether there is more to do until it is made.
         """
-        return bool(self.library.call("run_advance", self.handle, slice_us))
+        return bool(self.library.call("run_advance", self.handle, exit_, slice_us))
 
     def settle(
         self, measure: Measure, *, least: float | None = None, most: float | None = None

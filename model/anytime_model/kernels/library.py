@@ -22,7 +22,7 @@ from anytime_model.errors import AnytimeModelError
 from anytime_model.kernels.build import SOURCES, BuildOptions, library_path
 from anytime_model.kernels.cpus import usable_cpus
 
-ABI = 5
+ABI = 6
 TERMS = 4
 OUT_OF_MEMORY = -2
 
@@ -125,7 +125,7 @@ _SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
         _HANDLE,
         [
             *(_HANDLE, c_int32, c_int32, POINTER(Slot), c_int32),
-            *(POINTER(Op), c_int32, POINTER(c_int32), c_int32),
+            *(POINTER(Op), c_int32, POINTER(c_int32), POINTER(c_int32), c_int32),
         ],
     ),
     "plan_free": (None, [_HANDLE]),
@@ -135,7 +135,7 @@ _SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
     "run_free": (None, [_HANDLE]),
     "run_bytes": (c_int32, [_HANDLE, _BYTES, c_int32, c_int32, _FLOATS, _FLOATS]),
     "run_floats": (c_int32, [_HANDLE, _FLOATS, c_int32, c_int32]),
-    "run_advance": (c_int32, [_HANDLE, c_int64]),
+    "run_advance": (c_int32, [_HANDLE, c_int32, c_int64]),
     "run_settle": (c_int32, [_HANDLE, c_int32, c_int32, c_float, c_float]),
     "run_mask": (c_int32, [_HANDLE, _BYTES]),
     "run_prior": (c_int32, [_HANDLE, _FLOATS, _BYTES]),

@@ -71,6 +71,11 @@ class FamilyConfig(Protocol):
         ...
 
     @property
+    def may_skip_exits(self) -> bool:
+        """Whether a run may leave exits out: no feature depends on an exit's map or its mask."""
+        ...
+
+    @property
     def stride(self) -> int:
         """Images are padded to a multiple of this, px."""
         ...
@@ -85,6 +90,30 @@ class FamilyConfig(Protocol):
         ...
 
     def __hash__(self) -> int: ...
+
+
+def next_exit(exit_: int | None, made: int, config: FamilyConfig) -> int:
+    """The exit that a run makes next.
+
+    Args:
+        exit_: the one that is asked for; None for the one after the last.
+        made: number of the last one made, 0 for none, less than all.
+        config: of the network.
+
+    Raises:
+        ConfigError: it does not come after the last, or exits of this family may not be left out.
+    """
+    following = made + 1
+    if exit_ is None or exit_ == following:
+        return following
+    most = config.num_exits if config.may_skip_exits else following
+    if not following <= exit_ <= most:
+        raise ConfigError(
+            f"exit {exit_} does not follow exit {made} in a network of the family "
+            f"{config.family!r}; expected {following}"
+            + (f" to {most}." if most > following else ".")
+        )
+    return exit_
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,8 +225,13 @@ class Network(nn.Module, ABC):
         """The mask (B, 1, h, w) of a map for every resolution that is computed, by (H, W)."""
 
     @abstractmethod
-    def run_stage(self, state: State, pause: Pause) -> tuple[tuple[Tensor, ...], Tensor]:
-        """The next stage and its exit, where the state is active.
+    def run_to(self, state: State, exit_: int, pause: Pause) -> tuple[tuple[Tensor, ...], Tensor]:
+        """The stages up to an exit, and that exit, where the state is active.
+
+        Args:
+            state: where to go on from.
+            exit_: the next one, or any later one where exits may be left out.
+            pause: called between modules.
 
         Returns:
             Features for the stage after it, and the exit's own map (B, K, h, w), whose values
@@ -245,7 +279,12 @@ class Network(nn.Module, ABC):
         )
 
     def advance(
-        self, state: State, criterion: Criterion | None = None, pause: Pause | None = None
+        self,
+        state: State,
+        criterion: Criterion | None = None,
+        pause: Pause | None = None,
+        *,
+        exit_: int | None = None,
     ) -> State:
         """Run the next stage where it is active, make its exit, and decide what stays active.
 
@@ -254,22 +293,26 @@ class Network(nn.Module, ABC):
             criterion: which positions of the new map are settled and need no more work. Positions
                 that were settled before stay so. None settles nothing new.
             pause: called between the modules of the network; whatever it raises abandons the stage.
+            exit_: number of a later exit to make instead, the stages before it without theirs;
+                where `FamilyConfig.may_skip_exits`.
 
         Raises:
             FinishedError: the state has made its last exit.
+            ConfigError: this exit cannot be made next.
         """
         if state.done:
             raise FinishedError(
                 f"all {state.num_exits} exits have been made; begin again with another image."
             )
-        features, logits = self.run_stage(state, pause or _never_pause)
+        wanted = next_exit(exit_, state.exit, self.config)
+        features, logits = self.run_to(state, wanted, pause or _never_pause)
         if state.active is not None and state.logits is not None:
             logits = torch.where(state.active, logits, state.logits)
         active = state.active
         if criterion is not None:
             unsettled = criterion(logits.detach())
             active = unsettled if active is None else active & unsettled
-        return State(state.image_size, state.exit + 1, state.num_exits, features, logits, active)
+        return State(state.image_size, wanted, state.num_exits, features, logits, active)
 
     def forward(
         self, image: Tensor, criteria: Criterion | Sequence[Criterion | None] | None = None

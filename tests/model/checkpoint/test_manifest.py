@@ -10,6 +10,7 @@ from anytime_model.checkpoint.manifest import MANIFEST, read_manifest, write_car
 from anytime_model.checkpoint.store import load_model, save_checkpoint
 from anytime_model.errors import CheckpointError, ConfigError
 from anytime_model.labels import Label
+from anytime_model.networks.lite import LiteConfig
 from model.factories import save_tiny, tiny_card, tiny_network
 
 ROOT = Path(__file__).parents[3]
@@ -176,7 +177,15 @@ def test_a_senseless_ladder_is_refused_with_the_cure(tmp_path, line, message):
     ],
 )
 def test_a_path_goes_to_the_next_rung_or_to_the_first_of_a_larger_size(rungs, leads):
-    assert is_path(rungs, num_exits=4, num_sides=3) is leads
+    assert is_path(rungs, tiny_card().config, num_sides=3) is leads
+
+
+@pytest.mark.parametrize(
+    ("rungs", "leads"),
+    [((1, 3), True), ((1, 12), True), ((1, 6, 8), True), ((2, 3), False), ((1, 13), False)],
+)
+def test_where_exits_may_be_left_out_a_path_goes_to_any_later_rung(rungs, leads):
+    assert is_path(rungs, LiteConfig("tiny", 5), num_sides=3) is leads
 
 
 def test_a_manifest_without_a_family_is_of_an_hrnet(tmp_path):
@@ -208,6 +217,7 @@ def certified(folder, *risks):
             precision="bf16",
             sides=(),
             joining=card.joining,
+            paths=((1, 2, 3, 4),),
             sha256=card.sha256,
         )
         for risk in risks
@@ -243,6 +253,21 @@ def test_a_wrong_certificate_is_refused(tmp_path, old, new, complaint):
     certified(tmp_path, 0.01, 0.05)
     edit(tmp_path, old, new)
     with pytest.raises(CheckpointError, match=complaint):
+        read_manifest(tmp_path)
+
+
+def test_a_certificate_is_refused_where_a_measured_path_was_not_calibrated(tmp_path):
+    card = certified(tmp_path, 0.05)
+    (certificate,) = card.certificates
+    certificates = (replace(certificate, sides=(64,)),)
+    card = replace(card, sides=(64,), certificates=certificates)
+    for rungs in ((1, 2), (1, 2, 3, 4)):
+        paths = (RungPath(rungs, (0.1,) * len(rungs)),)
+        quality = Quality("mIoU", (0.1,) * 4, "made up", paths=paths)
+        write_card(tmp_path, replace(card, quality=quality))
+        assert read_manifest(tmp_path)["tiny"].certificates == card.certificates
+    edit(tmp_path, "paths = [[1, 2, 3, 4]]", "paths = [[1, 2, 4]]")
+    with pytest.raises(CheckpointError, match=r"path \[1, 2, 3, 4\] was not calibrated.*calibrate"):
         read_manifest(tmp_path)
 
 

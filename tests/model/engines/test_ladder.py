@@ -58,9 +58,9 @@ class Spy(TorchEngine):
         begun = super().begin(image, prior)
         advance = begun.advance
 
-        def remembering(criterion=None, pause=None):
+        def remembering(criterion=None, pause=None, *, exit_=None):
             self.criteria.append((len(self.shown), criterion))
-            return advance(criterion, pause)
+            return advance(criterion, pause, exit_=exit_)
 
         begun.advance = remembering
         return begun

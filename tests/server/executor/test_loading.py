@@ -29,6 +29,7 @@ def _street(tmp_path_factory):
         precision="f32",
         sides=(),
         joining=card.joining,
+        paths=((1, 2, 3, 4),),
         sha256=card.sha256,
     )
     other = replace(certificate, risk=0.2, precision="bf16")

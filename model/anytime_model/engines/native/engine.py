@@ -31,7 +31,7 @@ from anytime_model.engines.native.memory import MemoryBudget, Plan, PlanMaker, p
 from anytime_model.errors import FinishedError
 from anytime_model.kernels.handles import RunHandle, decode_labels
 from anytime_model.kernels.library import KernelError, Measure, load
-from anytime_model.networks.base import Prior, padded_size
+from anytime_model.networks.base import Prior, next_exit, padded_size
 from anytime_model.results import Decoded, ExitResult
 
 SLICE_US = 500
@@ -153,19 +153,27 @@ class NativeRun:
         """Exits made so far."""
         return self._exit
 
-    def advance(self, criterion: Criterion | None = None, pause: Pause | None = None) -> ExitResult:
+    def advance(
+        self,
+        criterion: Criterion | None = None,
+        pause: Pause | None = None,
+        *,
+        exit_: int | None = None,
+    ) -> ExitResult:
         """See `Run.advance`."""
         handle = self._handle
         if handle is None:
             raise FinishedError(
                 f"this run is over after exit {self._exit}; begin again with another image."
             )
+        config = self._engine.card.config
+        wanted = next_exit(exit_, self._exit, config)
         before = handle.macs()
         try:
             if pause is None:
-                handle.advance(0)
+                handle.advance(0, wanted)
             else:
-                while handle.advance(SLICE_US):
+                while handle.advance(SLICE_US, wanted):
                     pause()
             if self._prior is not None:
                 _apply(self._prior, handle)
@@ -176,8 +184,7 @@ class NativeRun:
         except BaseException:
             self._end()
             raise
-        self._exit += 1
-        config = self._engine.card.config
+        self._exit = wanted
         result = ExitResult(
             exit=self._exit,
             image_size=self._image_size,

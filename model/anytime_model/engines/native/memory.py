@@ -100,7 +100,7 @@ class PlanMaker:
         self._buffers = program.buffers
         self._slots = [Slot(b.level, b.channels, b.floats, b.storage) for b in program.buffers]
         self._ops = [_op(operation) for operation in program.operations]
-        self._ends = program.ends
+        self._heads, self._ends = program.heads, program.ends
         self._element_bytes = 2 if isa.endswith("bf16") else 4
 
     def make(self, size: Size) -> Plan:
@@ -109,7 +109,10 @@ class PlanMaker:
         Raises:
             OutOfMemoryError: there is not enough memory.
         """
-        return Plan(PlanHandle(self._model, size, self._slots, self._ops, self._ends))
+        handle = PlanHandle(
+            self._model, size, self._slots, self._ops, self._ends, heads=self._heads
+        )
+        return Plan(handle)
 
     def estimate(self, size: Size) -> int:
         """Bytes of a plan with one run, before it is made; exact but for lists and windows."""

@@ -92,6 +92,8 @@ class Program:
     """A lowered network. Buffer 0 is the image, buffer 1 the aggregated map.
 
     Attributes:
+        heads: where the exit of each stage begins in `operations`; empty where none may be left
+            out.
         ends: where each stage, its exit included, ends in `operations`.
     """
 
@@ -99,4 +101,5 @@ class Program:
     norms: list[NormWeights] = field(default_factory=list)
     buffers: list[Buffer] = field(default_factory=list)
     operations: list[Operation] = field(default_factory=list)
+    heads: list[int] = field(default_factory=list)
     ends: list[int] = field(default_factory=list)

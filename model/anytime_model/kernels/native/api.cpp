@@ -168,14 +168,15 @@ int32_t anytime_model_norm(AnytimeModel* handle, const float* bias, const float*
 
 AnytimePlan* anytime_plan_new(const AnytimeModel* handle, int32_t padded_height,
                               int32_t padded_width, const AnytimeSlot* slots, int32_t slot_count,
-                              const AnytimeOp* ops, int32_t op_count, const int32_t* ends,
-                              int32_t stage_count) {
+                              const AnytimeOp* ops, int32_t op_count, const int32_t* heads,
+                              const int32_t* ends, int32_t stage_count) {
   return made([&]() -> AnytimePlan* {
     if (slot_count < 0 || op_count < 0 || stage_count < 0) throw Refusal("a count is negative");
     return new AnytimePlan{std::make_shared<const anytime::Plan>(
         handle->model, padded_height, padded_width,
         std::vector<AnytimeSlot>(slots, slots + slot_count),
         std::vector<AnytimeOp>(ops, ops + op_count),
+        heads == nullptr ? std::vector<int32_t>() : std::vector<int32_t>(heads, heads + stage_count),
         std::vector<int32_t>(ends, ends + stage_count))};
   });
 }
@@ -208,8 +209,8 @@ int32_t anytime_run_floats(AnytimeRun* handle, const float* floats, int32_t heig
   });
 }
 
-int32_t anytime_run_advance(AnytimeRun* handle, int64_t slice_us) {
-  return guarded([&]() -> int32_t { return handle->run.advance(slice_us) ? 1 : 0; });
+int32_t anytime_run_advance(AnytimeRun* handle, int32_t exit, int64_t slice_us) {
+  return guarded([&]() -> int32_t { return handle->run.advance(exit, slice_us) ? 1 : 0; });
 }
 
 int32_t anytime_run_settle(AnytimeRun* handle, int32_t measure, int32_t decide, float least,

@@ -16,7 +16,7 @@
 extern "C" {
 #endif
 
-#define ANYTIME_ABI 5
+#define ANYTIME_ABI 6
 
 #pragma GCC visibility push(default)
 
@@ -108,10 +108,12 @@ int32_t anytime_model_norm(AnytimeModel*, const float* bias, const float* shift,
 
 /* ---- programs ---- */
 /* Slot 0 is the image (level 0), slot 1 the map (level 2, floats). Stage s is the operations from
- * ends[s - 1] to ends[s]; there are stage_count of them. */
+ * ends[s - 1] to ends[s]; there are stage_count of them. Its exit begins at heads[s] and may be left
+ * out; `heads` is NULL where none may be. */
 AnytimePlan* anytime_plan_new(const AnytimeModel*, int32_t padded_height, int32_t padded_width,
                               const AnytimeSlot* slots, int32_t slot_count, const AnytimeOp* ops,
-                              int32_t op_count, const int32_t* ends, int32_t stage_count);
+                              int32_t op_count, const int32_t* heads, const int32_t* ends,
+                              int32_t stage_count);
 void anytime_plan_free(AnytimePlan*);
 int64_t anytime_plan_bytes(const AnytimePlan*);     /* of scratch */
 int64_t anytime_plan_run_bytes(const AnytimePlan*); /* of each run */
@@ -124,8 +126,9 @@ void anytime_run_free(AnytimeRun*);
 int32_t anytime_run_bytes(AnytimeRun*, const uint8_t*, int32_t height, int32_t width,
                           const float* scale, const float* offset);
 int32_t anytime_run_floats(AnytimeRun*, const float*, int32_t height, int32_t width);
-/* Go on with the stage for about `slice_us` (0: to its end). 1: there is more; 0: the map is made. */
-int32_t anytime_run_advance(AnytimeRun*, int64_t slice_us);
+/* Go on to exit number `exit`, the same until its map is made, 0 for the next one; the exits before it
+ * are left out. For about `slice_us` (0: until it is made). 1: there is more; 0: the map is made. */
+int32_t anytime_run_advance(AnytimeRun*, int32_t exit, int64_t slice_us);
 /* Measure the map (0: largest probability, 1: entropy, 2: largest value). What `least` <= measure
  * <= `most` stays active, of what was. `decide` 0 leaves the mask as it is. */
 int32_t anytime_run_settle(AnytimeRun*, int32_t measure, int32_t decide, float least, float most);

@@ -24,11 +24,12 @@ Pyramid checked(int height, int width) {
 
 Plan::Plan(std::shared_ptr<const Model> model, int height, int width,
            std::vector<AnytimeSlot> slots, std::vector<AnytimeOp> ops,
-           std::vector<int32_t> ends)
+           std::vector<int32_t> heads, std::vector<int32_t> ends)
     : model_(std::move(model)),
       pyramid_(checked(height, width)),
       slots_(std::move(slots)),
       ops_(std::move(ops)),
+      heads_(std::move(heads)),
       ends_(std::move(ends)),
       full_(pyramid_) {
   if (slots_.size() < 2 || slots_.size() > kMostSlots || ops_.size() > kMostOps)
@@ -57,6 +58,7 @@ Plan::Plan(std::shared_ptr<const Model> model, int height, int width,
     first = i + 1;
   }
   if (first != int(ops_.size())) throw Refusal("the last operation has none to be fused with");
+  check_heads();
   find_tilings();
   int64_t kept = 0;
   for (const AnytimeOp& op : ops_) {
@@ -183,6 +185,33 @@ void Plan::check_fused(int first, int last) const {
     if (op.residual >= 0)
       require(slots_[op.residual].storage != ANYTIME_LOCAL || written(op.residual, first, i), i,
               "it adds a local slot that nothing has written");
+  }
+}
+
+// An exit can be left out if nothing but itself reads what it writes, and if it shares no fused group
+// and no row tiling with the stage before it.
+void Plan::check_heads() const {
+  if (heads_.empty()) return;
+  if (heads_.size() != ends_.size()) throw Refusal("as many exits begin as stages end");
+  std::vector<int> writer(slots_.size(), -1);  // the exit that has written a slot last, or a stage
+  int begin = 0;
+  for (int stage = 0; stage < int(ends_.size()); stage++) {
+    const int head = heads_[stage], end = ends_[stage];
+    if (head < begin || head > end) throw Refusal("an exit begins outside of its stage");
+    require(head == 0 || !(ops_[head - 1].fused || ops_[head - 1].tiled), head,
+            "an exit begins within a fused group or a row tiling");
+    for (int i = begin; i < end; i++) {
+      const AnytimeOp& op = ops_[i];
+      const int here = i < head ? -1 : stage;
+      const auto read = [&](int slot) {
+        require(writer[slot] == -1 || writer[slot] == here, i,
+                "it reads what an exit before it has written, which may be left out");
+      };
+      for (int t = 0; t < op.inputs; t++) read(op.in[t]);
+      if (op.residual >= 0) read(op.residual);
+      writer[op.out] = here;
+    }
+    begin = end;
   }
 }
 

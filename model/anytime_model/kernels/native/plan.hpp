@@ -31,7 +31,7 @@ constexpr int kMostSide = 32768;  // of a padded image, px: coordinates are pack
 class Plan {
  public:
   Plan(std::shared_ptr<const Model>, int height, int width, std::vector<AnytimeSlot>,
-       std::vector<AnytimeOp>, std::vector<int32_t> ends);
+       std::vector<AnytimeOp>, std::vector<int32_t> heads, std::vector<int32_t> ends);
 
   int64_t scratch_bytes() const;
   int64_t run_bytes() const;
@@ -40,6 +40,7 @@ class Plan {
   friend class Run;
   void check(const AnytimeOp&, int index) const;
   void check_fused(int first, int last) const;
+  void check_heads() const;
   void find_tilings();
   const RowTiling* tiling_at(int op) const;  // that begins with an operation, or nullptr
   int64_t row_bytes(const AnytimeSlot&) const;
@@ -50,6 +51,7 @@ class Plan {
   Pyramid pyramid_;
   std::vector<AnytimeSlot> slots_;
   std::vector<AnytimeOp> ops_;
+  std::vector<int32_t> heads_;  // where the exit of each stage begins; empty if none may be left out
   std::vector<int32_t> ends_;  // one for each stage
   std::vector<Buffer> scratch_;  // one for each slot; empty where it belongs to the run
   Buffer kept_;                  // values before ReLU, between a convolution and its interpolation
@@ -67,7 +69,7 @@ class Run {
 
   void start(const uint8_t* bytes, const float* floats, int height, int width, const float* scale,
              const float* offset);
-  bool advance(int64_t slice_us);  // whether there is more to do in this stage
+  bool advance(int exit, int64_t slice_us);  // whether there is more to do until it is made
   void settle(Measure, bool decide, float least, float most);
   void mask(const uint8_t* active);
   void apply_prior(const float* map, const uint8_t* active);
@@ -103,6 +105,8 @@ class Run {
   std::vector<float> confidence_, measure_;
   bool masked_ = false;
   int stage_ = -1;  // before an image comes
+  int exit_ = 0;    // number of the one that is being made, 0 for none
+  int maps_ = 0;    // made of this image
   bool measure_all_ = false;  // the next measurement is of every pixel, settled ones too
   int op_ = 0, first_ = 0;
   TilingProgress progress_;

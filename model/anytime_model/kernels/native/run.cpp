@@ -98,26 +98,39 @@ void Run::start(const uint8_t* bytes, const float* floats, int height, int width
   share(0, grid.height, 1, [&](int a, int b) { plan_->kernels().image(call, a, b); });
   masked_ = measure_all_ = false;
   std::fill(active_.begin(), active_.end(), uint8_t(1));
-  stage_ = op_ = first_ = 0;
+  stage_ = op_ = first_ = exit_ = maps_ = 0;
   progress_ = {};
   macs_ = 0;
 }
 
-bool Run::advance(int64_t slice_us) {
-  if (stage_ < 0 || stage_ >= int(plan_->ends_.size()))
+bool Run::advance(int exit, int64_t slice_us) {
+  const int exits = int(plan_->ends_.size());
+  if (stage_ < 0 || stage_ >= exits)
     throw Refusal("the last map has been made, or there is no image");
+  if (exit == 0) exit = exit_ == 0 ? stage_ + 1 : exit_;
+  if (exit_ != 0 && exit != exit_) throw Refusal("another exit is being made");
+  if (exit <= stage_ || exit > exits) throw Refusal("no such exit can be made next");
+  if (exit > stage_ + 1 && plan_->heads_.empty()) throw Refusal("no exit may be left out");
+  exit_ = exit;
   const auto deadline = Clock::now() + std::chrono::microseconds(slice_us);
-  while (op_ < plan_->ends_[stage_]) {
-    if (const RowTiling* tiling = plan_->tiling_at(op_)) {
-      if (tile_piece(*tiling)) op_ = tiling->end(), first_ = 0;
-    } else {
-      const int end = end_of_group(op_), count = sites(plan_->ops_[op_]).count;
-      first_ = piece(op_, end, first_, count);
-      if (first_ == count) op_ = end, first_ = 0;
+  for (bool made = false; !made;) {
+    made = stage_ + 1 == exit;
+    const int end_of_stage = made ? plan_->ends_[stage_] : plan_->heads_[stage_];
+    while (op_ < end_of_stage) {
+      if (const RowTiling* tiling = plan_->tiling_at(op_)) {
+        if (tile_piece(*tiling)) op_ = tiling->end(), first_ = 0;
+      } else {
+        const int end = end_of_group(op_), count = sites(plan_->ops_[op_]).count;
+        first_ = piece(op_, end, first_, count);
+        if (first_ == count) op_ = end, first_ = 0;
+      }
+      const bool more = !made || op_ < end_of_stage;
+      if (slice_us > 0 && more && Clock::now() >= deadline) return true;
     }
-    if (slice_us > 0 && op_ < plan_->ends_[stage_] && Clock::now() >= deadline) return true;
+    op_ = plan_->ends_[stage_++];
   }
-  stage_++;
+  exit_ = 0;
+  maps_++;
   return false;
 }
 
@@ -346,7 +359,7 @@ void Run::weighted_sum(const AnytimeOp& op, int first, int last) {
 }
 
 void Run::settle(Measure measure, bool decide, float least, float most) {
-  if (stage_ <= 0) throw Refusal("there is no map yet");
+  if (maps_ == 0) throw Refusal("there is no map yet");
   const AnytimeSlot& map = plan_->slots_[kMapSlot];
   const Sites where = (measure_all_ ? plan_->full_.level(kMapLevel) : lists(kMapLevel)).active();
   measure_all_ = false;
@@ -366,9 +379,9 @@ void Run::settle(Measure measure, bool decide, float least, float most) {
   masked_ = true;
 }
 
-// Nothing is masked in the first stage, so its map is put right afterwards.
+// Nothing is masked before the first map, so it is put right afterwards.
 void Run::apply_prior(const float* map, const uint8_t* active) {
-  if (stage_ != 1 || masked_) throw Refusal("a prior comes right after the first map");
+  if (maps_ != 1 || masked_) throw Refusal("a prior comes right after the first map");
   const Grid& grid = plan_->pyramid_.level[kMapLevel];
   const int64_t channels = plan_->slots_[kMapSlot].channels;
   float* to = static_cast<float*>(buffer(kMapSlot));
@@ -385,7 +398,7 @@ void Run::apply_prior(const float* map, const uint8_t* active) {
 }
 
 void Run::mask(const uint8_t* active) {
-  if (stage_ <= 0) throw Refusal("there is no map yet");
+  if (maps_ == 0) throw Refusal("there is no map yet");
   for (size_t i = 0; i < active_.size(); i++) active_[i] = uint8_t(active_[i] && active[i]);
   mask_lists_.build(active_.data());
   masked_ = true;

@@ -35,12 +35,17 @@ class AnytimeNetwork(Network):
         """See `Network.masks`: one for each branch's resolution."""
         return Masks.pyramid(active, self._branches).by_size
 
-    def run_stage(self, state: State, pause: Pause) -> tuple[tuple[Tensor, ...], Tensor]:
-        """See `Network.run_stage`; the first stage is never masked."""
+    def run_to(
+        self,
+        state: State,
+        exit_: int,
+        pause: Pause,
+    ) -> tuple[tuple[Tensor, ...], Tensor]:
+        """See `Network.run_to`; the first stage is never masked."""
         masks = None
         if state.active is not None and state.exit > 0:
             masks = Masks(self.masks(state.active))
-        features = self.stages[state.exit](state.features, masks, pause)
+        features = self.stages[exit_ - 1](state.features, masks, pause)
         pause()
-        logits: Tensor = self.exits[state.exit](features, masks)
+        logits: Tensor = self.exits[exit_ - 1](features, masks)
         return features, logits

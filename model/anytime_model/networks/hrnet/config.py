@@ -111,6 +111,11 @@ class NetworkConfig:
         return len(self.size.stage_widths)
 
     @property
+    def may_skip_exits(self) -> bool:
+        """No: a stage computes where the map of the exit before it is not settled."""
+        return False
+
+    @property
     def map_stride(self) -> int:
         """The finest branch, and so every map, is at 1/4 of the padded image's resolution."""
         return 4

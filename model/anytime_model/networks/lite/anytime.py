@@ -33,9 +33,11 @@ class LiteNetwork(Network):
         """See `Network.masks`: that of the maps alone."""
         return {(active.shape[-2], active.shape[-1]): active}
 
-    def run_stage(self, state: State, pause: Pause) -> tuple[tuple[Tensor, ...], Tensor]:
-        """See `Network.run_stage`; everything is computed."""
-        features = self.stages[state.exit](state.features, None, pause)
-        pause()
-        logits: Tensor = self.exits[state.exit](features, None)
+    def run_to(self, state: State, exit_: int, pause: Pause) -> tuple[tuple[Tensor, ...], Tensor]:
+        """See `Network.run_to`; everything is computed."""
+        features = state.features
+        for stage in self.stages[state.exit : exit_]:
+            features = stage(features, None, pause)
+            pause()
+        logits: Tensor = self.exits[exit_ - 1](features, None)
         return features, logits

@@ -90,6 +90,11 @@ class LiteConfig:
         return len(self.size.stages)
 
     @property
+    def may_skip_exits(self) -> bool:
+        """Yes: features are computed everywhere, whatever the masks."""
+        return True
+
+    @property
     def map_stride(self) -> int:
         """Every map is at 1/4 of the padded image's resolution."""
         return MAP_STRIDES[0]

@@ -91,18 +91,18 @@ class MdeqNetwork(Network):
         """See `Network.masks`: that of the maps alone."""
         return {(active.shape[-2], active.shape[-1]): active}
 
-    def run_stage(self, state: State, pause: Pause) -> tuple[tuple[Tensor, ...], Tensor]:
-        """See `Network.run_stage`; everything is computed."""
+    def run_to(self, state: State, exit_: int, pause: Pause) -> tuple[tuple[Tensor, ...], Tensor]:
+        """See `Network.run_to`; everything is computed."""
         if state.exit:
             injection, *memory = state.features
             at, made = broyden.Iterate(*memory), self._iterations[state.exit - 1]
         else:
             injection, made = self.stem(state.features[0]), 0
             at = broyden.start(self._flat(self._zeros(injection)))
-        for _ in range(self._iterations[state.exit] - made):
+        for _ in range(self._iterations[exit_ - 1] - made):
             at = broyden.advance(at, lambda z: self._evaluated(z, injection, pause))
         pause()
-        logits: Tensor = self.exits[state.exit](self._maps(at.z, injection))
+        logits: Tensor = self.exits[exit_ - 1](self._maps(at.z, injection))
         return (injection, *at), logits
 
     def _evaluated(self, z: Tensor, injection: Tensor, pause: Pause) -> Tensor:

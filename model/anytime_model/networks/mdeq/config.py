@@ -114,6 +114,11 @@ class MdeqConfig:
         return len(self.iterations)
 
     @property
+    def may_skip_exits(self) -> bool:
+        """A run may leave exits out: iterations do not depend on maps."""
+        return True
+
+    @property
     def map_stride(self) -> int:
         """Every map is at 1/4 of the padded image's resolution."""
         return 4

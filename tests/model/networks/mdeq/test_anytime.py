@@ -82,6 +82,12 @@ def test_a_run_in_parts_makes_the_map_of_a_run_in_one(network):
         assert agrees(once(image)[-1].logits, parts.logits)
 
 
+def test_an_exit_that_is_made_at_once_has_the_same_map(network):
+    image = random_image(height=64, width=64)
+    direct = network.advance(network.begin(image), exit_=3)
+    assert agrees(direct.logits, network(image)[2].logits)
+
+
 def test_images_of_a_batch_have_their_own_fixed_points(network):
     images = random_image(batch=3, height=64, width=64)
     together = network(images)[-1].logits

@@ -39,6 +39,7 @@ class LiteLowering(Builder):
                     raise TypeError(f"a stage of type {type(stage).__name__} has no lowering")
             if not isinstance(exit_, JoiningExit):
                 raise TypeError(f"an exit of type {type(exit_).__name__} has no lowering")
+            self.program.heads.append(len(self.program.operations))
             self.exit(exit_, maps)
             self.program.ends.append(len(self.program.operations))
 
