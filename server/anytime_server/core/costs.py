@@ -5,7 +5,9 @@ stage, a decode or an encode will be. It learns in place: `observe_*` change the
 called on.
 
 A stage's base time is `fixed_s + active_s * share`, where `share` is the part of the pixels that
-the exit before it left active; both come from a profile taken at start-up. Whatever slows the
+the exit before it left active; both come from a profile taken at start-up. A *step* leads from one
+exit to the next that is made: the stages between, those before its end without their exits, where
+exits may be left out. Whatever slows the
 machine down (another process, heat, a lower clock) slows all stages alike, so that one factor
 learnt from any stage serves all of them, the next one included (ALERT: Wan et al., ATC 2020,
 section 3.4). The factor is a random walk seen through noise, hence a Kalman filter; as in ALERT the
@@ -21,8 +23,9 @@ factor does not explain.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Final, NamedTuple
 
 from anytime_server.core.slow_down import Prediction, SlowDown
@@ -56,12 +59,17 @@ class StageCost:
         active_s: seconds that shrink with the share of active pixels.
         fixed_gmacs: 1e9 multiply-adds that no mask saves.
         active_gmacs: 1e9 multiply-adds that shrink with the share of active pixels.
+        exit_s: seconds of all these that its exit takes with every pixel active; where exits may be
+            left out, masks save nothing else.
+        exit_gmacs: 1e9 multiply-adds of the same.
     """
 
     fixed_s: float
     active_s: float
     fixed_gmacs: float = 0.0
     active_gmacs: float = 0.0
+    exit_s: float = 0.0
+    exit_gmacs: float = 0.0
 
     def seconds(self, share: float) -> float:
         """Base time at an active share from 0 to 1."""
@@ -71,23 +79,30 @@ class StageCost:
         """1e9 multiply-adds at an active share from 0 to 1."""
         return self.fixed_gmacs + self.active_gmacs * share
 
+    @property
+    def features_s(self) -> float:
+        """Base time without its exit."""
+        return max(self.seconds(1.0) - self.exit_s, 0.0)
+
+    @property
+    def features_gmacs(self) -> float:
+        """1e9 multiply-adds without its exit."""
+        return max(self.gmacs(1.0) - self.exit_gmacs, 0.0)
+
+    @property
+    def parts(self) -> tuple[float, ...]:
+        """All its costs, in the order in which they are given."""
+        timed = (self.fixed_s, self.active_s, self.fixed_gmacs, self.active_gmacs)
+        return (*timed, self.exit_s, self.exit_gmacs)
+
     def scaled(self, factor: float) -> StageCost:
         """The same stage on `factor` times the pixels."""
-        return StageCost(
-            self.fixed_s * factor,
-            self.active_s * factor,
-            self.fixed_gmacs * factor,
-            self.active_gmacs * factor,
-        )
+        return StageCost(*[part * factor for part in self.parts])
 
     def mixed(self, other: StageCost, share: float) -> StageCost:
         """This stage's costs and `share` (0 to 1) of the way to another's."""
-        return StageCost(
-            self.fixed_s + share * (other.fixed_s - self.fixed_s),
-            self.active_s + share * (other.active_s - self.active_s),
-            self.fixed_gmacs + share * (other.fixed_gmacs - self.fixed_gmacs),
-            self.active_gmacs + share * (other.active_gmacs - self.active_gmacs),
-        )
+        both = zip(self.parts, other.parts, strict=True)
+        return StageCost(*[mine + share * (theirs - mine) for mine, theirs in both])
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,8 +138,9 @@ class ModelProfile:
         sizes: at least one profiled size, all with the same number of stages, the network's.
         quality: measured quality per exit (mIoU, PCKh), any unit, or empty where none was measured;
             then the doubt left after an exit (1 - confidence) stands for what is still to gain.
-        typical_share: active share that each stage typically starts with; 1 where unknown. Only
-            plans that look further than the next stage use it, and it is learnt on the way.
+        typical_share: active share that each stage typically starts with, whichever exit was made
+            before; 1 where unknown. Only plans that look further than the next exit use it, and it
+            is learnt on the way.
         sides: the ladder: lengths that the longer side of every image is brought to, px, rising;
             empty where images are computed at the size at which they come.
         paths: ways through the exits whose quality was measured; where there are none, all exits in
@@ -178,9 +194,9 @@ class ModelProfile:
         """Pixels that are computed at one of its profiled sizes, padding included."""
         return self._padded(size.height) * self._padded(size.width)
 
-    def is_first_at_size(self, exit_: int) -> bool:
-        """Whether an exit (from 1) is the first at its size."""
-        return (exit_ - 1) % len(self.sizes[0].stages) == 0
+    def first_at_size(self, exit_: int) -> int:
+        """The first exit at the size of an exit (from 1)."""
+        return exit_ - (exit_ - 1) % len(self.sizes[0].stages)
 
     def _padded(self, side: int) -> int:
         return -(-side // self.stride) * self.stride
@@ -223,15 +239,8 @@ class ModelProfile:
                     f"{len(self.sizes[0].stages)} and sides of at least 1 px",
                 )
             for stage in size.stages:
-                if not all(
-                    math.isfinite(part) and part >= 0.0
-                    for part in (
-                        stage.fixed_s,
-                        stage.active_s,
-                        stage.fixed_gmacs,
-                        stage.active_gmacs,
-                    )
-                ) or not stage.seconds(1.0):
+                sound = all(math.isfinite(part) and part >= 0.0 for part in stage.parts)
+                if not sound or not stage.seconds(1.0):
                     raise ProfileError(
                         self.model, f"found {stage}, expected finite parts >= 0 and some time"
                     )
@@ -252,6 +261,97 @@ class SideCost:
     def seconds(self, pixels: int) -> float:
         """Base time for an image of so many pixels."""
         return self.fixed_s + self.per_mpx_s * pixels / 1e6
+
+
+class _Biases:
+    """Factors on the base times of a model's stages, for what its profile gets wrong.
+
+    Attributes:
+        logs: their logarithms.
+        version: rises with every change.
+    """
+
+    __slots__ = ("logs", "version")
+
+    def __init__(self, stages: int) -> None:
+        self.logs = [0.0] * stages
+        self.version = 0
+
+    def learn(self, parts: Mapping[int, float], error: float) -> None:
+        """See `CostModel.observe_bias`."""
+        step = _BIAS_LEARNING * math.log1p(min(max(error, -0.5), 1.0))
+        step /= sum(part * part for part in parts.values())
+        for stage, part in parts.items():
+            bias = _BIAS_MEMORY * self.logs[stage - 1] + step * part
+            self.logs[stage - 1] = min(max(bias, -_BIAS_MOST), _BIAS_MOST)
+        self.version += 1
+
+
+class StepCosts:
+    """What the steps between a model's exits take for images of one size; made by `CostModel`.
+
+    Base times: the machine's factor is not in them, what was learnt of each stage is.
+
+    Attributes:
+        stages: base costs of all stages.
+    """
+
+    __slots__ = ("_before_size", "_biases", "_factors", "_gmacs", "_known", "_seconds", "stages")
+
+    def __init__(self, profile: ModelProfile, stages: Sequence[StageCost], biases: _Biases) -> None:
+        self.stages = stages
+        self._before_size = tuple(
+            profile.first_at_size(exit_) - 1 for exit_ in range(1, profile.exits + 1)
+        )
+        self._gmacs = tuple(accumulate((s.features_gmacs for s in stages), initial=0.0))
+        self._biases = biases
+        self._known = -1
+        self._factors: tuple[float, ...] = ()
+        self._seconds: tuple[float, ...] = ()
+
+    def current(self) -> StepCosts:
+        """These, with what has been learnt until now."""
+        if self._known != self._biases.version:
+            self._known = self._biases.version
+            self._factors = tuple(map(math.exp, self._biases.logs))
+            features = (s.features_s * f for s, f in zip(self.stages, self._factors, strict=True))
+            self._seconds = tuple(accumulate(features, initial=0.0))
+        return self
+
+    def starts_size(self, made: int, exit_: int) -> bool:
+        """Whether a step from an exit (0 for none) to a later one is the first at its size.
+
+        Nothing is masked there.
+        """
+        return made <= self._before_size[exit_ - 1]
+
+    def step(self, made: int, exit_: int, share: float) -> tuple[float, float]:
+        """Base seconds and 1e9 multiply-adds of a step.
+
+        Args:
+            made: exit that it starts from, 0 for none.
+            exit_: that it leads to.
+            share: active share, 0 to 1, with which that is made.
+        """
+        last = exit_ - 1
+        begin, stage = max(made, self._before_size[last]), self.stages[last]
+        seconds = (stage.fixed_s + stage.active_s * share) * self._factors[last]
+        gmacs = stage.fixed_gmacs + stage.active_gmacs * share
+        if begin == last:
+            return seconds, gmacs
+        seconds += self._seconds[last] - self._seconds[begin]
+        return seconds, gmacs + self._gmacs[last] - self._gmacs[begin]
+
+    def parts(self, made: int, exit_: int, share: float) -> dict[int, float]:
+        """The part, above 0 and up to 1, that each stage (from 1) has in the time of a step."""
+        last = exit_ - 1
+        begin = max(made, self._before_size[last])
+        timed = {k + 1: self._seconds[k + 1] - self._seconds[k] for k in range(begin, last)}
+        timed[exit_] = self.stages[last].seconds(share) * self._factors[last]
+        whole = sum(timed.values())
+        if not whole:
+            return {exit_: 1.0}
+        return {stage: seconds / whole for stage, seconds in timed.items() if seconds}
 
 
 _RUN_S: Final = 0.002
@@ -282,13 +382,13 @@ class CostModel:
         encode: dict[str, SideCost] | None = None,
     ) -> None:
         self._profiles = {profile.model: profile for profile in profiles}
-        self._scaled: dict[tuple[str, _Sizes], tuple[StageCost, ...]] = {}
+        self._steps: dict[tuple[str, _Sizes], StepCosts] = {}
         self._ready: dict[tuple[str, _Sizes], None] = {}
         self._shares = {
             name: list(profile.typical_share or (1.0,) * profile.exits)
             for name, profile in self._profiles.items()
         }
-        self._biases = {name: [0.0] * profile.exits for name, profile in self._profiles.items()}
+        self._biases = {name: _Biases(profile.exits) for name, profile in self._profiles.items()}
         self.version = 0
         self.last_error = 0.0
         self.slow_down = SlowDown()
@@ -313,8 +413,8 @@ class CostModel:
         except KeyError:
             raise UnknownModelError(model, self._profiles) from None
 
-    def stages(self, model: str, height: int, width: int) -> tuple[StageCost, ...]:
-        """Base costs of a model's stages for an image of any size (px); see `ModelProfile.stages`.
+    def steps(self, model: str, height: int, width: int) -> StepCosts:
+        """What the steps between a model's exits take for an image of any size (px).
 
         Raises:
             UnknownModelError: no such model.
@@ -322,11 +422,11 @@ class CostModel:
         profile = self.profile(model)
         sizes = profile.computed_sizes(height, width)
         key = (model, sizes)
-        if key not in self._scaled:
-            if len(self._scaled) >= _REMEMBERED_SIZES:
-                self._scaled.clear()
-            self._scaled[key] = profile.stages(sizes)
-        return self._scaled[key]
+        if key not in self._steps:
+            if len(self._steps) >= _REMEMBERED_SIZES:
+                self._steps.clear()
+            self._steps[key] = StepCosts(profile, profile.stages(sizes), self._biases[model])
+        return self._steps[key]
 
     def preparation_s(self, model: str, height: int, width: int) -> float:
         """Base time of getting ready for images of so many px; 0 if some came lately.
@@ -377,11 +477,11 @@ class CostModel:
 
     def bias(self, model: str, stage: int) -> float:
         """Factor on the base time of a stage (from 1), for what its profile gets wrong."""
-        return math.exp(self._biases[model][stage - 1])
+        return math.exp(self._biases[model].logs[stage - 1])
 
-    def typical_share(self, model: str, stage: int) -> float:
-        """Active share, 0 to 1, that a stage (from 1) has started with lately."""
-        return self._shares[model][stage - 1]
+    def typical_shares(self, model: str) -> Sequence[float]:
+        """Active share, 0 to 1, that each stage has started with lately."""
+        return self._shares[model]
 
     def decode(self, media_type: str, pixels: int) -> Prediction:
         """Time to turn an image's bytes into the network's input."""
@@ -410,10 +510,10 @@ class CostModel:
             self._overhead.observe(elapsed_s / _RUN_S)
 
     def observe_stage(self, base_s: float, elapsed_s: float) -> float:
-        """Learns what a stage took.
+        """Learns what a stage, or a step, took.
 
         Args:
-            base_s: its base time, `StageCost.seconds` at its active share.
+            base_s: its base time, as in `StepCosts.step`.
             elapsed_s: its measured time.
 
         Returns:
@@ -434,12 +534,18 @@ class CostModel:
             self.slow_down.observe(elapsed_s / base_s)
             self.version += self.slow_down.has_moved()
 
-    def observe_bias(self, model: str, stage: int, error: float) -> None:
-        """Learns from the relative error of a prediction for a stage (from 1)."""
-        biases = self._biases[model]
-        step = _BIAS_LEARNING * math.log1p(min(max(error, -0.5), 1.0))
-        bias = _BIAS_MEMORY * biases[stage - 1] + step
-        biases[stage - 1] = min(max(bias, -_BIAS_MOST), _BIAS_MOST)
+    def observe_bias(self, model: str, parts: Mapping[int, float], error: float) -> None:
+        """Learns from the relative error of a prediction for a step.
+
+        Its stages share the error by their parts of the time, so that the longest learns most, and
+        so much that the step's prediction moves as that of a single stage would.
+
+        Args:
+            model: its name.
+            parts: see `StepCosts.parts`.
+            error: 0.1 means that the step took 10 % longer than predicted.
+        """
+        self._biases[model].learn(parts, error)
 
     def observe_share(self, model: str, stage: int, share: float) -> None:
         """Learns the active share (0 to 1) that a stage (from 1) started with."""

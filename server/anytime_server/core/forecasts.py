@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 
-from anytime_server.core.costs import CostModel, MeasuredPath, ModelProfile
+from anytime_server.core.costs import CostModel, MeasuredPath, StepCosts
 from anytime_server.core.jobs import JobForecast, JobState, StageForecast
 from anytime_server.core.limits import EffectiveLimits, ServerLimits, effective_limits
 from anytime_server.core.planner import Aim, Path, choose, reachable
@@ -85,31 +85,37 @@ class Forecaster:
             job: the job.
             next_exit: the exit that is being computed; None if any may follow.
         """
-        profile = self._costs.profile(job.model)
+        profile, steps = self._costs.profile(job.model), self.steps(job)
         count = len(job.made)
         ways = (way for way in profile.ways if way.exits[:count] == job.made)
         job.paths = tuple(
-            self._price(job, profile, way)
+            self._price(job, steps, way)
             for way in ways
             if len(way.exits) > count and next_exit in {None, way.exits[count]}
         )
         job.forecast = None
 
-    def _price(self, job: JobState, profile: ModelProfile, way: MeasuredPath) -> Path:
+    def steps(self, job: JobState) -> StepCosts:
+        """What steps between exits take for a job, as far as is known now."""
+        if job.steps is None:
+            job.steps = self._costs.steps(job.model, job.height, job.width)
+        return job.steps.current()
+
+    def _price(self, job: JobState, steps: StepCosts, way: MeasuredPath) -> Path:
         """What the exits of a way would take that have not been made yet."""
-        count = len(job.made)
+        count, made = len(job.made), job.exit
         doubt = 1.0 if job.last is None else 1.0 - job.last.confidence
         there = way.quality[count - 1] if count and way.quality else 0.0
         share, base_s, gmacs = job.active_share, 0.0, 0.0
+        typical = self._costs.typical_shares(job.model)
         path = []
         for index, exit_ in enumerate(way.exits[count:], start=count):
-            if profile.is_first_at_size(exit_):  # it is computed everywhere
+            if steps.starts_size(made, exit_):
                 share = 1.0
             elif index > count:  # at one size, masks only shrink
-                share = min(share, self._costs.typical_share(job.model, exit_))
-            stage = job.stages[exit_ - 1]
-            base_s += stage.seconds(share) * self._costs.bias(job.model, exit_)
-            gmacs += stage.gmacs(share)
+                share = min(share, typical[exit_ - 1])
+            step_s, step_gmacs = steps.step(made, exit_, share)
+            base_s, gmacs, made = base_s + step_s, gmacs + step_gmacs, exit_
             if way.quality:
                 gain = way.quality[index] - there
             else:
@@ -140,13 +146,12 @@ class Forecaster:
 
         Only for a job that is decoded.
         """
-        profile = self._costs.profile(job.model)
-        share, base_s = job.active_share, 0.0
-        for step in path:
-            if profile.is_first_at_size(step.exit):
+        steps = self.steps(job)
+        share, base_s, made = job.active_share, 0.0, job.exit
+        for ahead in path:
+            if steps.starts_size(made, ahead.exit):
                 share = 1.0
-            seconds = job.stages[step.exit - 1].seconds(share)
-            base_s += seconds * self._costs.bias(job.model, step.exit)
+            base_s, made = base_s + steps.step(made, ahead.exit, share)[0], ahead.exit
         return self._costs.slow_down.predict(base_s)
 
     def plan(self, job: JobState, starts_s: float, now: float, *, shared: bool) -> Path:
@@ -164,14 +169,10 @@ class Forecaster:
             shared: whether other jobs wait for the executor.
         """
         forecast = self.forecast(job, now)
+        limits, most_s = forecast.limits, self._most_s(job, forecast.due_s - starts_s)
 
         def is_in_reach(step: StageForecast) -> bool:
-            if not job.allows(step, forecast.limits):
-                return False
-            if forecast.due_s == math.inf:
-                return True
-            upper_s = self.needs(job, step).upper_s(self._settings.depth_sigmas)
-            return starts_s + upper_s < forecast.due_s
+            return step.base_s < most_s and job.allows(step, limits)
 
         paths = reachable(job.paths, is_in_reach)
         if not paths:
@@ -179,6 +180,15 @@ class Forecaster:
         if shared:
             return choose(paths, Aim.PER_SECOND)
         return choose(paths, Aim.OVER_TIME if forecast.due_s == math.inf else Aim.BY_DEADLINE)
+
+    def _most_s(self, job: JobState, within_s: float) -> float:
+        """Base seconds that will be over within so many, margin included: `needs` the other way."""
+        sigmas, slow_down = self._settings.depth_sigmas, self._costs.slow_down
+        before_s = 0.0
+        if not job.decoded:
+            within_s -= self._costs.decode(job.media_type, job.pixels).upper_s(sigmas)
+            before_s = job.prepare_s
+        return within_s / slow_down.predict(1.0).upper_s(sigmas) - before_s
 
     def overhead(self) -> Prediction:
         """Time that a run takes beside the network while other requests wait."""

@@ -11,7 +11,7 @@ from anytime_protocol.enums import ErrorCode, Reason
 from anytime_server.core.decisions import ExitReport, JobFailed, JobFinished, would_do
 
 if TYPE_CHECKING:  # it only holds them
-    from anytime_server.core.costs import StageCost
+    from anytime_server.core.costs import StepCosts
     from anytime_server.core.limits import EffectiveLimits
     from anytime_server.core.slow_down import Prediction
 
@@ -88,7 +88,7 @@ class JobState:
         used_s: seconds of network time spent on it.
         wasted_s: those of them that led to no map that anybody sees.
         cancelled: its client does not want it any more.
-        stages: base costs of the model's stages at its size.
+        steps: what steps between the model's exits take at its size; None before it is submitted.
         paths: the ways on, and what each exit along them would take; empty after the last exit.
         progress_s: when its last exit was made, or when it was admitted.
         limits: the effective limits as last worked out, with the versions that they came from.
@@ -114,7 +114,7 @@ class JobState:
     used_s: float = 0.0
     wasted_s: float = 0.0
     cancelled: bool = False
-    stages: tuple[StageCost, ...] = ()
+    steps: StepCosts | None = None
     paths: tuple[tuple[StageForecast, ...], ...] = ()
     progress_s: float = 0.0
     limits: tuple[tuple[int, int], EffectiveLimits] | None = None

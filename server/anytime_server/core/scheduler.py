@@ -123,7 +123,7 @@ class Scheduler:
             UnknownModelError: the job's model has no profile.
             DuplicateJobError: a job with this id has not ended.
         """
-        job.stages = self.costs.stages(job.model, job.height, job.width)
+        job.steps = self.costs.steps(job.model, job.height, job.width)
         if job.id in self._jobs:
             raise DuplicateJobError(job.id)
         if self._draining:
@@ -492,9 +492,13 @@ class Scheduler:
         job, stage = running.job, report.exit
         if running.path[:1] == (stage,):  # else it is not known what it began with
             error = self.costs.observe_stage(running.base_s, report.elapsed_s)
-            self.costs.observe_bias(job.model, stage, error)
-            if not self.costs.profile(job.model).is_first_at_size(stage):
-                self.costs.observe_share(job.model, stage, job.active_share)
+            steps = self._forecaster.steps(job)
+            made = running.made[-1] if running.made else 0
+            starts_size = steps.starts_size(made, stage)
+            share = 1.0 if starts_size else job.active_share
+            self.costs.observe_bias(job.model, steps.parts(made, stage, share), error)
+            if not starts_size:
+                self.costs.observe_share(job.model, stage, share)
         job.used_s += report.elapsed_s
         job.gmacs += report.gmacs
         job.decoded = True

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import statistics
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import accumulate, pairwise
@@ -103,6 +104,7 @@ def profile(model: LoadedModel, size: tuple[int, int]) -> ServedModel:
 
     A stage's time splits into a fixed part and one that goes with the share of active pixels: runs
     with everything active and with nothing active give both. A dense engine has a fixed part only.
+    Where exits may be left out, what each takes is how much longer runs are that make it.
 
     A ladder is measured at all its sides. A model without one is also measured at half and at twice
     the size, as its images may have any.
@@ -139,16 +141,36 @@ def _stage_costs(
     model: LoadedModel, size: tuple[int, int]
 ) -> tuple[tuple[StageCost, ...], _Measured]:
     """The costs of all stages, and the run with everything active that they come from."""
-    dense = sparse = _time_stages(model, size, None)
+    every = range(1, model.num_exits + 1)
+    dense = sparse = _time_steps(model, size, every, None)
     if model.engine.sparse:
-        sparse = _time_stages(model, size, model.card.task.settle_all())
+        sparse = _time_steps(model, size, every, model.card.task.settle_all())
+    exits = _exit_costs(model, size)
     stages = tuple(
-        StageCost(min(s0, s1), max(s1 - s0, 0.0), min(g0, g1), max(g1 - g0, 0.0))
-        for s0, s1, g0, g1 in zip(
-            sparse.stages_s, dense.stages_s, sparse.gmacs, dense.gmacs, strict=True
+        StageCost(min(s0, s1), max(s1 - s0, 0.0), min(g0, g1), max(g1 - g0, 0.0), *exit_)
+        for s0, s1, g0, g1, exit_ in zip(
+            sparse.steps_s, dense.steps_s, sparse.gmacs, dense.gmacs, exits, strict=True
         )
     )
     return stages, dense._replace(reaction_s=max(dense.reaction_s, sparse.reaction_s))
+
+
+def _exit_costs(model: LoadedModel, size: tuple[int, int]) -> list[tuple[float, float]]:
+    """Seconds and 1e9 multiply-adds of each exit by itself; zero where it cannot be left out."""
+    count, total = model.card.config.num_exits, model.num_exits
+    costs = [(0.0, 0.0)] * total
+    if not model.card.config.may_skip_exits:
+        return costs
+    lasts = range(count, total + 1, count)
+    direct = _time_steps(model, size, lasts, None)
+    for exit_ in range(1, count):
+        both = [rung for last in lasts for rung in (last - count + exit_, last)]
+        made = _time_steps(model, size, both, None)
+        for k, last in enumerate(lasts):
+            seconds = sum(made.steps_s[2 * k : 2 * k + 2]) - direct.steps_s[k]
+            gmacs = sum(made.gmacs[2 * k : 2 * k + 2]) - direct.gmacs[k]
+            costs[last - count + exit_ - 1] = max(seconds, 0.0), max(gmacs, 0.0)
+    return costs
 
 
 def _prepare_s(model: LoadedModel, size: tuple[int, int]) -> float:
@@ -168,20 +190,20 @@ class _Measured(NamedTuple):
     """Medians of some runs.
 
     Attributes:
-        stages_s: seconds of each stage.
-        gmacs: 1e9 multiply-adds of each stage.
+        steps_s: seconds to each exit from the one before it.
+        gmacs: 1e9 multiply-adds of the same.
         render_s: seconds of rendering an exit.
         reaction_s: longest seconds between two checks whether to stop.
     """
 
-    stages_s: list[float]
+    steps_s: list[float]
     gmacs: list[float]
     render_s: float
     reaction_s: float
 
 
-def _time_stages(
-    model: LoadedModel, size: tuple[int, int], criterion: Criterion | None
+def _time_steps(
+    model: LoadedModel, size: tuple[int, int], rungs: Sequence[int], criterion: Criterion | None
 ) -> _Measured:
     image = np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8)
     times: list[list[float]] = []
@@ -194,9 +216,9 @@ def _time_stages(
         gaps: list[float] = []
         began = time.perf_counter()
         run = model.engine.begin(image)
-        for _stage in range(model.num_exits):
+        for rung in rungs:
             checks = [began]
-            result = run.advance(criterion, partial(_note_time, checks))
+            result = run.advance(criterion, partial(_note_time, checks), rung=rung)
             _note_time(checks)
             gaps += (after - before for before, after in pairwise(checks))
             row.append(checks[-1] - began)
@@ -232,7 +254,7 @@ def describe(model: LoadedModel, measured: _Measured, size: tuple[int, int]) -> 
     exits = tuple(
         ExitInfo(gmacs, value, side, 1e3 * seconds)
         for gmacs, value, side, seconds in zip(
-            accumulate(measured.gmacs), quality, sides, accumulate(measured.stages_s), strict=True
+            accumulate(measured.gmacs), quality, sides, accumulate(measured.steps_s), strict=True
         )
     )
     task = Task(card.config.task)

@@ -40,6 +40,7 @@ from anytime_server.simulation.policies import OURS, Strategy
 from anytime_server.simulation.report import Report, percentiles
 from anytime_server.simulation.traffic import (
     DrawnRequest,
+    DrawnStep,
     Machine,
     Traffic,
     draw,
@@ -121,11 +122,12 @@ class _Request:
 
 @dataclass(slots=True)
 class _Run:
-    """A run that an executor computes; `stage` began at `started_s`."""
+    """A run that an executor computes; the step to exit `stage` began at `started_s`."""
 
     request: _Request
     stage: int
     limits: RunLimits
+    step: DrawnStep
     started_s: float = 0.0
     run_s: float = 0.0
     decode_s: float = 0.0
@@ -252,8 +254,9 @@ class _Simulation:
                 case EndJob(ending):
                     self._record(ending, now)
                 case RunJob(job_id, stage, limits=limits):
-                    run_s = self.config.machine.run_s
-                    replica.run = _Run(self.requests[job_id], stage, limits, run_s=run_s)
+                    request, run_s = self.requests[job_id], self.config.machine.run_s
+                    step = self._step(request, request.job.exit, stage)
+                    replica.run = _Run(request, stage, limits, step, run_s=run_s)
                     self._stage_begins(replica, replica.run, now)
         if decision.until_s is not None and decision.until_s < replica.wakes_s:
             replica.wakes_s = decision.until_s
@@ -285,10 +288,13 @@ class _Simulation:
         drawn = run.request.drawn
         run.started_s = now
         run.decode_s = drawn.decode_s if run.stage == 1 else 0.0
-        run.network_s = drawn.stages[run.stage - 1].base_s * self.config.machine.factor(now)
+        run.network_s = run.step.base_s * self.config.machine.factor(now)
         event = _Event(_Kind.STAGE_ENDS, replica=replica, stage=(run, run.stage))
         self._at(run.ends_s, event)
         self._plan_check(replica, run, now)
+
+    def _step(self, request: _Request, made: int, exit_: int) -> DrawnStep:
+        return request.drawn.step(made, exit_, self.config.profile.first_at_size(exit_))
 
     def _plan_check(self, replica: _Replica, run: _Run, now: float) -> None:
         """Plans the first check that finds that the stage is to stop; the others change nothing."""
@@ -304,7 +310,7 @@ class _Simulation:
         request.used_s += now - run.started_s
         if exit_ == 1:
             scheduler.image_decoded(request.job.id, run.decode_s)
-        report = request.drawn.stages[exit_ - 1].report(exit_, run.network_s, now)
+        report = run.step.report(exit_, run.network_s, now)
         self._record(scheduler.exit_made(request.job.id, report), now)
         if exit_ == 1 and request.job.exit == 1:
             request.first_exit_s = self._received_s(request, now)
@@ -315,6 +321,7 @@ class _Simulation:
             self._schedule(replica, now)
             return
         run.stage, run.run_s = next_stages[0], 0.0
+        run.step = self._step(request, exit_, run.stage)
         self._stage_begins(replica, run, now)
         if run.limits.notify:
             self._schedule(replica, now)
@@ -390,11 +397,11 @@ class _Simulation:
         return max(self._oracle_exit_along(drawn, way) for way in self.config.profile.ways)
 
     def _oracle_exit_along(self, drawn: DrawnRequest, way: MeasuredPath) -> int:
-        machine = self.config.machine
+        machine, first = self.config.machine, self.config.profile.first_at_size
         now = drawn.arrival_s + machine.run_s + drawn.decode_s
         deepest = 0
         for exit_ in way.exits:
-            now += drawn.stages[exit_ - 1].base_s * machine.factor(now)
+            now += drawn.step(deepest, exit_, first(exit_)).base_s * machine.factor(now)
             if now + drawn.encode_s + machine.network_s > drawn.deadline_s:
                 break
             deepest = exit_

@@ -109,14 +109,32 @@ class DrawnStage:
     """One stage of one request.
 
     Attributes:
-        base_s: time that it takes on a machine as fast as profiled.
+        cost: its base cost.
+        noise: factor on its base time.
+        share: share of the positions that it starts with, 0 to 1, unless it is the first at its
+            size.
         active_share: share of the positions that are active after it, 0 to 1.
+    """
+
+    cost: StageCost
+    noise: float
+    share: float
+    active_share: float
+
+
+@dataclass(frozen=True, slots=True)
+class DrawnStep:
+    """The way from one exit of one request to the next that is made.
+
+    Attributes:
+        base_s: time that it takes on a machine as fast as profiled.
         gmacs: 1e9 multiply-adds.
+        active_share: share of the positions that are active after it, 0 to 1.
     """
 
     base_s: float
-    active_share: float
     gmacs: float
+    active_share: float
 
     def report(self, exit_: int, elapsed_s: float, ended_s: float) -> ExitReport:
         """What an executor reports when it has computed it."""
@@ -155,6 +173,23 @@ class DrawnRequest:
     decode_s: float
     encode_s: float
 
+    def step(self, made: int, exit_: int, first: int) -> DrawnStep:
+        """What a step takes and finds.
+
+        Args:
+            made: exit that it starts from, 0 for none.
+            exit_: that it leads to.
+            first: the first exit at that one's size.
+        """
+        end = self.stages[exit_ - 1]
+        before = self.stages[max(made, first - 1) : exit_ - 1]
+        share = end.share if made >= first else 1.0
+        return DrawnStep(
+            end.cost.seconds(share) * end.noise + sum(s.cost.features_s * s.noise for s in before),
+            end.cost.gmacs(share) + sum(s.cost.features_gmacs for s in before),
+            end.active_share,
+        )
+
 
 def draw(
     profile: ModelProfile, traffic: Traffic, machine: Machine, duration_s: float, seed: int
@@ -175,9 +210,10 @@ def draw(
         active = [share**ease for share in (*shares, shares[-1])]
         stages = tuple(
             DrawnStage(
-                base_s=stage.seconds(before) * math.exp(rng.gauss(0.0, machine.jitter)),
+                cost=stage,
+                noise=math.exp(rng.gauss(0.0, machine.jitter)),
+                share=before,
                 active_share=after,
-                gmacs=stage.gmacs(before),
             )
             for stage, before, after in zip(costs, active, active[1:], strict=False)
         )

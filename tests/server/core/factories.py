@@ -55,7 +55,29 @@ def ladder_profile(**changes: object) -> ModelProfile:
         "sides": (32, 64),
         "paths": tuple(paths),
     } | changes
-    return ModelProfile(MODEL, sizes, **values)
+    return ModelProfile(MODEL, values.pop("sizes", sizes), **values)
+
+
+EXIT_PART = 0.1
+"""Share of a stage that its exit takes, where exits may be left out."""
+
+
+def skipping_profile(**changes: object) -> ModelProfile:
+    """The model of `ladder_profile` whose exits may be left out; masks save part of them."""
+    stages = tuple(
+        StageCost(0.95 * s, 0.05 * s, 0.9 * g, 0.1 * g, EXIT_PART * s, EXIT_PART * g)
+        for s, g in zip(STAGE_S, GMACS, strict=True)
+    )
+    sizes = (
+        SizeProfile(32, 32, tuple(stage.scaled(0.25) for stage in stages)),
+        SizeProfile(64, 64, stages),
+    )
+    stepwise = ladder_profile().paths
+    direct = []
+    for exits in ((1, 8), *((1, k, 8) for k in range(2, 8))):
+        quality = tuple(LADDER_GAIN[k] - (0.5 if k > 4 else 0.0) for k in exits)
+        direct.append(MeasuredPath(exits, quality))
+    return ladder_profile(**{"paths": (*stepwise, *direct)} | changes, sizes=sizes)
 
 
 def costs(model_profile: ModelProfile | None = None) -> CostModel:

@@ -17,6 +17,7 @@ class FakeExecutor:
         stages: (start, job, stage) of every stage begun.
         endings: each job's end and its moment.
         waits: moments that the scheduler asked to wait for.
+        made: the last exit of each job.
     """
 
     scheduler: Scheduler
@@ -24,6 +25,7 @@ class FakeExecutor:
     stages: list[tuple[float, str, int]] = field(default_factory=list)
     endings: dict[str, tuple[float, Ending]] = field(default_factory=dict)
     waits: list[float] = field(default_factory=list)
+    made: dict[str, int] = field(default_factory=dict)
 
     def run_until_idle(self, steps: int = 10_000) -> "FakeExecutor":
         """Goes on until time alone changes nothing any more."""
@@ -44,17 +46,19 @@ class FakeExecutor:
     def compute(self, job_id: str, stage: int, limits: RunLimits) -> None:
         """Computes a run from a stage on, reporting each exit when it is made."""
         wasted_s = 0.0
-        costs = self.scheduler.costs.stages(MODEL, 64, 64)
+        steps = self.scheduler.costs.steps(MODEL, 64, 64).current()
+        made = self.made.get(job_id, 0)
         while stage in limits.path:
             self.stages.append((self.now, job_id, stage))
-            took_s = costs[stage - 1].seconds(1.0)
+            took_s, gmacs = steps.step(made, stage, 1.0)
             if self.now + took_s > limits.stop_at_s:
                 wasted_s = max(limits.stop_at_s - self.now, 0.0)
                 self.now += wasted_s
                 break
             self.now += took_s
-            made = report(stage, self.now, took_s)._replace(gmacs=costs[stage - 1].gmacs(1.0))
-            failed = self.scheduler.exit_made(job_id, made)
+            made = self.made[job_id] = stage
+            exit_report = report(stage, self.now, took_s)._replace(gmacs=gmacs)
+            failed = self.scheduler.exit_made(job_id, exit_report)
             if failed is not None:
                 self.end(failed)
             limits = self.scheduler.run_limits(self.now)

@@ -22,7 +22,6 @@ class Case:
         self.server = ServerLimits(server_budget())
         self.forecaster = Forecaster(self.costs, settings or SchedulerSettings(), self.server)
         self.job = job(**limits)
-        self.job.stages = self.costs.stages("toy", 64, 64)
         self.job.decoded = True
         self.forecaster.look_ahead(self.job)
 

@@ -71,7 +71,6 @@ def test_the_work_a_client_wants_ends_at_its_own_cap():
     model = costs()
     for cap, wanted_s in ((None, 0.15), (2, 0.03), (9, 0.15)):
         state = job(max_exit=cap)
-        state.stages = model.stages("toy", 64, 64)
         server = ServerLimits(server_budget(max_exit=1))
         Forecaster(model, SchedulerSettings(), server).look_ahead(state)
         assert state.wanted_s() == pytest.approx(wanted_s)

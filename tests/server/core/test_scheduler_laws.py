@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 import pytest
 from hypothesis import settings as hypothesis_settings
@@ -25,7 +26,15 @@ from anytime_server.core.decisions import (
 from anytime_server.core.jobs import JobState
 from anytime_server.core.policy import QualityPerSecond
 from anytime_server.simulation.policies import EarliestDeadline, Fifo, SlackFit
-from server.core.factories import MODEL, job, ladder_profile, profile, scheduler, server_budget
+from server.core.factories import (
+    MODEL,
+    job,
+    ladder_profile,
+    profile,
+    scheduler,
+    server_budget,
+    skipping_profile,
+)
 from server.core.fakes import run_until_idle
 
 TOLERANCE_S = 1e-9
@@ -94,7 +103,7 @@ class SchedulerMachine(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.s = scheduler(profile=self.profile)
-        self.stages = self.s.costs.stages(MODEL, 64, 64)
+        self.steps = self.s.costs.steps(MODEL, 64, 64)
         self.now = 0.0
         self.jobs: dict[str, JobState] = {}
         self.budgets: dict[str, Budget] = {}
@@ -148,7 +157,8 @@ class SchedulerMachine(RuleBasedStateMachine):
         assert any(way.exits[: len(made)] == made for way in self.profile.ways)
         if made[-1] > 1:
             assert limits.max_exit is None or made[-1] <= limits.max_exit
-            gmacs = sum(self.stages[exit_ - 1].gmacs(1.0) for exit_ in made)
+            steps = pairwise((0, *made))
+            gmacs = sum(self.steps.step(before, exit_, 1.0)[1] for before, exit_ in steps)
             assert limits.compute_gmacs is None or gmacs <= limits.compute_gmacs + 1e-6
             confidence = self.confidence.get(name, 0.0)
             assert limits.min_confidence is None or confidence < limits.min_confidence
@@ -179,7 +189,7 @@ class SchedulerMachine(RuleBasedStateMachine):
         admission = self.s.submit(state, self.now)
         if isinstance(admission, Admitted):
             assert not self.draining
-            assert 1 <= admission.exit <= len(self.stages)
+            assert 1 <= admission.exit <= self.profile.exits
             self.jobs[name], self.budgets[name] = state, budget
             self.exits[name], self.revs[name] = (), 0
         else:
@@ -241,10 +251,10 @@ class SchedulerMachine(RuleBasedStateMachine):
     @rule(share=SHARES, confidence=SHARES, factor=FACTORS, turn=st.booleans())
     def stage_ends(self, share, confidence, factor, turn):
         run = self.run
-        stage = self.stages[run.stage - 1]
-        took_s = stage.seconds(1.0) * factor
+        made = run.reports[-1].exit if run.reports else self.last_exit(run.job_id)
+        base_s, gmacs = self.steps.current().step(made, run.stage, 1.0)
+        took_s = base_s * factor
         self.now += took_s
-        gmacs = stage.gmacs(1.0)
         run.reports.append(
             ExitReport(run.stage, confidence, share, confidence / 2, gmacs, took_s, self.now)
         )
@@ -358,11 +368,19 @@ class LadderMachine(SchedulerMachine):
     profile = ladder_profile()
 
 
+class SkippingMachine(SchedulerMachine):
+    """The same where exits may be left out, so that a step may be as long as several stages."""
+
+    profile = skipping_profile()
+
+
 TestLaws = SchedulerMachine.TestCase
 TestLadderLaws = LadderMachine.TestCase
-TestLaws.settings = TestLadderLaws.settings = hypothesis_settings(
-    max_examples=150, stateful_step_count=40, deadline=None, print_blob=False
-)
+TestSkippingLaws = SkippingMachine.TestCase
+for laws in (TestLaws, TestLadderLaws, TestSkippingLaws):
+    laws.settings = hypothesis_settings(
+        max_examples=150, stateful_step_count=40, deadline=None, print_blob=False
+    )
 
 
 @pytest.mark.parametrize("policy", [Fifo(), EarliestDeadline(), SlackFit(), QualityPerSecond()])
