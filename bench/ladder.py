@@ -2,7 +2,8 @@
 
 Starts the server of another checkout and this one's, all with shipped weights, and streams the
 same frame through the exits of each in turn. Milliseconds are the client's, from sending the
-request to having the exit's map; quality is what this checkout's manifest quotes for the exit.
+request to having the exit's map; quality is what this checkout's manifest quotes for the exit on
+the path that the server took. Of several paths the most frequent one counts.
 
     python bench/ladder.py --beside ../old --models camvid-lite,camvid-w18
 
@@ -48,26 +49,35 @@ TARGETS = ((0.40, 1, 0.2), (0.52, 1, 1.0), (0.57, 2, 1.0), (0.62, 4, 1.0))
 
 
 class Streamer:
-    """Streams a frame through one server; collects the milliseconds of each exit."""
+    """Streams a frame through one server; collects the milliseconds of each exit, by path."""
 
     def __init__(self, socket, session, model, image):
         self.socket, self.session, self.model, self.image = socket, session, model, image
-        self.times = {}
+        self.by_path = {}
         self.number = 0
+
+    @property
+    def times(self):
+        """Milliseconds of each exit along the most frequent path."""
+        runs = max(self.by_path.values(), key=len)
+        return {exit_: [run[exit_] for run in runs] for exit_ in runs[0]}
 
     async def __call__(self, *, counts):
         """One request, to its end."""
         self.number += 1
+        made = {}
         began = perf_counter()
         await send(self.socket, self.session, Infer(str(self.number), self.model, self.image))
         while True:
             for event in await receive(self.socket, self.session):
                 match event:
-                    case Update(exit=exit_) if counts:
-                        self.times.setdefault(exit_, []).append((perf_counter() - began) * 1e3)
+                    case Update(exit=exit_):
+                        made[exit_] = (perf_counter() - began) * 1e3
                     case Failed(detail=detail):
                         raise SystemExit(f"the server failed: {detail}")
                     case Finished():
+                        if counts:
+                            self.by_path.setdefault(tuple(made), []).append(made)
                         return
 
 
@@ -144,10 +154,23 @@ async def measure(ports, models, image, rounds, static=()):
     return {name: contender.times for name, contender in contenders.items()}
 
 
-def quoted_quality(model):
-    """Quality of each exit, as the manifest has it."""
+def quoted_quality(model, shown):
+    """Quality of each exit, as the manifest has it, by its number.
+
+    Args:
+        model: its name.
+        shown: exits that the server has sent: those that are better than all before them.
+    """
     manifest = tomllib.loads((ROOT / "weights" / "manifest.toml").read_text("utf-8"))
-    return manifest[model]["quality"]["per_exit"]
+    quality = manifest[model]["quality"]
+    paths = [dict(zip(p["rungs"], p["quality"], strict=True)) for p in quality.get("paths", [])]
+    for path in [*paths, dict(enumerate(quality["per_exit"], start=1))]:
+        better = [
+            k for k, q in path.items() if q > max([path[n] for n in path if n < k], default=-1)
+        ]
+        if better == list(shown):
+            return path
+    raise SystemExit(f"{model} has no measured path that shows the exits {list(shown)}")
 
 
 def quality_at_one_size():
@@ -163,7 +186,7 @@ def show(console, title, times, quality):
     for exit_, values in sorted(times.items()):
         middle, low, high = spread(values)
         table.add_row(
-            str(exit_), f"{middle:.1f}", f"{low:.1f}-{high:.1f}", f"{100 * quality[exit_ - 1]:.1f}"
+            str(exit_), f"{middle:.1f}", f"{low:.1f}-{high:.1f}", f"{100 * quality[exit_]:.1f}"
         )
     console.print(table)
 
@@ -171,7 +194,7 @@ def show(console, title, times, quality):
 def reached(new, quality, old):
     """For each target: the ratio of times of the first map that is good enough, if there is one."""
     for least, exit_, share in TARGETS:
-        good = [k for k in sorted(new) if quality[k - 1] >= least]
+        good = [k for k in sorted(new) if quality[k] >= least]
         bound = share * statistics.median(old[exit_])
         middle = statistics.median(new[good[0]]) if good else None
         yield {
@@ -208,7 +231,7 @@ def plot(path, times, quality):
         if isinstance(found, dict):
             exits = sorted(found)
             x = [statistics.median(found[k]) for k in exits]
-            y = [100 * quality[name][k - 1] for k in exits]
+            y = [100 * quality[name][k] for k in exits]
             axes.step(x, y, where="post", marker=next(markers), label=name)
     points = {name: found for name, found in times.items() if not isinstance(found, dict)}
     for dtype, marker in (("f32", "x"), ("bf16", "+")):
@@ -262,11 +285,12 @@ def main():
         for choice in static:
             stack.callback(choice.close)
         times = asyncio.run(measure(ports, models, image, options.rounds, static))
-    quality[old] = quality_at_one_size()[options.old_model][str(max(frame.size))]
+    at_one_size = quality_at_one_size()[options.old_model][str(max(frame.size))]
+    quality[old] = dict(enumerate(at_one_size, start=1))
     show(console, old, times[old], quality[old])
     targets = {}
     for name in list(models)[1:]:
-        quality[name] = quoted_quality(models[name])
+        quality[name] = quoted_quality(models[name], times[name])
         show(console, name, times[name], quality[name])
         targets[name] = list(reached(times[name], quality[name], times[old]))
         for target in targets[name]:

@@ -2,8 +2,9 @@
 
 A rung's map depends on what was made before it, so its quality belongs to a *path*. Those that are
 measured leave each size but the last after any of its exits, and may pass over sizes between the
-first and the last one. Where exits may be left out, there are also those that make one rung at most
-between the first and the last of all.
+first and the last one. Where exits may be left out, there are also those that go from the first
+exit of the smallest size straight to the one after which they leave it, and those that make one
+rung at most between the first and the last of all.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ from anytime_model.evaluation.scores import Lost, Scorer, scorer
 from anytime_model.flops import GIGA
 from anytime_model.networks.base import FamilyConfig
 
-MOST_PATHS: Final = 115
+MOST_PATHS: Final = 165
 """Paths that are measured: those of four sizes with four exits each that may be left out."""
 
 Rungs = tuple[int, ...]
@@ -58,6 +59,9 @@ def measured_paths(config: FamilyConfig, num_sides: int) -> tuple[Rungs, ...]:
     ]
     if config.may_skip_exits:
         last = num_exits * num_sides
+        for path in tuple(paths):
+            left = sum(rung <= num_exits for rung in path)
+            paths.append((1, *path[max(left - 1, 1) :]))
         paths += [(1, last), *((1, rung, last) for rung in range(2, last))]
     return tuple(dict.fromkeys(paths))
 

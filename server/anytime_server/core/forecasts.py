@@ -6,6 +6,8 @@ One job at a time: the other jobs, the executor and the order of work are the sc
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from typing import Final
 
 from anytime_server.core.costs import CostModel, MeasuredPath, StepCosts
 from anytime_server.core.jobs import JobForecast, JobState, StageForecast
@@ -13,6 +15,8 @@ from anytime_server.core.limits import EffectiveLimits, ServerLimits, effective_
 from anytime_server.core.planner import Aim, Path, choose, reachable
 from anytime_server.core.settings import SchedulerSettings
 from anytime_server.core.slow_down import Prediction
+
+_SQRT_2: Final = math.sqrt(2.0)
 
 
 class Forecaster:
@@ -179,7 +183,9 @@ class Forecaster:
             return (shortest_step(job, forecast.limits),)
         if shared:
             return choose(paths, Aim.PER_SECOND)
-        return choose(paths, Aim.OVER_TIME if forecast.due_s == math.inf else Aim.BY_DEADLINE)
+        if forecast.due_s == math.inf:
+            return choose(paths, Aim.OVER_TIME)
+        return choose(paths, Aim.BY_DEADLINE, self._chance(job, forecast.due_s - starts_s))
 
     def _most_s(self, job: JobState, within_s: float) -> float:
         """Base seconds that will be over within so many, margin included: `needs` the other way."""
@@ -189,6 +195,20 @@ class Forecaster:
             within_s -= self._costs.decode(job.media_type, job.pixels).upper_s(sigmas)
             before_s = job.prepare_s
         return within_s / slow_down.predict(1.0).upper_s(sigmas) - before_s
+
+    def _chance(self, job: JobState, within_s: float) -> Callable[[StageForecast], float]:
+        """The chance, 0 to 1, that a step ends within so many seconds, errors being normal."""
+        unit, rest = self._costs.slow_down.predict(1.0), Prediction(0.0, 0.0)
+        if not job.decoded:
+            rest = self._costs.decode(job.media_type, job.pixels)
+            rest = rest.then(self._costs.slow_down.predict(job.prepare_s))
+
+        def chance(step: StageForecast) -> float:
+            left_s = within_s - rest.mean_s - step.base_s * unit.mean_s
+            sigma_s = rest.sigma_s + step.base_s * unit.sigma_s
+            return 0.5 * math.erfc(-left_s / (_SQRT_2 * sigma_s)) if sigma_s else float(left_s > 0)
+
+        return chance
 
     def overhead(self) -> Prediction:
         """Time that a run takes beside the network while other requests wait."""

@@ -1,8 +1,8 @@
 """Which way a job goes on: the path through its model's exits that gives the best maps.
 
 A model with a ladder has several ways from exit to exit: the exits of a small image may be made to
-the last, or left early for those of a larger one. All are priced and rated before; so the choice is
-arithmetic on a few numbers.
+the last, or left early for those of a larger one; and where exits may be left out, a far one may be
+made at once. All are priced and rated before; so the choice is arithmetic on a few numbers.
 """
 
 from __future__ import annotations
@@ -18,11 +18,16 @@ if TYPE_CHECKING:
 Path: TypeAlias = "tuple[StageForecast, ...]"
 
 
+def _certain(step: StageForecast) -> float:  # noqa: ARG001
+    return 1.0
+
+
 class Aim(Enum):
     """What is best.
 
     Attributes:
-        BY_DEADLINE: the best map at the end of what can be reached.
+        BY_DEADLINE: the best map that is to be expected by then: a far exit that is made at once
+            leaves nothing if it comes too late, where one on the way to it would have been a map.
         OVER_TIME: the best maps on the whole, where any moment may be the one that counts: quality
             summed over twice the time that the longest path takes.
         PER_SECOND: the most quality for its time, as others wait.
@@ -44,18 +49,21 @@ def reachable(paths: Iterable[Path], is_in_reach: Callable[[StageForecast], bool
     return [path for path in found if path]
 
 
-def choose(paths: Sequence[Path], aim: Aim) -> Path:
-    """The best of some paths, up to its best exit; the first of equals.
+def choose(
+    paths: Sequence[Path], aim: Aim, chance: Callable[[StageForecast], float] = _certain
+) -> Path:
+    """The best of some paths; the first of equals.
 
     Args:
         paths: at least one, none empty.
         aim: what is best.
+        chance: that an exit is made by the deadline, 0 to 1; falls along a path.
     """
     if len(paths) == 1:
         return paths[0]
     match aim:
         case Aim.BY_DEADLINE:
-            return max(paths, key=lambda path: (_most_gain(path), -path[0].base_s))
+            return max(paths, key=lambda path: (_expected_gain(path, chance), -path[0].base_s))
         case Aim.OVER_TIME:
             end_s = 2.0 * max(path[-1].base_s for path in paths)
             return max(paths, key=lambda path: _gain_over_time(path, end_s))
@@ -63,8 +71,14 @@ def choose(paths: Sequence[Path], aim: Aim) -> Path:
             return max(paths, key=_gain_per_second)
 
 
-def _most_gain(path: Path) -> float:
-    return max(step.gain for step in path)
+def _expected_gain(path: Path, chance: Callable[[StageForecast], float]) -> float:
+    """What each exit gains over the best before it, as far as it is likely to be made."""
+    expected = best = 0.0
+    for step in path:
+        if step.gain > best:
+            expected += chance(step) * (step.gain - best)
+            best = step.gain
+    return expected
 
 
 def _gain_over_time(path: Path, end_s: float) -> float:

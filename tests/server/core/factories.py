@@ -37,6 +37,13 @@ LADDER_GAIN = {1: 40.0, 2: 46.0, 3: 52.0, 4: 53.0, 5: 55.0, 6: 58.0, 7: 61.0, 8:
 """Quality of the exits of the ladder when all are made; leaving the small size early costs some."""
 
 
+def ladder_path(exits: tuple[int, ...]) -> MeasuredPath:
+    missed = 4 - max(exit_ for exit_ in exits if exit_ <= 4)
+    loss = {5: 1.0, 6: 0.7, 7: 0.2, 8: 0.2}
+    quality = tuple(LADDER_GAIN[k] - missed * loss.get(k, 0.0) for k in exits)
+    return MeasuredPath(exits, quality)
+
+
 def ladder_profile(**changes: object) -> ModelProfile:
     """The model of `profile` on a ladder: stages 1 to 4 cost a quarter of stages 5 to 8."""
     full = profile().sizes[0].stages
@@ -44,12 +51,7 @@ def ladder_profile(**changes: object) -> ModelProfile:
         SizeProfile(32, 32, tuple(stage.scaled(0.25) for stage in full)),
         SizeProfile(64, 64, full),
     )
-    paths = []
-    for left in (1, 2, 3, 4):
-        exits = (*range(1, left + 1), 5, 6, 7, 8)
-        loss = {5: 4 - left, 6: 0.7 * (4 - left), 7: 0.2 * (4 - left), 8: 0.2 * (4 - left)}
-        quality = tuple(LADDER_GAIN[exit_] - loss.get(exit_, 0.0) for exit_ in exits)
-        paths.append(MeasuredPath(exits, quality))
+    paths = [ladder_path((*range(1, left + 1), 5, 6, 7, 8)) for left in (1, 2, 3, 4)]
     values = {
         "quality": tuple(LADDER_GAIN.values()),
         "sides": (32, 64),
@@ -72,12 +74,9 @@ def skipping_profile(**changes: object) -> ModelProfile:
         SizeProfile(32, 32, tuple(stage.scaled(0.25) for stage in stages)),
         SizeProfile(64, 64, stages),
     )
-    stepwise = ladder_profile().paths
-    direct = []
-    for exits in ((1, 8), *((1, k, 8) for k in range(2, 8))):
-        quality = tuple(LADDER_GAIN[k] - (0.5 if k > 4 else 0.0) for k in exits)
-        direct.append(MeasuredPath(exits, quality))
-    return ladder_profile(**{"paths": (*stepwise, *direct)} | changes, sizes=sizes)
+    direct = [(1, k, 5, 6, 7, 8) for k in (3, 4)] + [(1, 8)] + [(1, k, 8) for k in range(2, 8)]
+    paths = (*ladder_profile().paths, *map(ladder_path, direct))
+    return ladder_profile(**{"paths": paths} | changes, sizes=sizes)
 
 
 def costs(model_profile: ModelProfile | None = None) -> CostModel:

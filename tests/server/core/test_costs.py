@@ -127,6 +127,84 @@ def test_a_bias_is_forgotten_where_the_factor_explains_everything():
     assert costs.bias("m", 1) == pytest.approx(1.0, abs=0.01)
 
 
+# Steps.
+
+WITH_EXITS = (
+    StageCost(0.008, 0.002, 0.9, 0.1, exit_s=0.004, exit_gmacs=0.3),
+    StageCost(0.016, 0.004, 1.8, 0.2, exit_s=0.005, exit_gmacs=0.5),
+    StageCost(0.030, 0.010, 3.6, 0.4, exit_s=0.015, exit_gmacs=1.0),
+)
+LADDER = ModelProfile(
+    "m",
+    (
+        SizeProfile(32, 32, tuple(s.scaled(0.25) for s in WITH_EXITS)),
+        SizeProfile(64, 64, WITH_EXITS),
+    ),
+    sides=(32, 64),
+)
+
+
+@pytest.mark.parametrize(
+    ("made", "exit_", "share", "seconds", "gmacs"),
+    [
+        (0, 1, 1.0, 0.0025, 0.25),
+        (1, 2, 0.5, 0.0045, 0.475),
+        (0, 3, 1.0, 0.0015 + 0.00375 + 0.010, 0.175 + 0.375 + 1.0),
+        (1, 4, 1.0, 0.010, 1.0),
+        (2, 6, 1.0, 0.006 + 0.015 + 0.040, 0.7 + 1.5 + 4.0),
+        (4, 6, 0.5, 0.015 + 0.035, 1.5 + 3.8),
+    ],
+)
+def test_a_step_costs_its_last_stage_and_those_before_it_at_that_size_without_their_exits(
+    made, exit_, share, seconds, gmacs
+):
+    steps = CostModel([LADDER]).steps("m", 64, 64).current()
+    assert steps.step(made, exit_, share) == pytest.approx((seconds, gmacs))
+    assert steps.starts_size(made, exit_) == (made < (1, 4)[exit_ > 3])
+    parts = steps.parts(made, exit_, share)
+    assert sum(parts.values()) == pytest.approx(1.0)
+    assert parts[exit_] * seconds == pytest.approx(
+        (*LADDER.sizes[0].stages, *WITH_EXITS)[exit_ - 1].seconds(share)
+    )
+
+
+def test_stages_that_were_never_measured_to_have_an_exit_cost_the_same_with_and_without():
+    steps = CostModel([ModelProfile("m", (SizeProfile(64, 64, STAGES),))]).steps("m", 64, 64)
+    assert steps.current().step(0, 2, 1.0)[0] == pytest.approx(0.030)
+
+
+def test_an_exit_that_was_measured_to_take_more_than_its_stage_leaves_nothing_below_zero():
+    stage = StageCost(0.001, 0.0, 1.0, exit_s=0.5, exit_gmacs=9.0)
+    assert (stage.features_s, stage.features_gmacs) == (0.0, 0.0)
+
+
+@pytest.mark.parametrize("error", [0.5, -0.3])
+def test_the_error_of_a_step_moves_its_prediction_as_that_of_a_stage_and_the_longest_part_most(
+    error,
+):
+    alone, shared = CostModel([LADDER]), CostModel([LADDER])
+    alone.observe_bias("m", {6: 1.0}, error)
+    steps = shared.steps("m", 64, 64)
+    before, _ = steps.current().step(2, 6, 1.0)
+    parts = steps.parts(2, 6, 1.0)
+    shared.observe_bias("m", parts, error)
+    after, _ = steps.current().step(2, 6, 1.0)
+    assert after / before == pytest.approx(alone.bias("m", 6), rel=0.003)
+    moved = [abs(math.log(shared.bias("m", stage))) for stage in (4, 5, 6)]
+    assert moved == sorted(moved)
+    assert [shared.bias("m", stage) for stage in (1, 2, 3)] == [1.0] * 3
+
+
+def test_a_step_that_is_always_slower_is_learnt_whatever_leads_there():
+    costs = CostModel([LADDER])
+    steps = costs.steps("m", 64, 64)
+    for _ in range(400):
+        base_s, _ = steps.current().step(1, 6, 1.0)
+        true_s = 1.4 * CostModel([LADDER]).steps("m", 64, 64).current().step(1, 6, 1.0)[0]
+        costs.observe_bias("m", steps.parts(1, 6, 1.0), true_s / base_s - 1.0)
+    assert steps.current().step(1, 6, 1.0)[0] == pytest.approx(true_s, rel=0.02)
+
+
 def test_a_stop_takes_longer_on_larger_images_and_slower_machines_but_never_less():
     costs = CostModel([ModelProfile("m", (SizeProfile(64, 64, STAGES),), reaction_s=0.002)])
     assert costs.reaction_s("m", 128, 64) == pytest.approx(0.004)

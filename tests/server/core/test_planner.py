@@ -1,7 +1,7 @@
 """Which way a job goes on: by its deadline, over time, and while others wait."""
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from anytime_protocol.budget import Budget
@@ -9,7 +9,16 @@ from anytime_protocol.enums import Reason
 from anytime_server.core.decisions import Admitted, JobFinished, Rejected
 from anytime_server.core.jobs import StageForecast
 from anytime_server.core.planner import Aim, choose, reachable
-from server.core.factories import job, ladder_profile, report, scheduler
+from server.core.factories import (
+    EXIT_PART,
+    STAGE_S,
+    job,
+    ladder_path,
+    ladder_profile,
+    report,
+    scheduler,
+    skipping_profile,
+)
 from server.core.fakes import end_run, make_exit, run_until_idle
 
 
@@ -51,6 +60,18 @@ def test_over_time_early_maps_count_for_as_long_as_they_are_the_latest():
 def test_while_others_wait_quality_for_its_time_counts():
     assert choose([LONG, SHORT], Aim.PER_SECOND) == LONG
     assert choose([LONG[:1], SHORT], Aim.PER_SECOND) == LONG[:1]
+
+
+def test_by_a_deadline_a_far_exit_counts_only_as_far_as_it_is_likely_to_be_made():
+    far, stepwise = path((8, 1.0, 10.0)), path((5, 0.5, 8.0), (7, 1.0, 9.5))
+
+    def chance(step):
+        return 1.0 if step.base_s < 0.9 else likely
+
+    likely = 0.95
+    assert choose([far, stepwise], Aim.BY_DEADLINE, chance) == far
+    likely = 0.6
+    assert choose([far, stepwise], Aim.BY_DEADLINE, chance) == stepwise
 
 
 STEPS = st.lists(st.tuples(st.floats(0.001, 1.0), st.floats(0.0, 10.0)), min_size=1, max_size=6)
@@ -177,3 +198,94 @@ def test_a_run_that_was_stopped_may_go_on_another_way():
     found = run_until_idle(s, 0.0075)
     assert isinstance(found.endings["a"][1], JobFinished)
     assert found.finish_of("a").reason is Reason.COMPLETE
+
+
+# Exits that may be left out: a stage without its exit takes nine tenths of its time.
+
+
+def skipping_scheduler():
+    return scheduler(profile=skipping_profile())
+
+
+ALL_S = 0.0025 + (1 - EXIT_PART) * sum(STAGE_S[:3]) + STAGE_S[3]
+"""Time of exit 1 and then exit 8 alone."""
+
+
+@pytest.mark.parametrize(
+    ("deadline_ms", "expected"),
+    [(5, (1,)), (14, (1, 5)), (150, (1, 4, 8)), (220, None)],
+)
+def test_a_far_exit_is_made_at_once_where_there_is_no_time_for_those_on_the_way(
+    deadline_ms, expected
+):
+    s = skipping_scheduler()
+    s.submit(job(deadline_ms=deadline_ms), 0.0)
+    path_ = s.decide(0.0).limits.path
+    if expected is None:
+        assert path_ == (1, 2, 3, 4, 5, 6, 7, 8)
+    else:
+        assert path_[-1] == expected[-1]
+        assert len(path_) <= len(expected)
+
+
+@given(st.floats(3.0, 250.0))
+@settings(deadline=None, max_examples=40)
+def test_with_more_paths_no_deadline_ends_with_a_map_that_is_expected_to_be_worse(deadline_ms):
+    gains = []
+    stepwise = skipping_profile(paths=ladder_profile().paths)
+    for profile in (stepwise, skipping_profile()):
+        s = scheduler(profile=profile)
+        s.submit(job(deadline_ms=deadline_ms), 0.0)
+        found = run_until_idle(s, 0.0)
+        assert found.finish_of("a").wasted_s == 0.0
+        gains.append(ladder_path(tuple(found.stages_of("a"))).quality[-1])
+    assert gains[1] >= gains[0] - 1e-9
+
+
+def begin_far_exit(**limits):
+    """A scheduler whose job, after exit 1, is on its way to exit 8 and makes no other."""
+    s = skipping_scheduler()
+    deadline_ms = 1e3 * ALL_S + 4
+    s.submit(job(deadline_ms=deadline_ms, **limits), 0.0)
+    assert s.decide(0.0).limits.path == (1, 8)
+    make_exit(s, "a", 1, 0.0025, elapsed_s=0.0025)
+    assert s.run_limits(0.0025).path == (8,)
+    return s, deadline_ms
+
+
+def test_a_cap_lowered_below_the_far_exit_stops_it_and_a_nearer_one_follows():
+    s, deadline_ms = begin_far_exit()
+    s.update_budget("a", Budget(max_exit=6, deadline_ms=deadline_ms), 1)
+    assert s.run_limits(0.010).path == ()
+    assert s.run_ended("a", 0.0075, 0.010) is None
+    found = run_until_idle(s, 0.010)
+    assert found.finish_of("a").exit == 6
+    assert found.finish_of("a").wasted_s == pytest.approx(0.0075)
+
+
+def test_a_deadline_that_moves_closer_stops_the_far_exit_in_time_for_the_map_that_there_is():
+    s, _ = begin_far_exit()
+    s.update_budget("a", Budget(deadline_ms=60), 1)
+    limits = s.run_limits(0.010)
+    assert limits.path == (8,)
+    assert limits.stop_at_s == pytest.approx(0.059)
+    ending = s.run_ended("a", 0.0565, 0.059)
+    assert (ending.exit, ending.reason) == (1, Reason.DEADLINE)
+
+
+def test_a_far_exit_that_is_stopped_early_enough_gives_way_to_a_nearer_one():
+    s, _ = begin_far_exit()
+    s.cancel("nobody")
+    assert s.run_ended("a", 0.0075, 0.010) is None  # the executor was told to stop
+    s.update_budget("a", Budget(deadline_ms=60), 1)
+    assert run_until_idle(s, 0.010).finish_of("a").exit >= 6
+
+
+def test_a_far_exit_counts_the_multiply_adds_of_what_is_computed():
+    s = skipping_scheduler()
+    most = 0.25 + 0.9 * (1 + 2 + 4) + 8
+    s.submit(job(compute_gmacs=most, deadline_ms=500), 0.0)
+    assert s.decide(0.0).limits.path == (1, 8)
+    s = skipping_scheduler()
+    s.submit(job(compute_gmacs=most - 0.01, deadline_ms=500), 0.0)
+    assert 8 not in s.decide(0.0).limits.path
