@@ -3,8 +3,9 @@
 A rung's map depends on what was made before it, so its quality belongs to a *path*. Those that are
 measured leave each size but the last after any of its exits, and may pass over sizes between the
 first and the last one. Where exits may be left out, there are also those that go from the first
-exit of the smallest size straight to the one after which they leave it, and those that make one
-rung at most between the first and the last of all.
+exit of the smallest size straight to the one after which they leave it, and from there on make
+every exit or the first of the next size and the last of all; and those that make one rung at most
+between the first and the last of all.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ from anytime_model.evaluation.scores import Lost, Scorer, scorer
 from anytime_model.flops import GIGA
 from anytime_model.networks.base import FamilyConfig
 
-MOST_PATHS: Final = 165
+MOST_PATHS: Final = 175
 """Paths that are measured: those of four sizes with four exits each that may be left out."""
 
 Rungs = tuple[int, ...]
@@ -63,6 +64,8 @@ def measured_paths(config: FamilyConfig, num_sides: int) -> tuple[Rungs, ...]:
             left = sum(rung <= num_exits for rung in path)
             paths.append((1, *path[max(left - 1, 1) :]))
         paths += [(1, last), *((1, rung, last) for rung in range(2, last))]
+        later = range(num_exits + 1, last, num_exits)
+        paths += [(1, rung, first, last) for first in later for rung in range(2, num_exits + 1)]
     return tuple(dict.fromkeys(paths))
 
 

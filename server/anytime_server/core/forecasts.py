@@ -111,7 +111,8 @@ class Forecaster:
         doubt = 1.0 if job.last is None else 1.0 - job.last.confidence
         there = way.quality[count - 1] if count and way.quality else 0.0
         share, base_s, gmacs = job.active_share, 0.0, 0.0
-        typical = self._costs.typical_shares(job.model)
+        typical, shown_s = self._costs.typical_shares(job.model), self._shown_s(job)
+        best = max(way.quality[:count], default=-math.inf)
         path = []
         for index, exit_ in enumerate(way.exits[count:], start=count):
             if steps.starts_size(made, exit_):
@@ -125,7 +126,16 @@ class Forecaster:
             else:
                 gain = doubt * (index - count + 1) / (len(way.exits) - count)
             path.append(StageForecast(exit_, base_s, gmacs, gain))
+            if shown_s and (not way.quality or way.quality[index] > best):
+                best = way.quality[index] if way.quality else best
+                base_s += shown_s
         return tuple(path)
+
+    def _shown_s(self, job: JobState) -> float:
+        """Base seconds that an exit on the way to others takes until it is out, if it is shown."""
+        if not job.shows_each:
+            return 0.0
+        return self._costs.encode(job.encoding, job.pixels).mean_s / self._costs.slow_down.mean
 
     def needs(self, job: JobState, step: StageForecast) -> Prediction:
         """Time from the start of its next stage to an exit.

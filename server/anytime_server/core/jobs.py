@@ -78,6 +78,7 @@ class JobState:
         urgency: 0 (first) to 7 (last), RFC 9218; 3 where the client said nothing.
         media_type: of the image, for the cost of decoding it.
         encoding: of the answer, for the cost of encoding it.
+        shows_each: its client is shown each exit that is better than those before it.
         decoded: the image needs no decoding (any more).
         awaits_image: its image is being decoded, which takes so long that others go first.
         rev: number of the budget in force.
@@ -104,6 +105,7 @@ class JobState:
     urgency: int = 3
     media_type: str = "image/jpeg"
     encoding: str = "png"
+    shows_each: bool = False
     decoded: bool = False
     awaits_image: bool = False
     rev: int = 0

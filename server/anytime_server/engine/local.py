@@ -173,6 +173,7 @@ class LocalEngine:
             media_type=header.media_type,
             encoding=infer.want.encoding.value,
             awaits_image=not images.is_quick(data, header),
+            shows_each=infer.want.progress,
         )
         request = ActiveRequest(infer.id, infer.want, job, served, transport, on_event)
         request.upload_s = uploaded_s - arrival_s

@@ -18,6 +18,7 @@ from anytime_model.engines.ladder import LadderEngine
 from anytime_model.engines.select import make_engine
 from anytime_model.errors import ConfigError
 from anytime_model.evaluation import risk_control
+from anytime_model.evaluation.ladder import paths_of
 from anytime_model.evaluation.risk_control import (
     CANDIDATES,
     ImageLosses,
@@ -163,6 +164,7 @@ def test_what_was_calibrated_is_recorded_and_read_again(
     assert (certificate.risk, certificate.images) == (0.9, 4)
     assert certificate.sha256 == card.sha256
     assert certificate.sides == (32, 64)
+    assert certificate.paths == paths_of(card)
     assert certificate.thresholds == found.choices[1].thresholds
     assert card.rung_criteria(0.9)[0] == card.task.criterion(
         certificate.criterion, certificate.thresholds[0]

@@ -289,3 +289,18 @@ def test_a_far_exit_counts_the_multiply_adds_of_what_is_computed():
     s = skipping_scheduler()
     s.submit(job(compute_gmacs=most - 0.01, deadline_ms=500), 0.0)
     assert 8 not in s.decide(0.0).limits.path
+
+
+def test_showing_each_exit_takes_time_so_that_fewer_are_made():
+    paths = []
+    for shows_each in (False, True):
+        s = skipping_scheduler()
+        for _ in range(200):
+            s.costs.observe_encode("png", 64 * 64, 0.030)
+        state = job()
+        state.shows_each = shows_each
+        s.submit(state, 0.0)
+        paths.append(s.decide(0.0).limits.path)
+        ends = {way[-1].exit: way[-1].base_s for way in state.paths if len(way) == 2}
+        assert ends[8] == pytest.approx(ALL_S + 0.030 * shows_each, rel=0.01)
+    assert len(paths[1]) < len(paths[0])
