@@ -36,6 +36,9 @@ from anytime_protocol.session import Role, Session
 from server import ROOT, in_turn, open_stream, receive, send, server, spread
 
 SAMPLE = ROOT / "client" / "web" / "samples" / "street-1.jpg"
+FRAME = (480, 360)
+"""Width and height that it is sent at, px."""
+
 WARM_UP = 3
 """Rounds before those that count."""
 
@@ -154,14 +157,18 @@ async def measure(ports, models, image, rounds, static=()):
     return {name: contender.times for name, contender in contenders.items()}
 
 
-def quoted_quality(model, shown):
-    """Quality of each exit, as the manifest has it, by its number.
+def quoted_quality(checkout, model, shown):
+    """Quality of each exit, as a checkout's manifest has it, by its number.
 
     Args:
+        checkout: whose.
         model: its name.
         shown: exits that the server has sent: those that are better than all before them.
     """
-    manifest = tomllib.loads((ROOT / "weights" / "manifest.toml").read_text("utf-8"))
+    manifest = tomllib.loads((checkout / "weights" / "manifest.toml").read_text("utf-8"))
+    if "ladder" not in manifest[model]:  # quoted at another size
+        side = str(max(FRAME))
+        return dict(enumerate(quality_at_one_size()[model][side], start=1))
     quality = manifest[model]["quality"]
     paths = [dict(zip(p["rungs"], p["quality"], strict=True)) for p in quality.get("paths", [])]
     for path in [*paths, dict(enumerate(quality["per_exit"], start=1))]:
@@ -194,6 +201,8 @@ def show(console, title, times, quality):
 def reached(new, quality, old):
     """For each target: the ratio of times of the first map that is good enough, if there is one."""
     for least, exit_, share in TARGETS:
+        if exit_ not in old:  # left out
+            continue
         good = [k for k in sorted(new) if quality[k] >= least]
         bound = share * statistics.median(old[exit_])
         middle = statistics.median(new[good[0]]) if good else None
@@ -267,7 +276,7 @@ def main():
     parser.add_argument("--json", type=Path, help="also write the figures here")
     parser.add_argument("--plot", type=Path, help="also draw quality over time here")
     options = parser.parse_args()
-    frame = Image.open(SAMPLE).convert("RGB").resize((480, 360))
+    frame = Image.open(SAMPLE).convert("RGB").resize(FRAME)
     file = io.BytesIO()
     frame.save(file, "JPEG", quality=92)
     image = file.getvalue()
@@ -285,12 +294,11 @@ def main():
         for choice in static:
             stack.callback(choice.close)
         times = asyncio.run(measure(ports, models, image, options.rounds, static))
-    at_one_size = quality_at_one_size()[options.old_model][str(max(frame.size))]
-    quality[old] = dict(enumerate(at_one_size, start=1))
+    quality[old] = quoted_quality(options.beside, options.old_model, times[old])
     show(console, old, times[old], quality[old])
     targets = {}
     for name in list(models)[1:]:
-        quality[name] = quoted_quality(models[name], times[name])
+        quality[name] = quoted_quality(ROOT, models[name], times[name])
         show(console, name, times[name], quality[name])
         targets[name] = list(reached(times[name], quality[name], times[old]))
         for target in targets[name]:

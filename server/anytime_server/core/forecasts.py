@@ -173,8 +173,9 @@ class Forecaster:
 
         Where they allow nothing more, the shortest stage that it may go on with.
 
-        A request with a deadline aims at the best map by then, any other at good maps at all times;
-        while others wait, each aims at the most quality for its time.
+        A request with a deadline aims at the best map by then; any other at good maps at all times,
+        or at its last one, if that is the only one that anybody looks at; while others wait, each
+        aims at the most quality for its time.
 
         Args:
             job: the job.
@@ -194,7 +195,8 @@ class Forecaster:
         if shared:
             return choose(paths, Aim.PER_SECOND)
         if forecast.due_s == math.inf:
-            return choose(paths, Aim.OVER_TIME)
+            seen = job.shows_each or limits.end_by_result
+            return choose(paths, Aim.OVER_TIME if seen else Aim.AT_END)
         return choose(paths, Aim.BY_DEADLINE, self._chance(job, forecast.due_s - starts_s))
 
     def _most_s(self, job: JobState, within_s: float) -> float:
@@ -207,7 +209,11 @@ class Forecaster:
         return within_s / slow_down.predict(1.0).upper_s(sigmas) - before_s
 
     def _chance(self, job: JobState, within_s: float) -> Callable[[StageForecast], float]:
-        """The chance, 0 to 1, that a step ends within so many seconds, errors being normal."""
+        """The chance, 0 to 1, that a step ends within so many seconds, errors being normal.
+
+        One that is not sure to end is stopped before, so that the map before it is in time.
+        """
+        reaction_s, sigmas = self._reaction_s(job), self._settings.sigmas
         unit, rest = self._costs.slow_down.predict(1.0), Prediction(0.0, 0.0)
         if not job.decoded:
             rest = self._costs.decode(job.media_type, job.pixels)
@@ -216,6 +222,8 @@ class Forecaster:
         def chance(step: StageForecast) -> float:
             left_s = within_s - rest.mean_s - step.base_s * unit.mean_s
             sigma_s = rest.sigma_s + step.base_s * unit.sigma_s
+            if left_s < sigmas * sigma_s:
+                left_s -= reaction_s
             return 0.5 * math.erfc(-left_s / (_SQRT_2 * sigma_s)) if sigma_s else float(left_s > 0)
 
         return chance

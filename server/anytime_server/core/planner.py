@@ -10,10 +10,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from enum import Enum, auto
 from itertools import takewhile
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 if TYPE_CHECKING:
     from anytime_server.core.jobs import StageForecast
+
+_AS_GOOD: Final = 0.005
+"""Share of a map's quality that a test set of some hundred images does not tell apart."""
 
 Path: TypeAlias = "tuple[StageForecast, ...]"
 
@@ -30,11 +33,14 @@ class Aim(Enum):
             leaves nothing if it comes too late, where one on the way to it would have been a map.
         OVER_TIME: the best maps on the whole, where any moment may be the one that counts: quality
             summed over twice the time that the longest path takes.
+        AT_END: the best map at its end, where no other is seen; the soonest of those that are as
+            good but for `_AS_GOOD` of it.
         PER_SECOND: the most quality for its time, as others wait.
     """
 
     BY_DEADLINE = auto()
     OVER_TIME = auto()
+    AT_END = auto()
     PER_SECOND = auto()
 
 
@@ -67,6 +73,11 @@ def choose(
         case Aim.OVER_TIME:
             end_s = 2.0 * max(path[-1].base_s for path in paths)
             return max(paths, key=lambda path: _gain_over_time(path, end_s))
+        case Aim.AT_END:
+            gains = [max(step.gain for step in path) for path in paths]
+            least = max(gains) - _AS_GOOD * abs(max(gains))
+            good = (path for path, gain in zip(paths, gains, strict=True) if gain >= least)
+            return min(good, key=lambda path: path[-1].base_s)
         case Aim.PER_SECOND:
             return max(paths, key=_gain_per_second)
 

@@ -291,16 +291,31 @@ def test_a_far_exit_counts_the_multiply_adds_of_what_is_computed():
     assert 8 not in s.decide(0.0).limits.path
 
 
+def exits_made(encode_s, *, shows_each, **limits):
+    """The path that a request without a deadline is to take, and the time to exits 1 and 8."""
+    s = skipping_scheduler()
+    for _ in range(200):
+        s.costs.observe_encode("png", 64 * 64, encode_s)
+    state = job(**limits)
+    state.shows_each = shows_each
+    s.submit(state, 0.0)
+    (direct,) = (way for way in state.paths if [step.exit for step in way] == [1, 8])
+    return s.decide(0.0).limits.path, direct[-1].base_s
+
+
 def test_showing_each_exit_takes_time_so_that_fewer_are_made():
-    paths = []
-    for shows_each in (False, True):
-        s = skipping_scheduler()
-        for _ in range(200):
-            s.costs.observe_encode("png", 64 * 64, 0.030)
-        state = job()
-        state.shows_each = shows_each
-        s.submit(state, 0.0)
-        paths.append(s.decide(0.0).limits.path)
-        ends = {way[-1].exit: way[-1].base_s for way in state.paths if len(way) == 2}
-        assert ends[8] == pytest.approx(ALL_S + 0.030 * shows_each, rel=0.01)
-    assert len(paths[1]) < len(paths[0])
+    quick, quick_s = exits_made(0.001, shows_each=True)
+    slow, slow_s = exits_made(0.060, shows_each=True)
+    assert len(slow) < len(quick)
+    assert slow_s - quick_s == pytest.approx(0.059, rel=0.01)
+
+
+def test_where_only_the_last_map_is_seen_the_shortest_way_to_one_as_good_is_taken():
+    assert exits_made(0.001, shows_each=False) == ((1, 3, 8), pytest.approx(ALL_S))
+
+
+def test_at_the_end_the_soonest_of_maps_that_are_as_good_counts():
+    best, as_good = path((2, 1.0, 40.0), (8, 9.0, 62.0)), path((8, 6.0, 61.8))
+    worse, falling = path((8, 2.0, 61.0)), path((7, 3.0, 61.9), (8, 5.0, 50.0))
+    assert choose([best, as_good, worse], Aim.AT_END) == as_good
+    assert choose([best, as_good, worse, falling], Aim.AT_END) == falling
