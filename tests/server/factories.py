@@ -10,9 +10,10 @@ from anytime_protocol.budget import Budget
 from anytime_protocol.enums import Task
 from anytime_protocol.messages import Infer, OutputOptions
 from anytime_protocol.model_info import CertificateInfo, ClassInfo, ExitInfo, ModelInfo
-from anytime_server.core.costs import ModelProfile, SizeProfile, StageCost
+from anytime_server.core.costs import ModelProfile, SizeProfile
 from anytime_server.core.decisions import ExitReport
 from anytime_server.core.jobs import JobState
+from anytime_server.core.stage_costs import StageCost
 from anytime_server.engine.base import ActiveRequest, ExitRendered, OnEvent
 from anytime_server.executor.base import RenderedExit, ServedModel
 from anytime_server.images import DecodedImage

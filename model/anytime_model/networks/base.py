@@ -103,15 +103,14 @@ def next_exit(exit_: int | None, made: int, config: FamilyConfig) -> int:
     Raises:
         ConfigError: it does not come after the last, or exits of this family may not be left out.
     """
-    following = made + 1
-    if exit_ is None or exit_ == following:
-        return following
-    most = config.num_exits if config.may_skip_exits else following
-    if not following <= exit_ <= most:
+    nearest = made + 1
+    if exit_ is None or exit_ == nearest:
+        return nearest
+    most = config.num_exits if config.may_skip_exits else nearest
+    if not nearest <= exit_ <= most:
         raise ConfigError(
             f"exit {exit_} does not follow exit {made} in a network of the family "
-            f"{config.family!r}; expected {following}"
-            + (f" to {most}." if most > following else ".")
+            f"{config.family!r}; expected {nearest}" + (f" to {most}." if most > nearest else ".")
         )
     return exit_
 

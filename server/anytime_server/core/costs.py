@@ -7,13 +7,12 @@ called on.
 A stage's base time is `fixed_s + active_s * share`, where `share` is the part of the pixels that
 the exit before it left active; both come from a profile taken at start-up. A *step* leads from one
 exit to the next that is made: the stages between, those before its end without their exits, where
-exits may be left out. Whatever slows the
-machine down (another process, heat, a lower clock) slows all stages alike, so that one factor
-learnt from any stage serves all of them, the next one included (ALERT: Wan et al., ATC 2020,
-section 3.4). The factor is a random walk seen through noise, hence a Kalman filter; as in ALERT the
-process noise grows with the corrections that were needed, so that a jump is followed fast. Unlike
-ALERT, the measurement noise is learnt too: it is the larger part of a prediction's error, and the
-safety margin of every deadline is made of it.
+exits may be left out (`core.stage_costs`). Whatever slows the machine down (another process, heat,
+a lower clock) slows all stages alike, so that one factor learnt from any stage serves all of them,
+the next one included (ALERT: Wan et al., ATC 2020, section 3.4). The factor is a random walk seen
+through noise, hence a Kalman filter; as in ALERT the process noise grows with the corrections that
+were needed, so that a jump is followed fast. Unlike ALERT, the measurement noise is learnt too: it
+is the larger part of a prediction's error, and the safety margin of every deadline is made of it.
 
 A stage's profile may be wrong by itself, since active pixels that lie together cost less than as
 many that are scattered. So each stage has a bias beside the factor, learnt slowly from what the
@@ -25,17 +24,11 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import accumulate
 from typing import Final, NamedTuple
 
 from anytime_server.core.slow_down import Prediction, SlowDown
+from anytime_server.core.stage_costs import Biases, StageCost, StepCosts
 from anytime_server.errors import ProfileError, UnknownModelError
-
-_BIAS_LEARNING: Final = 0.1
-_BIAS_MEMORY: Final = 0.999
-_BIAS_MOST: Final = math.log(2.0)
-"""A stage's bias, as a logarithm, moves by this share of an error, fades by this factor with each,
-as else bias and slow-down might drift against each other, and stays within these limits."""
 
 _TOO_SHORT_S: Final = 1e-5
 """Base time below which a stage says nothing about the machine."""
@@ -48,61 +41,6 @@ _READY_SIZES: Final = 8
 """Image sizes that an executor is taken to be ready for, those that came last."""
 
 _Sizes = tuple[tuple[int, int], ...]
-
-
-@dataclass(frozen=True, slots=True)
-class StageCost:
-    """Cost of one stage at one input size on the unburdened machine.
-
-    Attributes:
-        fixed_s: seconds that no mask saves.
-        active_s: seconds that shrink with the share of active pixels.
-        fixed_gmacs: 1e9 multiply-adds that no mask saves.
-        active_gmacs: 1e9 multiply-adds that shrink with the share of active pixels.
-        exit_s: seconds of all these that its exit takes with every pixel active; where exits may be
-            left out, masks save nothing else.
-        exit_gmacs: 1e9 multiply-adds of the same.
-    """
-
-    fixed_s: float
-    active_s: float
-    fixed_gmacs: float = 0.0
-    active_gmacs: float = 0.0
-    exit_s: float = 0.0
-    exit_gmacs: float = 0.0
-
-    def seconds(self, share: float) -> float:
-        """Base time at an active share from 0 to 1."""
-        return self.fixed_s + self.active_s * share
-
-    def gmacs(self, share: float) -> float:
-        """1e9 multiply-adds at an active share from 0 to 1."""
-        return self.fixed_gmacs + self.active_gmacs * share
-
-    @property
-    def features_s(self) -> float:
-        """Base time without its exit."""
-        return max(self.seconds(1.0) - self.exit_s, 0.0)
-
-    @property
-    def features_gmacs(self) -> float:
-        """1e9 multiply-adds without its exit."""
-        return max(self.gmacs(1.0) - self.exit_gmacs, 0.0)
-
-    @property
-    def parts(self) -> tuple[float, ...]:
-        """All its costs, in the order in which they are given."""
-        timed = (self.fixed_s, self.active_s, self.fixed_gmacs, self.active_gmacs)
-        return (*timed, self.exit_s, self.exit_gmacs)
-
-    def scaled(self, factor: float) -> StageCost:
-        """The same stage on `factor` times the pixels."""
-        return StageCost(*[part * factor for part in self.parts])
-
-    def mixed(self, other: StageCost, share: float) -> StageCost:
-        """This stage's costs and `share` (0 to 1) of the way to another's."""
-        both = zip(self.parts, other.parts, strict=True)
-        return StageCost(*[mine + share * (theirs - mine) for mine, theirs in both])
 
 
 @dataclass(frozen=True, slots=True)
@@ -263,97 +201,6 @@ class SideCost:
         return self.fixed_s + self.per_mpx_s * pixels / 1e6
 
 
-class _Biases:
-    """Factors on the base times of a model's stages, for what its profile gets wrong.
-
-    Attributes:
-        logs: their logarithms.
-        version: rises with every change.
-    """
-
-    __slots__ = ("logs", "version")
-
-    def __init__(self, stages: int) -> None:
-        self.logs = [0.0] * stages
-        self.version = 0
-
-    def learn(self, parts: Mapping[int, float], error: float) -> None:
-        """See `CostModel.observe_bias`."""
-        step = _BIAS_LEARNING * math.log1p(min(max(error, -0.5), 1.0))
-        step /= sum(part * part for part in parts.values())
-        for stage, part in parts.items():
-            bias = _BIAS_MEMORY * self.logs[stage - 1] + step * part
-            self.logs[stage - 1] = min(max(bias, -_BIAS_MOST), _BIAS_MOST)
-        self.version += 1
-
-
-class StepCosts:
-    """What the steps between a model's exits take for images of one size; made by `CostModel`.
-
-    Base times: the machine's factor is not in them, what was learnt of each stage is.
-
-    Attributes:
-        stages: base costs of all stages.
-    """
-
-    __slots__ = ("_before_size", "_biases", "_factors", "_gmacs", "_known", "_seconds", "stages")
-
-    def __init__(self, profile: ModelProfile, stages: Sequence[StageCost], biases: _Biases) -> None:
-        self.stages = stages
-        self._before_size = tuple(
-            profile.first_at_size(exit_) - 1 for exit_ in range(1, profile.exits + 1)
-        )
-        self._gmacs = tuple(accumulate((s.features_gmacs for s in stages), initial=0.0))
-        self._biases = biases
-        self._known = -1
-        self._factors: tuple[float, ...] = ()
-        self._seconds: tuple[float, ...] = ()
-
-    def current(self) -> StepCosts:
-        """These, with what has been learnt until now."""
-        if self._known != self._biases.version:
-            self._known = self._biases.version
-            self._factors = tuple(map(math.exp, self._biases.logs))
-            features = (s.features_s * f for s, f in zip(self.stages, self._factors, strict=True))
-            self._seconds = tuple(accumulate(features, initial=0.0))
-        return self
-
-    def starts_size(self, made: int, exit_: int) -> bool:
-        """Whether a step from an exit (0 for none) to a later one is the first at its size.
-
-        Nothing is masked there.
-        """
-        return made <= self._before_size[exit_ - 1]
-
-    def step(self, made: int, exit_: int, share: float) -> tuple[float, float]:
-        """Base seconds and 1e9 multiply-adds of a step.
-
-        Args:
-            made: exit that it starts from, 0 for none.
-            exit_: that it leads to.
-            share: active share, 0 to 1, with which that is made.
-        """
-        last = exit_ - 1
-        begin, stage = max(made, self._before_size[last]), self.stages[last]
-        seconds = (stage.fixed_s + stage.active_s * share) * self._factors[last]
-        gmacs = stage.fixed_gmacs + stage.active_gmacs * share
-        if begin == last:
-            return seconds, gmacs
-        seconds += self._seconds[last] - self._seconds[begin]
-        return seconds, gmacs + self._gmacs[last] - self._gmacs[begin]
-
-    def parts(self, made: int, exit_: int, share: float) -> dict[int, float]:
-        """The part, above 0 and up to 1, that each stage (from 1) has in the time of a step."""
-        last = exit_ - 1
-        begin = max(made, self._before_size[last])
-        timed = {k + 1: self._seconds[k + 1] - self._seconds[k] for k in range(begin, last)}
-        timed[exit_] = self.stages[last].seconds(share) * self._factors[last]
-        whole = sum(timed.values())
-        if not whole:
-            return {exit_: 1.0}
-        return {stage: seconds / whole for stage, seconds in timed.items() if seconds}
-
-
 _RUN_S: Final = 0.002
 """Unit in which the time is learnt that a run takes beside the network."""
 
@@ -388,7 +235,7 @@ class CostModel:
             name: list(profile.typical_share or (1.0,) * profile.exits)
             for name, profile in self._profiles.items()
         }
-        self._biases = {name: _Biases(profile.exits) for name, profile in self._profiles.items()}
+        self._biases = {name: Biases(profile.exits) for name, profile in self._profiles.items()}
         self.version = 0
         self.last_error = 0.0
         self.slow_down = SlowDown()
@@ -425,7 +272,9 @@ class CostModel:
         if key not in self._steps:
             if len(self._steps) >= _REMEMBERED_SIZES:
                 self._steps.clear()
-            self._steps[key] = StepCosts(profile, profile.stages(sizes), self._biases[model])
+            before = [profile.first_at_size(exit_) - 1 for exit_ in range(1, profile.exits + 1)]
+            stages = profile.stages(sizes)
+            self._steps[key] = StepCosts(stages, before, self._biases[model])
         return self._steps[key]
 
     def preparation_s(self, model: str, height: int, width: int) -> float:

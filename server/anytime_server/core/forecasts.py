@@ -9,12 +9,13 @@ import math
 from collections.abc import Callable
 from typing import Final
 
-from anytime_server.core.costs import CostModel, MeasuredPath, StepCosts
+from anytime_server.core.costs import CostModel, MeasuredPath
 from anytime_server.core.jobs import JobForecast, JobState, StageForecast
 from anytime_server.core.limits import EffectiveLimits, ServerLimits, effective_limits
 from anytime_server.core.planner import Aim, Path, choose, reachable
 from anytime_server.core.settings import SchedulerSettings
 from anytime_server.core.slow_down import Prediction
+from anytime_server.core.stage_costs import StepCosts
 
 _SQRT_2: Final = math.sqrt(2.0)
 

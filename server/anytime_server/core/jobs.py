@@ -11,9 +11,9 @@ from anytime_protocol.enums import ErrorCode, Reason
 from anytime_server.core.decisions import ExitReport, JobFailed, JobFinished, would_do
 
 if TYPE_CHECKING:  # it only holds them
-    from anytime_server.core.costs import StepCosts
     from anytime_server.core.limits import EffectiveLimits
     from anytime_server.core.slow_down import Prediction
+    from anytime_server.core.stage_costs import StepCosts
 
 _ROUNDING: Final = 1e-9
 """Tolerance, in 1e9 multiply-adds, for comparing a sum with a limit."""

@@ -22,7 +22,8 @@ from anytime_model.errors import AnytimeModelError
 from anytime_model.networks.base import resized_size
 from anytime_protocol.enums import Task
 from anytime_protocol.model_info import CertificateInfo, ClassInfo, ExitInfo, ModelInfo
-from anytime_server.core.costs import MeasuredPath, ModelProfile, SizeProfile, StageCost
+from anytime_server.core.costs import MeasuredPath, ModelProfile, SizeProfile
+from anytime_server.core.stage_costs import StageCost
 from anytime_server.executor.base import ServedModel
 from anytime_server.executor.messages import WorkerSettings
 

@@ -7,7 +7,8 @@ from typing import Annotated, Final
 
 import typer
 
-from anytime_server.core.costs import ModelProfile, SizeProfile, StageCost
+from anytime_server.core.costs import ModelProfile, SizeProfile
+from anytime_server.core.stage_costs import StageCost
 from anytime_server.errors import ServerError, SettingsError
 from anytime_server.simulation.policies import strategy
 from anytime_server.simulation.report import table

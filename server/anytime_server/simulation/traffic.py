@@ -13,8 +13,9 @@ import random
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from anytime_server.core.costs import ModelProfile, SideCost, StageCost
+from anytime_server.core.costs import ModelProfile, SideCost
 from anytime_server.core.decisions import ExitReport
+from anytime_server.core.stage_costs import StageCost
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,19 +3,13 @@
 from anytime_protocol.budget import Budget
 from anytime_protocol.enums import ScheduleClock
 from anytime_protocol.resources import LoadCap, ServerBudget
-from anytime_server.core.costs import (
-    CostModel,
-    MeasuredPath,
-    ModelProfile,
-    SideCost,
-    SizeProfile,
-    StageCost,
-)
+from anytime_server.core.costs import CostModel, MeasuredPath, ModelProfile, SideCost, SizeProfile
 from anytime_server.core.decisions import ExitReport
 from anytime_server.core.jobs import JobState
 from anytime_server.core.policy import Candidate, Policy, Step
 from anytime_server.core.scheduler import Scheduler
 from anytime_server.core.settings import SchedulerSettings
+from anytime_server.core.stage_costs import StageCost
 
 MODEL = "toy"
 STAGE_S = (0.010, 0.020, 0.040, 0.080)

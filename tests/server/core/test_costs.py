@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from anytime_server.core.costs import CostModel, ModelProfile, SideCost, SizeProfile, StageCost
+from anytime_server.core.costs import CostModel, ModelProfile, SideCost, SizeProfile
 from anytime_server.core.slow_down import Prediction, SlowDown
+from anytime_server.core.stage_costs import StageCost
 from anytime_server.errors import ProfileError, UnknownModelError
 
 STAGES = (StageCost(0.010, 0.0, 1.0, 0.0), StageCost(0.004, 0.016, 0.5, 2.0))

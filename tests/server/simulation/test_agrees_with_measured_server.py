@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from anytime_server.core.costs import MeasuredPath, ModelProfile, SideCost, SizeProfile, StageCost
+from anytime_server.core.costs import MeasuredPath, ModelProfile, SideCost, SizeProfile
 from anytime_server.core.settings import SchedulerSettings
+from anytime_server.core.stage_costs import StageCost
 from anytime_server.settings import Settings
 from anytime_server.simulation.simulate import SimulationConfig, simulate
 from anytime_server.simulation.traffic import (

@@ -6,8 +6,9 @@ import time
 import pytest
 
 from anytime_protocol.resources import LoadCap
-from anytime_server.core.costs import MeasuredPath, ModelProfile, SizeProfile, StageCost
+from anytime_server.core.costs import MeasuredPath, ModelProfile, SizeProfile
 from anytime_server.core.settings import SchedulerSettings
+from anytime_server.core.stage_costs import StageCost
 from anytime_server.errors import SettingsError
 from anytime_server.simulation.policies import EDF, FIFO, OURS, SLACKFIT, static
 from anytime_server.simulation.simulate import SimulationConfig, full_depth_hz, simulate
