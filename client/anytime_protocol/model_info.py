@@ -93,7 +93,7 @@ class ModelInfo(JsonValue):
         skeleton: pairs of indices into `keypoints` to be joined by a line.
         keypoint_colors: red, green, blue of each joint, 0 to 255 each; empty where none are known.
         engine: what computes it, such as `native-avx512-bf16`; for people.
-        precision: what its convolutions compute in: `f32` or `bf16`.
+        precision: what its convolutions compute in: `f32`, `bf16` or `int8`.
         measured_size: (H, W) of the images that `gmacs` and `expected_ms` of its exits are about,
             px; None where the server does not say.
         certificates: promises about its masks, by rising risk.

@@ -18,7 +18,7 @@ from anytime_server.tokens import clean_token, read_tokens
 
 LogLevel = Literal["critical", "error", "warning", "info", "debug"]
 EngineName = Literal["auto", "torch", "native", "openvino"]
-PrecisionName = Literal["auto", "f32", "bf16"]
+PrecisionName = Literal["auto", "f32", "bf16", "int8"]
 
 
 _MOST_PROFILED: Final = 2**24
@@ -50,7 +50,7 @@ class Settings(BaseSettings):
     )
     precision: PrecisionName = Field(
         "auto",
-        description="What convolutions compute in: f32, bf16, or auto: what this CPU does faster.",
+        description="What convolutions compute in: f32, bf16, int8, or auto: the fastest that keeps quality.",
     )
     threads: int = Field(
         0,

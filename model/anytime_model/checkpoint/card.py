@@ -1,7 +1,7 @@
 """The card of a model: everything about it but its tensors."""
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 
 from anytime_model.confidence import Criterion
@@ -49,7 +49,7 @@ class Certificate:
         largest_loss: that one image can count; 1 where losses were not cut off.
         dataset: on what. Frames of one clip are not independent, so that of a video fewer images
             count than there are.
-        precision: what convolutions computed in: "f32" or "bf16".
+        precision: what convolutions computed in: "f32", "bf16" or "int8".
         sides: the ladder that was calibrated.
         joining: its weights.
         paths: the ways up it that were calibrated, by the numbers of their rungs.
@@ -127,7 +127,7 @@ class Quality:
             of them made.
         dataset: on what.
         scale: by which factor images were enlarged before the network, where there is no ladder.
-        precision: what convolutions computed in: "f32" or "bf16".
+        precision: what convolutions computed in: "f32", "bf16" or "int8".
         paths: of a model with a ladder, the ways up that were measured.
     """
 
@@ -137,6 +137,26 @@ class Quality:
     scale: float = 1.0
     precision: str = "f32"
     paths: tuple[RungPath, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Quantisation:
+    """What the network needs to run in int8: which range of each map its bytes stand for.
+
+    Attributes:
+        ranges: least and largest value of the image and of each map of the lowered network, in the
+            order in which they are computed (`engines.native.quantisation`).
+        method: how they were chosen: "mse", "percentile" or "largest".
+        images: how many they were measured on.
+        sha256: of the weights file, hex.
+        quality: what was measured in int8, on the data of the card's own quality.
+    """
+
+    ranges: tuple[tuple[float, float], ...]
+    method: str
+    images: int
+    sha256: str
+    quality: Quality | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,6 +178,7 @@ class Card:
             for each exit of the network; a half each where none were chosen.
         masking: how to run it adaptively, or None where nothing was trained or chosen for that.
         quality: None where nothing was measured.
+        int8: how to run it in int8, or None where no ranges were measured.
         certificates: promises about masks that were calibrated, by rising risk, each risk once.
         skeleton: pairs of joints that a drawing connects; empty for segmentation.
         licence: of the weights.
@@ -178,6 +199,7 @@ class Card:
     joining: tuple[float, ...] = ()
     masking: Masking | None = None
     quality: Quality | None = None
+    int8: Quantisation | None = None
     certificates: tuple[Certificate, ...] = ()
     skeleton: tuple[tuple[int, int], ...] = field(default=())
     licence: str = "unknown"
@@ -201,6 +223,20 @@ class Card:
     def num_rungs(self) -> int:
         """Exits of the model as it is served: those of the network, at each size of the ladder."""
         return max(len(self.sides), 1) * self.config.num_exits
+
+    def quality_in(self, precision: str) -> Quality | None:
+        """What was measured in this precision, as far as it differs from float32."""
+        if precision != "int8":
+            return self.quality
+        return None if self.int8 is None else self.int8.quality
+
+    def with_quality(self, quality: Quality) -> "Card":
+        """The card with this as what was measured in its precision."""
+        if quality.precision != "int8":
+            return replace(self, quality=quality)
+        if self.int8 is None:
+            raise ConfigError(f"{self.name} has no ranges for int8 to record a quality of.")
+        return replace(self, int8=replace(self.int8, quality=quality))
 
     def criteria(self) -> tuple[Criterion | None, ...]:
         """One criterion for each exit, None where nothing is masked; the last exit needs none."""

@@ -22,6 +22,7 @@ from anytime_model.checkpoint.card import (
     Certificate,
     Masking,
     Quality,
+    Quantisation,
     RungPath,
     is_path,
 )
@@ -97,7 +98,11 @@ def _card(path: Path, name: str, table: object) -> Card:
             description=str(table.get("description", "")),
         )
         card.criteria()
-        card = replace(card, certificates=_certificates(card, table.get("certificates", ())))
+        card = replace(
+            card,
+            int8=_quantisation(card, table.get("int8")),
+            certificates=_certificates(card, table.get("certificates", ())),
+        )
     except KeyError as e:
         key = str(e.args[0])
         raise CheckpointError(path, f"[{name}] has no {key!r}.", cure, (f"{name}.{key}",)) from e
@@ -142,6 +147,28 @@ def _masking(table: Mapping[str, Any] | None, num_exits: int) -> Masking | None:
         return None
     thresholds = _exactly("thresholds", num_exits - 1, table["thresholds"])
     return Masking(table["criterion"], thresholds)
+
+
+def _quantisation(card: Card, table: Mapping[str, Any] | None) -> Quantisation | None:
+    """Ranges for int8 of this very model.
+
+    Raises:
+        ValueError: they are of other weights, or a range is none.
+    """
+    if table is None:
+        return None
+    if table["sha256"] != card.sha256:
+        raise ValueError(
+            f"its int8 ranges are of the weights {table['sha256'][:12]}; expected "
+            f"{card.sha256[:12]}. Measure them again with `anytime-model quantise`, or remove them"
+        )
+    ranges: list[tuple[float, float]] = [_exactly("a range", 2, one) for one in table["ranges"]]
+    if not all(isfinite(low) and isfinite(high) and low <= 0 <= high for low, high in ranges):
+        raise ValueError("a range for int8 does not reach from at most 0 to at least 0")
+    quality = _quality(table.get("quality"), card.config, card.sides)
+    return Quantisation(
+        tuple(ranges), str(table["method"]), int(table["images"]), str(table["sha256"]), quality
+    )
 
 
 def _certificates(card: Card, tables: Iterable[Mapping[str, Any]]) -> tuple[Certificate, ...]:
@@ -321,6 +348,8 @@ def _table(card: Card) -> tomlkit.items.Table:
         }
     if card.quality:
         table["quality"] = _quality_table(card.quality)
+    if card.int8:
+        table["int8"] = _quantisation_table(card.int8)
     if card.certificates:
         certificates = tomlkit.aot()
         for certificate in card.certificates:
@@ -334,6 +363,18 @@ def _certificate_table(certificate: Certificate) -> tomlkit.items.Table:
     for item in fields(certificate):
         name = "ladder" if item.name == "sides" else item.name
         table[name] = _lists(getattr(certificate, item.name))
+    return table
+
+
+def _quantisation_table(int8: Quantisation) -> tomlkit.items.Table:
+    table = tomlkit.table()
+    table.update({"method": int8.method, "images": int8.images, "sha256": int8.sha256})
+    ranges = tomlkit.array()
+    for low, high in int8.ranges:
+        ranges.append([low, high])
+    table["ranges"] = ranges
+    if int8.quality:
+        table["quality"] = _quality_table(int8.quality)
     return table
 
 

@@ -37,7 +37,7 @@ def save_checkpoint(network: Network, card: Card, folder: Path) -> Card:
     Args:
         network: whose floating tensors are stored as float16.
         card: with everything but the SHA-256, which is filled in. Certificates of other weights are
-            left out.
+            left out, and so are ranges for int8.
         folder: made if need be.
 
     Returns:
@@ -66,7 +66,8 @@ def save_checkpoint(network: Network, card: Card, folder: Path) -> Card:
     digest = hashlib.sha256(content).hexdigest()
     # A certificate is about the tensors that it names.
     kept = tuple(c for c in card.certificates if c.sha256 == digest)
-    card = replace(card, sha256=digest, certificates=kept)
+    int8 = card.int8 if card.int8 and card.int8.sha256 == digest else None
+    card = replace(card, sha256=digest, certificates=kept, int8=int8)
     folder.mkdir(parents=True, exist_ok=True)
     path.write_bytes(content)
     write_card(folder, card)

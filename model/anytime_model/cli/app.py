@@ -19,6 +19,7 @@ NEEDS = {
     "convert": (),
     "flops": (),
     "agree": (),
+    "quantise": (),
     "train": ("albumentations", "cv2", "matplotlib", "scipy", "torchmetrics"),
     "finish": ("albumentations", "cv2", "matplotlib", "scipy", "torchmetrics"),
     "evaluate": ("cv2", "matplotlib", "scipy", "torchmetrics"),

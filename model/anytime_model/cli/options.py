@@ -16,7 +16,7 @@ EngineOption: TypeAlias = Annotated[
     typer.Option(help="auto, torch, native or openvino.", show_default="as ANYTIME_ENGINE says"),
 ]
 PrecisionOption: TypeAlias = Annotated[
-    Precision, typer.Option(help="auto: what this CPU multiplies faster.")
+    Precision, typer.Option(help="auto: the fastest here that keeps the quality on the card.")
 ]
 DeviceOption: TypeAlias = Annotated[str, typer.Option(help="Of the torch engine: cpu or cuda.")]
 LimitOption: TypeAlias = Annotated[int | None, typer.Option(help="Only so many images.", min=1)]

@@ -7,7 +7,7 @@ is ready for the next `begin`.
 """
 
 from collections.abc import Callable
-from typing import Literal, Protocol
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from anytime_model.checkpoint.card import Card
 from anytime_model.confidence import Criterion
 from anytime_model.errors import InputError
+from anytime_model.kernels.library import Dtype
 from anytime_model.networks.base import Prior
 from anytime_model.results import Decoded, ExitResult, Keypoints, SegmentationMap
 
@@ -34,10 +35,6 @@ __all__ = [
 ]
 
 Pause = Callable[[], None]
-
-Dtype = Literal["f32", "bf16"]
-"""What convolutions compute in; sums and maps are float32 in all engines."""
-
 
 class Run(Protocol):
     """One image on its way through the network."""

@@ -12,15 +12,19 @@ from contextlib import suppress
 from enum import StrEnum
 from importlib.util import find_spec
 
+from anytime_model.checkpoint.card import Card
 from anytime_model.checkpoint.store import Checkpoint
 from anytime_model.engines.base import Dtype, NetworkEngine
 from anytime_model.engines.ladder import LadderEngine
-from anytime_model.engines.native.engine import NativeEngine, fastest_dtype
+from anytime_model.engines.native.engine import NativeEngine, dtypes_by_speed
 from anytime_model.engines.native.memory import MemoryBudget
 from anytime_model.engines.openvino_engine import OpenVinoEngine
 from anytime_model.engines.torch_engine import TorchEngine
 from anytime_model.errors import ConfigError, FamilyError
 from anytime_model.kernels.library import KernelError
+
+MOST_LOSS = 0.005
+"""Of a metric from 0 to 1, that "auto" gives up at an exit for speed."""
 
 VARIABLE = "ANYTIME_ENGINE"
 
@@ -42,6 +46,7 @@ class Precision(StrEnum):
     AUTO = "auto"
     F32 = "f32"
     BF16 = "bf16"
+    INT8 = "int8"
 
 
 def kind_from_environment() -> EngineKind:
@@ -68,8 +73,11 @@ def parse_kind(name: str) -> EngineKind:
         ) from e
 
 
-def choose_dtype(precision: Precision | str) -> Dtype:
-    """The type that convolutions compute in; "auto" is the one that this CPU multiplies faster.
+def choose_dtype(precision: Precision | str, card: Card | None = None) -> Dtype:
+    """The type that convolutions compute in.
+
+    "auto" is the one that this CPU multiplies fastest of those that keep the card's quality: int8
+    only where that was measured and no exit loses more than `MOST_LOSS`.
 
     Raises:
         ConfigError: no such precision.
@@ -80,9 +88,22 @@ def choose_dtype(precision: Precision | str) -> Dtype:
         raise ConfigError(
             f"the precision is {precision!r}; expected one of {', '.join(Precision)}."
         ) from e
-    if chosen is Precision.AUTO:
-        return fastest_dtype()
-    return "bf16" if chosen is Precision.BF16 else "f32"
+    if chosen is not Precision.AUTO:
+        return chosen.value
+    return next(d for d in dtypes_by_speed() if d != "int8" or _keeps_quality_in_int8(card))
+
+
+def _keeps_quality_in_int8(card: Card | None) -> bool:
+    whole, quantised = (None, None) if card is None else (card.quality, card.quality_in("int8"))
+    return (
+        whole is not None
+        and quantised is not None
+        and whole.dataset == quantised.dataset
+        and all(
+            exact - ours <= MOST_LOSS
+            for exact, ours in zip(whole.per_exit, quantised.per_exit, strict=True)
+        )
+    )
 
 
 def make_engine(
@@ -126,13 +147,23 @@ def make_network_engine(
 
     Arguments and errors are those of `make_engine`.
     """
-    dtype = choose_dtype(precision)
-    match kind_from_environment() if kind is None else parse_kind(kind):
+    kind = kind_from_environment() if kind is None else parse_kind(kind)
+    on_cpu = device.partition(":")[0] == "cpu"
+    native = kind is EngineKind.NATIVE or (kind is EngineKind.AUTO and on_cpu)
+    dtype = choose_dtype(precision, checkpoint.card if native else None)
+    if dtype == "int8":
+        if native:
+            return NativeEngine(checkpoint, dtype=dtype, memory=memory)
+        raise ConfigError(
+            f"the engine {kind} on {device} does not compute in int8; expected the native engine "
+            "on the CPU. Choose it, or f32."
+        )
+    match kind:
         case EngineKind.NATIVE:
             return NativeEngine(checkpoint, dtype=dtype, memory=memory)
         case EngineKind.OPENVINO:
             return OpenVinoEngine(checkpoint, dtype=dtype)
-        case EngineKind.AUTO if device.partition(":")[0] == "cpu":
+        case EngineKind.AUTO if on_cpu:
             try:
                 return NativeEngine(checkpoint, dtype=dtype, memory=memory)
             except FamilyError:

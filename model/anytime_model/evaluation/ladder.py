@@ -301,7 +301,7 @@ def record(evaluation: LadderEvaluation, report: LadderReport, folder: Path) -> 
     """
     if evaluation.monotone:
         raise ConfigError("a card quotes maps as they are served by default; leave out --monotone.")
-    card = replace(evaluation.engine.card, quality=report.quality())
+    card = evaluation.engine.card.with_quality(report.quality())
     write_card(folder, card)
     return card
 

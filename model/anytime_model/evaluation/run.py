@@ -185,7 +185,7 @@ def record(evaluation: Evaluation, report: EvaluationReport, folder: Path) -> Ca
     quality = Quality(
         report.metric, scores, report.data, report.scale, precision=evaluation.precision
     )
-    card = replace(evaluation.card, quality=quality)
+    card = evaluation.card.with_quality(quality)
     write_card(folder, card)
     return card
 

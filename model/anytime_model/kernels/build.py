@@ -41,11 +41,21 @@ COMMON_FLAGS = (
 )
 AVX512 = ("-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mfma")
 X86_FLAGS = {
+    "kernels_avx2_int8.cpp": ("-mavx2", "-mfma", "-mavxvnni"),
+    "kernels_avx512_int8.cpp": (*AVX512, "-mavx512vnni"),
     "kernels_avx2.cpp": ("-mavx2", "-mfma"),
     "kernels_avx512.cpp": AVX512,
     "kernels_avx512_bf16.cpp": (*AVX512, "-mavx512bf16"),
 }
-X86_DEFINES = ("-DANYTIME_AVX2", "-DANYTIME_AVX512", "-DANYTIME_AVX512_BF16")
+X86_DEFINES = (
+    "-DANYTIME_AVX2",
+    "-DANYTIME_AVX2_INT8",
+    "-DANYTIME_AVX512",
+    "-DANYTIME_AVX512_BF16",
+    "-DANYTIME_AVX512_INT8",
+)
+EXACT_FLAGS = ("-ffp-contract=off",)
+"""Of kernels that agree bit for bit: a multiply-add is one operation only where the source says so."""
 SANITIZE_FLAGS = ("-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-O1", "-g")
 
 
@@ -89,6 +99,8 @@ class BuildOptions:
         flags = list(COMMON_FLAGS)
         if _x86():
             flags += [*X86_DEFINES, *X86_FLAGS.get(source, ())]
+        if source.endswith("_int8.cpp"):
+            flags += EXACT_FLAGS
         if self.sanitize:
             flags += SANITIZE_FLAGS
         return tuple(flags)
@@ -105,7 +117,7 @@ def library_path(options: BuildOptions) -> Path:
     digest = hashlib.sha256()
     for path in sorted([*SOURCES.glob("*.cpp"), *SOURCES.glob("*.h"), *SOURCES.glob("*.hpp")]):
         digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
-    digest.update(repr((platform.machine(), options, X86_FLAGS, COMMON_FLAGS)).encode())
+    digest.update(repr((platform.machine(), options, X86_FLAGS, COMMON_FLAGS, EXACT_FLAGS)).encode())
     return cache_folder() / digest.hexdigest()[:16] / LIBRARY
 
 

@@ -104,10 +104,13 @@ class ModelHandle(_Handle):
         )
         return int(index)
 
-    def add_norm(self, bias: Floats, shift: Floats, window: Floats | None) -> int:
+    def add_norm(
+        self, bias: Floats, shift: Floats, window: Floats | None, scale: Floats | None = None
+    ) -> int:
         """Add what follows a convolution's sum, and return its index."""
         index = self.library.call(
-            "model_norm", self.handle, floats(bias), floats(shift), floats(window), len(bias)
+            "model_norm",
+            *(self.handle, floats(scale), floats(bias), floats(shift), floats(window), len(bias)),
         )
         return int(index)
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 from functools import cache
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +25,10 @@ from anytime_model.kernels.cpus import usable_cpus
 ABI = 6
 TERMS = 4
 OUT_OF_MEMORY = -2
+Dtype = Literal["f32", "bf16", "int8"]
+"""What convolutions compute in."""
+ELEMENT_BYTES: dict[Dtype, int] = {"f32": 4, "bf16": 2, "int8": 1}
+"""Of an activation, by what convolutions compute in."""
 
 Floats = NDArray[np.float32]
 Bytes = NDArray[np.uint8]
@@ -89,7 +93,9 @@ class Measure(IntEnum):
 class Slot(ctypes.Structure):
     """A buffer of a plan; see AnytimeSlot in api.h."""
 
-    _fields_: ClassVar = [(name, c_int32) for name in ("level", "channels", "floats", "storage")]
+    _fields_: ClassVar = [
+        (name, c_int32) for name in ("level", "channels", "floats", "storage", "zero")
+    ]
 
 
 class Op(ctypes.Structure):
@@ -104,6 +110,8 @@ class Op(ctypes.Structure):
             )
         ),
         ("sources", c_int32 * TERMS),
+        ("residual_scale", c_float),
+        ("scales", c_float * TERMS),
     ]
 
 
@@ -120,7 +128,7 @@ _SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
     "model_free": (None, [_HANDLE]),
     "model_conv": (c_int32, [_HANDLE, _FLOATS, *(c_int32,) * 6]),
     "model_depthwise": (c_int32, [_HANDLE, _FLOATS, *(c_int32,) * 3]),
-    "model_norm": (c_int32, [_HANDLE, _FLOATS, _FLOATS, _FLOATS, c_int32]),
+    "model_norm": (c_int32, [_HANDLE, _FLOATS, _FLOATS, _FLOATS, _FLOATS, c_int32]),
     "plan_new": (
         _HANDLE,
         [
@@ -298,6 +306,11 @@ def _default_threads() -> int:
             raise KernelError(f"ANYTIME_THREADS is {named!r}; expected a number from 1 to 256.")
         return int(named)
     return usable_cpus()
+
+
+def dtype_of(isa: str) -> Dtype:
+    """What an instruction set's convolutions compute in: a key of `ELEMENT_BYTES`."""
+    return next((name for name in ELEMENT_BYTES if isa.endswith(f"-{name}")), "f32")
 
 
 def floats(array: Floats | None) -> Any:

@@ -13,7 +13,7 @@ from typing import Final, NamedTuple
 
 import numpy as np
 
-from anytime_model.checkpoint import MANIFEST, Card, load_model, read_manifest
+from anytime_model.checkpoint import MANIFEST, Card, Quality, load_model, read_manifest
 from anytime_model.confidence import Criterion
 from anytime_model.engines.ladder import LadderEngine
 from anytime_model.engines.native.memory import MemoryBudget
@@ -48,6 +48,11 @@ class LoadedModel:
         """Number of exits, at all sizes of its ladder."""
         return self.card.num_rungs
 
+    @property
+    def quality(self) -> Quality | None:
+        """What was measured in the engine's precision; where nothing was, in that of the card."""
+        return self.card.quality_in(self.engine.dtype) or self.card.quality
+
     def criterion(self, stage: int, risk: float | None = None) -> Criterion | None:
         """What settles pixels after a stage; see `Card.rung_criteria`."""
         return self.card.rung_criteria(risk)[stage - 1]
@@ -57,8 +62,7 @@ class LoadedModel:
 
         Where nothing was measured, it is taken to be.
         """
-        measured = () if self.card.quality is None else self.card.quality.paths
-        for path in measured:
+        for path in () if self.quality is None else self.quality.paths:
             if path.rungs[: len(made)] == made:
                 before, last = path.quality[: len(made) - 1], path.quality[len(made) - 1]
                 return last > max(before, default=-1.0)
@@ -120,7 +124,7 @@ def profile(model: LoadedModel, size: tuple[int, int]) -> ServedModel:
         height, width = size
         sizes = [size, (-(-height // 2), -(-width // 2)), (2 * height, 2 * width)]
         costs = [stages, *(_stage_costs(model, other)[0] for other in sizes[1:])]
-    quality = card.quality
+    quality = model.quality
     paths = () if quality is None else quality.paths
     computed_px = sum(height * width for height, width in sizes[: max(len(card.sides), 1)])
     costs_of_model = ModelProfile(
@@ -250,7 +254,8 @@ def describe(model: LoadedModel, measured: _Measured, size: tuple[int, int]) -> 
         size: (H, W) of the images that it was measured with, px.
     """
     card = model.card
-    quality = [None] * model.num_exits if card.quality is None else list(card.quality.per_exit)
+    measured_quality = card.quality_in(model.engine.dtype)
+    quality = [None] * model.num_exits if measured_quality is None else measured_quality.per_exit
     sides = [side for side in card.sides or (None,) for _ in range(card.config.num_exits)]
     exits = tuple(
         ExitInfo(gmacs, value, side, 1e3 * seconds)

@@ -24,7 +24,7 @@ class WorkerSettings:
         engine: "auto", "torch", "native" or "openvino".
         device: of the torch engine.
         threads: compute threads; 0 leaves the choice to the engine.
-        precision: "auto", "f32" or "bf16".
+        precision: "auto", "f32", "bf16" or "int8".
         profile_size: (H, W) px at which costs are measured.
         engine_memory_bytes: that all engines together may hold for images under way.
         log_level: least severe message that is logged.

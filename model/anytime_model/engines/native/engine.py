@@ -13,6 +13,7 @@ import weakref
 from collections.abc import Callable
 from contextlib import suppress
 from functools import cache
+from typing import get_args
 
 import numpy as np
 import torch
@@ -28,9 +29,11 @@ from anytime_model.confidence import (
 from anytime_model.engines.base import Dtype, Pause, check_image, check_normalised
 from anytime_model.engines.native.lowering import lower
 from anytime_model.engines.native.memory import MemoryBudget, Plan, PlanMaker, process_budget
-from anytime_model.errors import FinishedError
+from anytime_model.engines.native.program import Program, Steps
+from anytime_model.engines.native.quantisation import quantise
+from anytime_model.errors import ConfigError, FinishedError
 from anytime_model.kernels.handles import RunHandle, decode_labels
-from anytime_model.kernels.library import KernelError, Measure, load
+from anytime_model.kernels.library import KernelError, Measure, dtype_of, load
 from anytime_model.networks.base import Prior, next_exit, padded_size
 from anytime_model.results import Decoded, ExitResult
 
@@ -43,13 +46,16 @@ class NativeEngine:
 
     Args:
         checkpoint: network and card.
-        dtype: "f32", or "bf16" for CPUs with AVX-512 BF16: weights and activations in bfloat16,
-            sums and maps in float32.
-        isa: an instruction set by name, such as "avx2"; None is the fastest of this CPU.
+        dtype: "f32"; "bf16" for CPUs with AVX-512 BF16: weights and activations in bfloat16, sums and
+            maps in float32; or "int8": weights and activations in bytes (`quantisation`), maps in
+            float32, for checkpoints whose card has ranges for it.
+        isa: an instruction set by name, such as "avx2", which also says the dtype; None is the
+            fastest of this CPU.
         memory: bound on the buffers, shared with other engines; the process's own by default.
 
     Raises:
-        KernelError: the kernels are not built, or the CPU cannot run what was asked for.
+        KernelError: the kernels are not built, or the CPU or they cannot run what was asked for.
+        ConfigError: int8 was asked for, and the card has no ranges.
     """
 
     sparse = True
@@ -63,22 +69,23 @@ class NativeEngine:
         memory: MemoryBudget | None = None,
     ) -> None:
         self.card = checkpoint.card
-        self.dtype = dtype
         self.library = load()
         self.isa = isa or _fastest(self.library.isas, dtype)
-        pairs = self.isa.endswith(_BF16)
-        program = lower(checkpoint.network, image_channels=4 if pairs else 3)
+        self.dtype: Dtype = dtype_of(self.isa)
+        program = program_of(checkpoint, self.dtype)
         self._plans = PlanMaker(self.library, self.isa, program)
         self._memory = memory or process_budget()
         self._memory.enter(self._plans)
         mean, std = np.array(self.card.mean), np.array(self.card.std)
-        self._scale = (1 / (255 * std)).astype(np.float32)
-        self._offset = (-mean / std).astype(np.float32)
+        steps = program.image_steps or Steps(1.0, 0)
+        self._steps = steps
+        self._scale = (1 / (255 * std) / steps.step).astype(np.float32)
+        self._offset = (-mean / std / steps.step + steps.zero).astype(np.float32)
 
     @property
     def name(self) -> str:
         """What computes."""
-        return f"native-{self.isa}" if self.isa.endswith(_BF16) else f"native-{self.isa}-f32"
+        return f"native-{self.isa}" if self.isa.endswith(self.dtype) else f"native-{self.isa}-f32"
 
     def begin(self, image: NDArray[np.uint8], prior: Prior | None = None) -> "NativeRun":
         """See `Engine.begin`."""
@@ -95,7 +102,7 @@ class NativeEngine:
     ) -> "NativeRun":
         """See `NetworkEngine.begin_normalised`."""
         check_normalised(image)
-        values = np.ascontiguousarray(image)
+        values = np.ascontiguousarray(image / self._steps.step + self._steps.zero, np.float32)
         return self._begin(
             (image.shape[1], image.shape[2]), lambda handle: handle.start_floats(values), prior
         )
@@ -220,23 +227,42 @@ class NativeRun:
         self._give_back()
 
 
+def program_of(checkpoint: Checkpoint, dtype: Dtype) -> Program:
+    """The program that the native kernels run for a checkpoint.
+
+    Raises:
+        KernelError: they have none for its family, or none in this precision.
+        ConfigError: int8 was asked for, and the card has no ranges, or those of other weights.
+    """
+    program = lower(checkpoint.network, image_channels=4 if dtype == "bf16" else 3)
+    if dtype != "int8":
+        return program
+    card = checkpoint.card
+    if card.int8 is None:
+        raise ConfigError(
+            f"{card.name} has no ranges for int8; expected `int8` on its card. Measure them with "
+            "`anytime-model quantise`, or use f32."
+        )
+    return quantise(program, card.int8.ranges)
+
+
 @cache
-def fastest_dtype() -> Dtype:
-    """What this CPU multiplies faster, as measured; f32 where the kernels cannot be loaded.
+def dtypes_by_speed() -> tuple[Dtype, ...]:
+    """What this CPU can multiply, the fastest first, as measured; f32 where there are no kernels.
 
     CPUs with instructions for bf16 do with them between half and twice as many products a second as
-    with those for floats.
+    with those for floats; with those for bytes, four times as many.
     """
     try:
         library = load()
     except KernelError:
-        return _F32
+        return ("f32",)
     peaks: dict[Dtype, float] = {}
-    for dtype in _DTYPES:
+    for dtype in get_args(Dtype):
         with suppress(KernelError):  # the CPU has no instructions for it
             isa = _fastest(library.isas, dtype)
             peaks[dtype] = max(library.peak_macs_per_s(isa) for _ in range(_PEAKS))
-    return max(peaks, key=lambda dtype: peaks[dtype], default=_F32)
+    return tuple(sorted(peaks, key=lambda dtype: -peaks[dtype]))
 
 
 def _apply(prior: Prior, handle: RunHandle) -> None:
@@ -245,15 +271,12 @@ def _apply(prior: Prior, handle: RunHandle) -> None:
     handle.apply_prior(map_, prior.active[0, 0].cpu().numpy())
 
 
-_F32: Dtype = "f32"
-_BF16: Dtype = "bf16"
-_DTYPES: tuple[Dtype, ...] = (_F32, _BF16)
 _PEAKS = 3
 """Measurements of a peak of which the highest counts."""
 
 
 def _fastest(isas: tuple[str, ...], dtype: Dtype) -> str:
-    fitting = [isa for isa in isas if isa.endswith(_BF16) == (dtype == _BF16)]
+    fitting = [isa for isa in isas if dtype_of(isa) == dtype]
     if not fitting:
         raise KernelError(
             f"no instruction set of this CPU computes in {dtype} natively; it has "

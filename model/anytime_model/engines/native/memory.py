@@ -9,19 +9,21 @@ plan whose runs are under way is never dropped.
 import threading
 import weakref
 from collections import OrderedDict
-from ctypes import c_int32
+from ctypes import c_float, c_int32
 from functools import cache
 
 from anytime_model.engines.native.program import Operation, Program
 from anytime_model.errors import InputError, NoRoomError
 from anytime_model.kernels.handles import ModelHandle, PlanHandle, RunHandle
 from anytime_model.kernels.library import (
+    ELEMENT_BYTES,
     TERMS,
     Library,
     Op,
     OutOfMemoryError,
     Slot,
     Storage,
+    dtype_of,
 )
 
 DEFAULT_BYTES = 2 << 30
@@ -96,12 +98,16 @@ class PlanMaker:
                     conv.weights, conv.stride, before=conv.before, dense=conv.dense
                 )
         for norm in program.norms:
-            self._model.add_norm(norm.bias, norm.shift, norm.window)
+            self._model.add_norm(norm.bias, norm.shift, norm.window, norm.scale)
         self._buffers = program.buffers
-        self._slots = [Slot(b.level, b.channels, b.floats, b.storage) for b in program.buffers]
+        zero = 0 if program.image_steps is None else program.image_steps.zero
+        self._slots = [
+            Slot(b.level, b.channels, b.floats, b.storage, 0 if b.slot else zero)
+            for b in program.buffers
+        ]
         self._ops = [_op(operation) for operation in program.operations]
         self._heads, self._ends = program.heads, program.ends
-        self._element_bytes = 2 if isa.endswith("bf16") else 4
+        self._element_bytes = ELEMENT_BYTES[dtype_of(isa)]
 
     def make(self, size: Size) -> Plan:
         """The plan for images padded to (H, W) px.
@@ -229,6 +235,8 @@ def _op(operation: Operation) -> Op:
         operation.tiled,
         len(sources),
         (c_int32 * TERMS)(*sources, *[-1] * (TERMS - len(sources))),
+        operation.residual_scale,
+        (c_float * TERMS)(*operation.scales),
     )
 
 

@@ -4,6 +4,8 @@
 mean what is said of the structures in kernels/native/api.h.
 """
 
+from __future__ import annotations
+
 from dataclasses import dataclass, field
 
 from anytime_model.kernels.library import Activation, Floats, Kind, Storage, Where
@@ -11,6 +13,27 @@ from anytime_model.kernels.library import Activation, Floats, Kind, Storage, Whe
 IMAGE_LEVEL = 0
 MAP_LEVEL = 2
 """Level l is 1/2^l of the image's resolution; maps are at 1/4."""
+MOST_BYTE = 255
+
+
+@dataclass(frozen=True, slots=True)
+class Steps:
+    """What the bytes 0 to 255 of a map stand for: the real value is (byte - zero) * step.
+
+    Attributes:
+        step: between two neighbouring bytes, above 0.
+        zero: the byte of 0.
+    """
+
+    step: float
+    zero: int
+
+    @classmethod
+    def between(cls, low: float, high: float) -> Steps:
+        """The finest that reach from `low` to `high` and have 0 exactly; one end may be 0."""
+        low, high = min(low, 0.0), max(high, 0.0)
+        step = (high - low) / MOST_BYTE or 1.0
+        return cls(step, round(-low / step))
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,7 +41,8 @@ class ConvWeights:
     """One convolution.
 
     Attributes:
-        weights: (out, in, k, k) float32; (channels, 1, k, k) of a depthwise one.
+        weights: (out, in, k, k) float32; (channels, 1, k, k) of a depthwise one. Of a program in
+            bytes, whole numbers from -127 to 127.
         stride: 1 or 2.
         before: rows and columns of a window above and left of the pixel that it belongs to; None
             is half the kernel. A depthwise one has (k - stride) / 2 whatever is said here.
@@ -41,11 +65,13 @@ class NormWeights:
         bias: (channels,) added to the sum.
         shift: (channels,) the part of `bias` that comes after an interpolation.
         window: (49,) the interpolation's weights, or None where nothing is masked.
+        scale: (channels,) multiplies sums of bytes; None of a program in floats.
     """
 
     bias: Floats
     shift: Floats
     window: Floats | None
+    scale: Floats | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +111,8 @@ class Operation:
     pool: bool = False
     fused: bool = False
     tiled: bool = False
+    residual_scale: float = 1.0
+    scales: tuple[float, ...] = ()
 
 
 @dataclass(slots=True)
@@ -95,6 +123,7 @@ class Program:
         heads: where the exit of each stage begins in `operations`; empty where none may be left
             out.
         ends: where each stage, its exit included, ends in `operations`.
+        image_steps: of a program in bytes, what those of the image stand for.
     """
 
     convs: list[ConvWeights] = field(default_factory=list)
@@ -103,3 +132,4 @@ class Program:
     operations: list[Operation] = field(default_factory=list)
     heads: list[int] = field(default_factory=list)
     ends: list[int] = field(default_factory=list)
+    image_steps: Steps | None = None

@@ -128,7 +128,8 @@ int32_t anytime_model_conv(AnytimeModel* handle, const float* weights, int32_t o
     if (before < 0 || before > kernel / 2 || kernel - 1 - before > stride)
       throw Refusal("a convolution's window must reach one pixel beyond the border at most");
     if (in_channels % model.kernels->depth)
-      throw Refusal("this instruction set takes an even number of input channels");
+      throw Refusal("this instruction set takes " + std::to_string(model.kernels->depth) +
+                    " input channels at a time");
     if (dense && (kernel != 3 || stride != 1 || before != 1))
       throw Refusal("only a 3x3 convolution of stride 1 can be dense");
     const anytime::Kernels& kernels = *model.kernels;
@@ -145,6 +146,8 @@ int32_t anytime_model_depthwise(AnytimeModel* handle, const float* weights, int3
                                 int32_t kernel, int32_t stride) {
   return guarded([&]() -> int32_t {
     anytime::Model& model = *handle->model;
+    if (model.kernels->depthwise == nullptr)
+      throw Refusal("this instruction set has no depthwise convolutions");
     if (channels < 1 || channels > kMostChannels)
       throw Refusal("a convolution's channels are out of range");
     if (kernel < 1 || kernel > anytime::kMostDepthwise || kernel % 2 == 0 || stride < 1 ||
@@ -156,12 +159,12 @@ int32_t anytime_model_depthwise(AnytimeModel* handle, const float* weights, int3
   });
 }
 
-int32_t anytime_model_norm(AnytimeModel* handle, const float* bias, const float* shift,
-                           const float* window, int32_t channels) {
+int32_t anytime_model_norm(AnytimeModel* handle, const float* scale, const float* bias,
+                           const float* shift, const float* window, int32_t channels) {
   return guarded([&]() -> int32_t {
     if (channels < 1) throw Refusal("a norm must have channels");
     auto& norms = handle->model->norms;
-    norms.push_back(anytime::make_norm(bias, shift, window, channels));
+    norms.push_back(anytime::make_norm(scale, bias, shift, window, channels));
     return int32_t(norms.size()) - 1;
   });
 }

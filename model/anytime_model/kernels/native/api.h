@@ -55,6 +55,7 @@ typedef struct {
   int32_t channels;
   int32_t floats; /* 1: float32 whatever the model computes in */
   int32_t storage;
+  int32_t zero; /* the byte that stands for 0 in the image; else 0 */
 } AnytimeSlot;
 
 typedef struct {
@@ -72,6 +73,8 @@ typedef struct {
   int32_t tiled;    /* done with the next operation, a few rows at a time; in the first stage */
   int32_t inputs;
   int32_t in[ANYTIME_TERMS]; /* slots */
+  float residual_scale; /* of bytes: steps of the output in one of the residual */
+  float scale[ANYTIME_TERMS]; /* the same for each input of a weighted sum */
 } AnytimeOp;
 
 /* ---- the library ---- */
@@ -90,7 +93,8 @@ double anytime_peak(int32_t isa);
 /* ---- weights ---- */
 AnytimeModel* anytime_model_new(int32_t isa);
 void anytime_model_free(AnytimeModel*);
-/* Floats as (out, in, kernel, kernel). `before`: rows and columns of a window above and left of the
+/* Floats as (out, in, kernel, kernel); of an instruction set for bytes they are whole numbers from -127
+ * to 127. `before`: rows and columns of a window above and left of the
  * pixel (stride * y, stride * x) that it belongs to, 1 for a 3x3 convolution padded evenly. `dense`:
  * a 3x3 convolution of stride 1 that is only done in the first stage, together with the next
  * operation; there is a faster way for such. Returns the convolution's index. */
@@ -101,9 +105,10 @@ int32_t anytime_model_conv(AnytimeModel*, const float* weights, int32_t out_chan
  * or 7 wide, 1 of stride 1 only. `before` is (kernel - stride) / 2. Returns the convolution's index. */
 int32_t anytime_model_depthwise(AnytimeModel*, const float* weights, int32_t channels,
                                 int32_t kernel, int32_t stride);
-/* `bias` is added to a sum; `shift` is the part of it that comes after an interpolation; `window`
- * holds the interpolation's 49 weights, or is NULL. Returns the norm's index. */
-int32_t anytime_model_norm(AnytimeModel*, const float* bias, const float* shift,
+/* `scale` multiplies a sum of bytes, or is NULL; `bias` is added to a sum; `shift` is the part of it
+ * that comes after an interpolation; `window` holds the interpolation's 49 weights, or is NULL. Returns
+ * the norm's index. */
+int32_t anytime_model_norm(AnytimeModel*, const float* scale, const float* bias, const float* shift,
                            const float* window, int32_t channels);
 
 /* ---- programs ---- */
@@ -122,7 +127,8 @@ int64_t anytime_plan_run_bytes(const AnytimePlan*); /* of each run */
 AnytimeRun* anytime_run_new(const AnytimePlan*);
 void anytime_run_free(AnytimeRun*);
 /* Start over with an image of h x w x 3 bytes, value = byte * scale + offset for each channel; or
- * of 3 x h x w normalised floats. It is padded by repeating its border. */
+ * of 3 x h x w normalised floats. It is padded by repeating its border. Where activations are bytes, a
+ * value is in steps, its zero included. */
 int32_t anytime_run_bytes(AnytimeRun*, const uint8_t*, int32_t height, int32_t width,
                           const float* scale, const float* offset);
 int32_t anytime_run_floats(AnytimeRun*, const float*, int32_t height, int32_t width);

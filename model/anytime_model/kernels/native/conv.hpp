@@ -46,9 +46,9 @@ ANYTIME_INLINE void finish(const ConvCall& c, int64_t where, bool keep, Simd::V 
   }
   if (c.residual != nullptr) {
     const O* other = static_cast<const O*>(c.residual) + where;
-    sum = Simd::add(sum, whole ? load(other) : load(other, mask));
+    sum = add_residual<O>(sum, whole ? load(other) : load(other, mask), c.residual_scale);
   }
-  sum = activate(c.activation, sum);
+  sum = activate_as<O>(c.activation, sum);
   if (whole) store(out, sum);
   else store(out, sum, mask);
 }
@@ -60,22 +60,28 @@ ANYTIME_INLINE void tile(const ConvCall& c, const Group& g, const int32_t* from,
   using V = Simd::V;
   const PackedConv& conv = *c.conv;
   const Window<E> window(c);
-  const E* w = static_cast<const E*>(conv.weights) + g.offset;
+  const auto* w = static_cast<const typename A::Stored*>(conv.weights) + g.offset;
   const E* q[P];
-  V sum[P][N];
+  V scale[N], bias[N];
+  ANYTIME_UNROLL
+  for (int n = 0; n < N; n++) {
+    const int channel = g.first + n * Simd::lanes;
+    scale[n] = c.scale ? Simd::load(c.scale + channel) : Simd::all(1);
+    bias[n] = c.bias ? Simd::load(c.bias + channel) : Simd::zero();
+  }
+  typename A::Sum sum[P][N];
   ANYTIME_UNROLL
   for (int p = 0; p < P; p++) {
     q[p] = window.in + int64_t(from[p]) * conv.in_channels;
     ANYTIME_UNROLL
-    for (int n = 0; n < N; n++)
-      sum[p][n] = c.bias ? Simd::load(c.bias + g.first + n * Simd::lanes) : Simd::zero();
+    for (int n = 0; n < N; n++) sum[p][n] = A::start(bias[n]);
   }
   if (c.residual != nullptr) {  // it may come from far away: ask for it now, it is added last
     ANYTIME_UNROLL
     for (int p = 0; p < P; p++)
       ANYTIME_UNROLL
       for (int n = 0; n < N; n++)
-        __builtin_prefetch(static_cast<const O*>(c.residual) + int64_t(at[p]) * conv.out_channels +
+        __builtin_prefetch(static_cast<const O*>(c.residual) + int64_t(at[p]) * c.out_pitch +
                            g.first + n * Simd::lanes);
   }
   for (int row = 0; row < window.rows; row++) {
@@ -99,31 +105,31 @@ ANYTIME_INLINE void tile(const ConvCall& c, const Group& g, const int32_t* from,
   ANYTIME_UNROLL
   for (int p = 0; p < P; p++) {
     if (p >= count) break;
-    const int64_t where = int64_t(at[p]) * conv.out_channels + g.first;
+    const int64_t where = int64_t(at[p]) * c.out_pitch + g.first;
     ANYTIME_UNROLL
     for (int n = 0; n < N; n++)
-      finish<O>(c, where + n * Simd::lanes, keep[p], sum[p][n], mask,
+      finish<O>(c, where + n * Simd::lanes, keep[p], A::end(sum[p][n], scale[n], bias[n]), mask,
                 n < N - 1 || rest == Simd::lanes);
   }
 }
 
 // R single channels of P pixels, P * R = the lanes of a register, so that one transposing sum ends it.
 template <class A, class O, int P, int R>
-ANYTIME_INLINE void dots(const ConvCall& c, const Group& g, const int32_t* from, const int32_t* at,
-                         const uint8_t* keep, int count) {
+ANYTIME_INLINE void dots(const ConvCall& c, const Group& g, Simd::V scale, Simd::V bias,
+                         const int32_t* from, const int32_t* at, const uint8_t* keep, int count) {
   static_assert(P * R == Simd::lanes);
   using E = typename A::Element;
   constexpr int span = Simd::lanes * A::depth;
   const PackedConv& conv = *c.conv;
   const Window<E> window(c);
-  const E* w = static_cast<const E*>(conv.weights) + g.offset;
+  const auto* w = static_cast<const typename A::Stored*>(conv.weights) + g.offset;
   const int whole = window.length / span, rest = window.length % span;
   const E* q[P];
-  Simd::V sum[P * R];
+  typename A::Sum sum[P * R];
   ANYTIME_UNROLL
   for (int p = 0; p < P; p++) q[p] = window.in + int64_t(from[p]) * conv.in_channels;
   ANYTIME_UNROLL
-  for (int i = 0; i < P * R; i++) sum[i] = Simd::zero();
+  for (int i = 0; i < P * R; i++) sum[i] = A::start(Simd::zero());
   const auto add = [&](auto load_input) __attribute__((always_inline)) {
     typename A::Weight x[P];
     ANYTIME_UNROLL
@@ -144,19 +150,34 @@ ANYTIME_INLINE void dots(const ConvCall& c, const Group& g, const int32_t* from,
     ANYTIME_UNROLL
     for (int p = 0; p < P; p++) q[p] += window.step;
   }
-  float total[P * R];
-  Simd::store(total, Simd::sums(sum));
-  for (int p = 0; p < count; p++) {
-    const int64_t where = int64_t(at[p]) * conv.out_channels + g.first;
-    for (int r = 0; r < g.channels; r++) {
-      float y = total[p * R + r] + (c.bias ? c.bias[g.first + r] : 0.0f);
-      if (keep[p] && c.kept != nullptr) c.kept[where + r] = y;
-      if (c.residual != nullptr) y += to_float(static_cast<const O*>(c.residual)[where + r]);
-      if (c.activation != Activation::none) y = y > 0 ? y : 0;
-      if (c.activation == Activation::relu6) y = y < 6 ? y : 6;
-      static_cast<O*>(c.out)[where + r] = from_float<O>(y);
+  Simd::V value = A::end_dots(sum, scale, bias);
+  // The channels of one pixel after those of another, in a register and here.
+  const auto each_channel = [&](const auto& body) __attribute__((always_inline)) {
+    for (int p = 0; p < count; p++) {
+      const int64_t where = int64_t(at[p]) * c.out_pitch + g.first;
+      for (int r = 0; r < g.channels; r++) body(p, p * R + r, where + r);
     }
+  };
+  if (c.kept != nullptr) {
+    float kept[P * R];
+    Simd::store(kept, value);
+    each_channel([&](int p, int i, int64_t where) __attribute__((always_inline)) {
+      if (keep[p]) c.kept[where] = kept[i];
+    });
   }
+  O beside[P * R] = {};
+  if (c.residual != nullptr) {
+    const O* const residual = static_cast<const O*>(c.residual);
+    each_channel([&](int, int i, int64_t where) __attribute__((always_inline)) {
+      beside[i] = residual[where];
+    });
+    value = add_residual<O>(value, load(beside), c.residual_scale);
+  }
+  store(beside, activate_as<O>(c.activation, value));
+  O* const out = static_cast<O*>(c.out);
+  each_channel([&](int, int i, int64_t where) __attribute__((always_inline)) {
+    out[where] = beside[i];
+  });
 }
 
 // Go through the list P pixels at a time. At its end the last pixel is repeated, computed and not
@@ -180,19 +201,32 @@ ANYTIME_INLINE void in_tiles(const ConvCall& c, int first, int last, Tile do_til
 }
 
 template <class A, class O, int N>
-void lane_group(const ConvCall& c, const Group& g, int first, int last) {
+void lane_group(const ConvCall& call, const Group& group, int first, int last) {
   constexpr int P = Simd::tile_pixels(N);
+  const ConvCall c = call;  // what is stored may alias the originals, for all that the compiler knows
+  const Group g = group;
   in_tiles<P>(c, first, last,
               [&](const int32_t* from, const int32_t* at, const uint8_t* keep, int count)
                   __attribute__((always_inline)) { tile<A, O, P, N>(c, g, from, at, keep, count); });
 }
 
 template <class A, class O, int R>
-void dot_group(const ConvCall& c, const Group& g, int first, int last) {
+void dot_group(const ConvCall& call, const Group& group, int first, int last) {
   constexpr int P = Simd::lanes / R;
+  const ConvCall c = call;
+  const Group g = group;
+  float scales[P * R] = {}, biases[P * R] = {};
+  for (int i = 0; i < P * R; i++) {
+    const int r = i % R;
+    if (r < g.channels && c.scale != nullptr) scales[i] = c.scale[g.first + r];
+    if (r < g.channels && c.bias != nullptr) biases[i] = c.bias[g.first + r];
+  }
+  const Simd::V scale = Simd::load(scales), bias = Simd::load(biases);
   in_tiles<P>(c, first, last,
               [&](const int32_t* from, const int32_t* at, const uint8_t* keep, int count)
-                  __attribute__((always_inline)) { dots<A, O, P, R>(c, g, from, at, keep, count); });
+                  __attribute__((always_inline)) {
+                    dots<A, O, P, R>(c, g, scale, bias, from, at, keep, count);
+                  });
 }
 
 template <class A, class O>
@@ -217,28 +251,30 @@ void conv(const ConvCall& c, int group, int first, int last) {
 // What the arithmetic units can do at best, to compare the loops above with.
 template <class A>
 float busy(int64_t rounds) {
-  using E = typename A::Element;
+  using E = typename A::Stored;
   alignas(64) E small[Simd::lanes * A::depth] = {};
-  small[0] = from_float<E>(float(rounds));  // so that nothing is known when this is compiled
+  small[0] = from_float<E>(float(rounds & 1));  // so that nothing is known when this is compiled
   const auto x = A::weight(small);
-  Simd::V sum[kBusySums];
+  typename A::Sum sum[kBusySums];
   ANYTIME_UNROLL
-  for (int i = 0; i < kBusySums; i++) sum[i] = Simd::all(float(i));
+  for (int i = 0; i < kBusySums; i++) sum[i] = A::all(i);
   for (; rounds > 0; rounds--) {
     ANYTIME_UNROLL
     for (int i = 0; i < kBusySums; i++) sum[i] = A::multiply_add(x, x, sum[i]);
   }
-  float total[Simd::lanes];
+  Simd::V total = Simd::zero();
   ANYTIME_UNROLL
-  for (int i = 1; i < kBusySums; i++) sum[0] = Simd::add(sum[0], sum[i]);
-  Simd::store(total, sum[0]);
-  return total[0];
+  for (int i = 0; i < kBusySums; i++)
+    total = Simd::add(total, A::end(sum[i], Simd::all(1), Simd::zero()));
+  float lanes[Simd::lanes];
+  Simd::store(lanes, total);
+  return lanes[0];
 }
 
 // Bring a group's weights from (out, in, ky, kx) into the order in which the loops above read them.
 template <class A>
 void pack(const float* oihw, int in_channels, int kernel, const Group& g, void* packed) {
-  using E = typename A::Element;
+  using E = typename A::Stored;
   E* out = static_cast<E*>(packed);
   const int length = kernel * in_channels;
   const auto weight = [&](int channel, int row, int i) {

@@ -41,8 +41,9 @@ void interpolate(const InterpolationCall& c, int first, int last) {
       for (int j = 0; j < count; j++)
         sum = Simd::fma(load(near[j] + k, mask...), Simd::all(weight[j]), sum);
       if (c.residual != nullptr)
-        sum = Simd::add(sum, load(static_cast<const E*>(c.residual) + where + k, mask...));
-      sum = activate(c.activation, sum);
+        sum = add_residual<E>(sum, load(static_cast<const E*>(c.residual) + where + k, mask...),
+                              c.residual_scale);
+      sum = activate_as<E>(c.activation, sum);
       store(static_cast<E*>(c.out) + where + k, sum, mask...);
     });
   }

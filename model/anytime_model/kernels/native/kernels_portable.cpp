@@ -1,6 +1,12 @@
 // All kernels for any CPU.
 #include "simd_portable.hpp"
 
+namespace anytime {
+namespace {
+using Simd = FourFloats;
+}
+}  // namespace anytime
+
 #include "conv.hpp"
 #include "depthwise.hpp"
 #include "interpolation.hpp"

@@ -5,6 +5,10 @@
 #include <sys/mman.h>
 #endif
 
+#if defined(ANYTIME_AVX2_INT8)
+#include <cpuid.h>
+#endif
+
 #include <cmath>
 #include <cstdlib>
 #include <cstring>
@@ -33,6 +37,15 @@ bool has_avx512() {
 #endif
 #if defined(ANYTIME_AVX512_BF16)
 bool has_bf16() { return has_avx512() && __builtin_cpu_supports("avx512bf16"); }
+#endif
+#if defined(ANYTIME_AVX512_INT8)
+bool has_avx512_vnni() { return has_avx512() && __builtin_cpu_supports("avx512vnni"); }
+#endif
+#if defined(ANYTIME_AVX2_INT8)
+bool has_avx_vnni() {  // which GCC 12 cannot be asked for
+  unsigned eax = 0, ebx = 0, ecx = 0, edx = 0;
+  return has_avx2() && __get_cpuid_count(7, 1, &eax, &ebx, &ecx, &edx) != 0 && (eax >> 4 & 1) != 0;
+}
 #endif
 
 #if defined(__linux__)
@@ -85,6 +98,13 @@ int64_t group_elements(const Kernels& k, const Group& g, int in_channels, int ke
 }  // namespace
 
 const std::vector<Isa> kIsas = {
+#if defined(ANYTIME_AVX512_INT8)
+    {&kAvx512Int8, has_avx512_vnni},
+#endif
+#if defined(ANYTIME_AVX2_INT8)
+    {&kAvx2Int8, has_avx_vnni},
+#endif
+    {&kPortableInt8, always},
 #if defined(ANYTIME_AVX512_BF16)
     {&kAvx512Bf16, has_bf16},
 #endif
@@ -182,12 +202,15 @@ std::unique_ptr<Conv> make_winograd_conv(const Kernels& k, const float* oihw, in
   return conv;
 }
 
-std::unique_ptr<Norm> make_norm(const float* bias, const float* shift, const float* window,
-                                int channels) {
+std::unique_ptr<Norm> make_norm(const float* scale, const float* bias, const float* shift,
+                                const float* window, int channels) {
   auto norm = std::make_unique<Norm>();
   norm->channels = channels;
   norm->bias = Buffer((channels + kPadding) * sizeof(float));
   norm->shift = Buffer((channels + kPadding) * sizeof(float));
+  norm->scale = Buffer((channels + kPadding) * sizeof(float));
+  float* to = static_cast<float*>(norm->scale.get());
+  for (int k = 0; k < channels; k++) to[k] = scale != nullptr ? scale[k] : 1;
   std::memcpy(norm->bias.get(), bias, channels * sizeof(float));
   std::memcpy(norm->shift.get(), shift, channels * sizeof(float));
   norm->used = 0;

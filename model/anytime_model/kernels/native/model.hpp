@@ -43,6 +43,7 @@ struct Conv {
 struct Norm {
   int channels;
   Buffer bias;   // padded to whole registers
+  Buffer scale;  // of sums of bytes, as `bias`
   Buffer shift;
   float window[kWindow];
   uint64_t used;  // bits of the window that matter; 0 where there is no interpolation
@@ -69,7 +70,8 @@ std::unique_ptr<Conv> make_depthwise(const Kernels&, const float* weights, int c
 // A 3x3 convolution of stride 1 by Winograd F(4,3), for kernels that have it.
 std::unique_ptr<Conv> make_winograd_conv(const Kernels&, const float* oihw, int out_channels,
                                       int in_channels);
-std::unique_ptr<Norm> make_norm(const float* bias, const float* shift, const float* window,
-                                int channels);
+// `scale` may be nullptr: all are 1.
+std::unique_ptr<Norm> make_norm(const float* scale, const float* bias, const float* shift,
+                                const float* window, int channels);
 
 }  // namespace anytime

@@ -36,7 +36,7 @@ Plan::Plan(std::shared_ptr<const Model> model, int height, int width,
     throw Refusal("a plan has 2 to 4096 slots and at most 65536 operations");
   for (const AnytimeSlot& slot : slots_)
     if (slot.storage < ANYTIME_SCRATCH || slot.storage > ANYTIME_WINDOW || slot.level < 0 ||
-        slot.level >= kLevels || slot.channels < 1 || slot.channels > kMostChannels || slot_bytes(slot) > (int64_t(1) << 40))
+        slot.level >= kLevels || slot.zero < 0 || slot.zero > 255 || slot.channels < 1 || slot.channels > kMostChannels || slot_bytes(slot) > (int64_t(1) << 40))
       throw Refusal("a slot's level or channels are out of range");
   const AnytimeSlot &image = slots_[kImageSlot], &map = slots_[kMapSlot];
   if (image.level != 0 || image.channels < 3 || image.channels > 4 || image.floats ||
@@ -116,8 +116,11 @@ void Plan::check(const AnytimeOp& op, int i) const {
       const PackedConv& conv = model_->convs[op.conv]->packed;
       const AnytimeSlot& in = slot(op.in[0]);
       require(op.in[0] != op.out && !in.floats, i, "a convolution of this input");
-      require(in.channels == conv.in_channels && out.channels == conv.out_channels, i,
-              "convolution of other channels");
+      const int depth = kernels().element_size == 1 && !out.floats ? kernels().depth : 1;
+      require(in.channels == conv.in_channels &&
+                  out.channels == (conv.out_channels + depth - 1) / depth * depth,
+              i, "convolution of other channels");
+      require(kernels().element_size > 1 || op.norm >= 0, i, "a sum of bytes without a scale");
       require(in.level + (conv.stride == 2) == out.level, i, "convolution between these levels");
       require(conv.stride == 1 || op.where != ANYTIME_NEEDED, i, "strided where needed");
       require(!conv.depthwise || !out.floats, i, "a depthwise convolution to floats");

@@ -33,6 +33,8 @@ constexpr Count kCount;
 Run::Run(std::shared_ptr<const Plan> plan) : plan_(std::move(plan)), mask_lists_(plan_->pyramid_, plan_->used_) {
   for (const AnytimeSlot& slot : plan_->slots_)
     own_.push_back(slot.storage == ANYTIME_RUN ? Buffer(plan_->slot_bytes(slot)) : Buffer());
+  std::memset(own_[kImageSlot].get(), plan_->slots_[kImageSlot].zero,
+              size_t(plan_->slot_bytes(plan_->slots_[kImageSlot])));  // its border, above all
   const size_t pixels = size_t(plan_->pyramid_.level[kMapLevel].pixels());
   active_.resize(pixels);
   confidence_.resize(pixels);
@@ -273,10 +275,14 @@ ConvCall Run::conv_call(const AnytimeOp& op, const Sites& sites, int worker) con
   call.sites = sites;
   call.sites.at = at(op.out, sites.at);
   call.out = buffer(op.out, worker);
+  call.out_pitch = plan_->slots_[op.out].channels;
+  call.residual_scale = op.residual_scale;
   if (op.residual >= 0) call.residual = buffer(op.residual, worker);
   if (op.keep) call.kept = static_cast<float*>(plan_->kept_.get());
-  if (op.norm >= 0)
+  if (op.norm >= 0) {
     call.bias = static_cast<const float*>(plan_->model_->norms[op.norm]->bias.get());
+    call.scale = static_cast<const float*>(plan_->model_->norms[op.norm]->scale.get());
+  }
   call.activation = Activation(op.activation);
   return call;
 }
@@ -318,6 +324,7 @@ void Run::interpolate(const AnytimeOp& op, int first, int last) {
       static_cast<const float*>(plan_->kept_.get()),
       buffer(op.out),
       op.residual < 0 ? nullptr : buffer(op.residual),
+      op.residual_scale,
       static_cast<const float*>(norm.shift.get()),
       norm.window,
       norm.used,
@@ -338,7 +345,7 @@ WeightedSumCall Run::weighted_sum_call(const AnytimeOp& op, const Sites& sites, 
   for (int t = 0; t < op.inputs; t++) {
     const int level = plan_->slots_[op.in[t]].level;
     call.term[t] = {buffer(op.in[t]), plan_->pyramid_.level[level],
-                    level - out.level + (op.pool != 0)};
+                    level - out.level + (op.pool != 0), op.scale[t]};
   }
   call.out = buffer(op.out, worker);
   call.out_channels = out.channels;

@@ -32,14 +32,17 @@ struct Simd {
   static ANYTIME_INLINE V min(V a, V b) { return _mm256_min_ps(a, b); }
   static ANYTIME_INLINE V fma(V a, V b, V c) { return _mm256_fmadd_ps(a, b, c); }
   // Lane i of the result is the sum over the lanes of v[i].
-  static ANYTIME_INLINE V sums(const V (&v)[lanes]) {
-    const V a = fours(v[0], v[1], v[2], v[3]), b = fours(v[4], v[5], v[6], v[7]);
+  static ANYTIME_INLINE V sums(const V (&v)[lanes]) { return sums(v, add); }
+  template <class Add>  // of registers, whatever they hold
+  static ANYTIME_INLINE V sums(const V (&v)[lanes], const Add& add) {
+    const V a = fours(v[0], v[1], v[2], v[3], add), b = fours(v[4], v[5], v[6], v[7], add);
     return add(_mm256_permute2f128_ps(a, b, 0x20), _mm256_permute2f128_ps(a, b, 0x31));
   }
 
  private:
   // Four sums in each half, of that half's lanes.
-  static ANYTIME_INLINE V fours(V a, V b, V c, V d) {
+  template <class Add>
+  static ANYTIME_INLINE V fours(V a, V b, V c, V d, const Add& add) {
     const V ab = add(_mm256_unpacklo_ps(a, b), _mm256_unpackhi_ps(a, b));
     const V cd = add(_mm256_unpacklo_ps(c, d), _mm256_unpackhi_ps(c, d));
     const __m256d x = _mm256_castps_pd(ab), y = _mm256_castps_pd(cd);

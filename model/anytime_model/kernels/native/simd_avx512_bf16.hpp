@@ -25,8 +25,9 @@ ANYTIME_INLINE void store(bf16* p, Simd::V v, Simd::Mask m) {
   _mm256_mask_storeu_epi16(p, m, (__m256i)_mm512_cvtneps_pbh(v));
 }
 
-struct Brain {
+struct Brain : FloatSums {
   using Element = bf16;
+  using Stored = bf16;
   using Weight = __m512bh;
   static constexpr int depth = 2;
   static ANYTIME_INLINE Weight weight(const bf16* p) { return (__m512bh)_mm512_loadu_si512(p); }
@@ -38,7 +39,7 @@ struct Brain {
     __builtin_memcpy(&pair, p, 4);
     return (__m512bh)_mm512_set1_epi32(pair);
   }
-  static ANYTIME_INLINE Simd::V multiply_add(Weight x, Weight w, Simd::V sum) {
+  static ANYTIME_INLINE Simd::V multiply_add(Weight x, Weight w, Sum sum) {
     return _mm512_dpbf16_ps(sum, x, w);
   }
 };

@@ -6,7 +6,7 @@
 namespace anytime {
 namespace {
 
-struct Simd {
+struct FourFloats {
   typedef float V __attribute__((vector_size(16)));
   using Mask = int;  // how many lanes, from the first
   static constexpr int lanes = 4;

@@ -100,10 +100,13 @@ struct ConvCall {
   Grid in_grid;
   const int32_t* from;   // indices of the inputs; those of the outputs are in `sites`
   Sites sites;
-  void* out;             // out_channels wide
+  void* out;
+  int out_pitch;         // elements of a pixel of out: out_channels, or padded to a multiple of depth
   const void* residual;  // nullptr, or laid out as out
+  float residual_scale;  // of bytes
   float* kept;           // nullptr, or where values before ReLU go, laid out as out
   const float* bias;     // nullptr, or one for each output channel, padded to whole registers
+  const float* scale;    // of sums of bytes, as `bias`
   Activation activation;
 };
 
@@ -114,6 +117,7 @@ struct InterpolationCall {
   const float* kept;
   void* out;
   const void* residual;
+  float residual_scale;  // of bytes
   const float* shift;   // what normalisation adds after the interpolation
   const float* window;  // 49 weights
   uint64_t used;        // bits of the window whose weights matter
@@ -124,6 +128,7 @@ struct SumTerm {
   const void* in;
   Grid grid;
   int shift;  // the term's map is 2^shift times smaller than the sum's (pooling not counted)
+  float scale;  // of bytes
 };
 
 struct WeightedSumCall {
@@ -175,13 +180,13 @@ struct DecodeCall {
 struct Kernels {
   const char* name;
   int lanes;         // floats in a register
-  int depth;         // input channels that one multiply-add takes: 1, or 2 for bf16
+  int depth;         // input channels that one multiply-add takes: 1, 2 for bf16, 4 for bytes
   int most_vectors;  // in a group
   int element_size;  // of activations, bytes
   void (*pack)(const float* oihw, int in_channels, int kernel, const Group& group, void* out);
   void (*conv)(const ConvCall&, int group, int first, int last);
   void (*conv_to_float)(const ConvCall&, int group, int first, int last);
-  void (*depthwise)(const ConvCall&, int first, int last);
+  void (*depthwise)(const ConvCall&, int first, int last);  // or nullptr
   void (*conv_winograd)(const ConvCall&, int first, int last, float* room);  // or nullptr
   void (*interpolate)(const InterpolationCall&, int first, int last);
   void (*weighted_sum)(const WeightedSumCall&, int first, int last);
@@ -196,5 +201,8 @@ extern const Kernels kPortable;
 extern const Kernels kAvx2;
 extern const Kernels kAvx512;
 extern const Kernels kAvx512Bf16;
+extern const Kernels kPortableInt8;
+extern const Kernels kAvx2Int8;
+extern const Kernels kAvx512Int8;
 
 }  // namespace anytime

@@ -73,7 +73,9 @@ void weighted_sum(const WeightedSumCall& c, int first, int last) {
         const int64_t row = int64_t(rows[t].at[j] + 1) * term.grid.pitch() + 1;
         for (int k = 0; k < columns.count; k++) {
           source[count] = static_cast<const E*>(term.in) + (row + columns.at[k]) * c.channels;
-          weight[count++] = rows[t].weight[j] * columns.weight[k];
+          weight[count] = rows[t].weight[j] * columns.weight[k];
+          if (kBytes<E>) weight[count] *= term.scale;
+          count++;
         }
       }
     }
@@ -84,7 +86,7 @@ void weighted_sum(const WeightedSumCall& c, int first, int last) {
       for (int j = 0; j < count; j++)
         sum = Simd::fma(load(source[j] + k, mask...), Simd::all(weight[j]), sum);
       if (keep) store(c.kept + where + k, sum, mask...);
-      sum = activate(c.activation, sum);
+      sum = activate_as<O>(c.activation, sum);
       store(static_cast<O*>(c.out) + where + k, sum, mask...);
     });
   }

@@ -86,6 +86,7 @@ void conv_winograd(const ConvCall& c, int first, int last, float* room) {
     point.from = point.sites.at = at;
     point.sites.keep = never;
     point.out = sums + p * of_point;
+    point.out_pitch = out;
     for (int g = 0; g < point.conv->group_count; g++)
       anytime::conv<A, float>(point, g, 0, tiles);
   }

@@ -1,0 +1,191 @@
+"""What a program means, in plain torch: its operations one by one, at every position.
+
+It serves to measure the ranges of a network's maps for int8, and to say what a program in bytes
+computes: the kernels agree with it, but for bytes whose value lies within float32 rounding of the
+middle between two. It is slow.
+"""
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from anytime_model.engines.native.program import (
+    MAP_LEVEL,
+    MOST_BYTE,
+    NormWeights,
+    Operation,
+    Program,
+)
+from anytime_model.kernels.library import Activation, Floats, Kind
+from anytime_model.kernels.reference import RADIUS
+from anytime_model.ops import upsample
+
+MAP_SLOT = 1
+
+Observer = Callable[[int, Tensor], None]
+"""Is given the number of an operation and what it has put out, (1, C, h, w)."""
+
+
+class Interpretation:
+    """One image on its way through a program, stage by stage.
+
+    Sums are worked out in float64, where those of bytes are exact, and rounded to float32 where the
+    kernels have float32.
+
+    Args:
+        program: in floats or in bytes.
+        image: (3, H, W) normalised, H and W multiples of 32.
+        observe: called after each operation that is no interpolation.
+    """
+
+    def __init__(
+        self, program: Program, image: Tensor, observe: Observer = lambda _index, _values: None
+    ) -> None:
+        self._program = program
+        self._observe = observe
+        self._stage = 0
+        self._kept: dict[int, Tensor] = {}
+        self._active: list[Tensor] | None = None
+        steps, channels = program.image_steps, program.buffers[0].channels
+        values = image[None].double()
+        if steps is not None:
+            values = _rounded(values / steps.step + steps.zero)
+        self._zero_of_image = 0 if steps is None else steps.zero
+        self._maps: dict[int, Tensor] = {0: F.pad(values, (0, 0, 0, 0, 0, channels - 3))}
+
+    def advance(self, active: Tensor | None = None) -> Tensor:
+        """Run the next stage.
+
+        Args:
+            active: (h, w) mask of the map from here on; None leaves it as it is.
+
+        Returns:
+            The map, (K, h, w) float32. Where the mask is off it keeps what it was.
+        """
+        if active is not None:
+            self._active = [active[None, None]]
+            for _ in self._program.buffers:
+                self._active.append(self._active[-1][..., ::2, ::2])
+        first = self._program.ends[self._stage - 1] if self._stage else 0
+        last = self._program.ends[self._stage]
+        self._stage += 1
+        before = self._maps.get(MAP_SLOT)
+        for index in range(first, last):
+            self._run(index, self._program.operations[index])
+        made = self._maps[MAP_SLOT]
+        if self._active is not None and before is not None:
+            made = self._maps[MAP_SLOT] = torch.where(self._active[0], made, before)
+        return made[0].float()
+
+    def _run(self, index: int, operation: Operation) -> None:
+        program = self._program
+        norm = program.norms[operation.norm] if operation.norm >= 0 else None
+        out = program.buffers[operation.out]
+        if operation.kind is Kind.INTERPOLATE:
+            self._interpolate(operation, norm)
+            return
+        if operation.kind is Kind.CONV:
+            sums = self._convolved(operation, norm)
+        else:
+            sums = self._summed(operation, norm)
+        if operation.keep:
+            self._kept[operation.out] = sums
+        values = self._ended(operation, sums)
+        if operation.kind is Kind.WEIGHTED_SUM and values.shape[1] < out.channels:
+            before = self._maps.get(operation.out)
+            whole = (
+                before.clone()
+                if before is not None and before.shape[1] == out.channels
+                else values.new_zeros((1, out.channels, *values.shape[2:]))
+            )
+            whole[:, operation.first : operation.first + values.shape[1]] = values
+            self._maps[operation.out] = whole
+        else:
+            self._maps[operation.out] = values
+        self._observe(index, values)
+
+    def _convolved(self, operation: Operation, norm: NormWeights | None) -> Tensor:
+        conv = self._program.convs[operation.conv]
+        source = self._maps[operation.sources[0]]
+        weights = torch.from_numpy(conv.weights).double()
+        kernel = weights.shape[-1]
+        before = (
+            (kernel - conv.stride) // 2
+            if conv.depthwise
+            else kernel // 2
+            if conv.before is None
+            else conv.before
+        )
+        after = kernel - 1 - before
+        zero = float(self._zero_of_image) if operation.sources[0] == 0 else 0.0
+        padded = F.pad(source, (before, after, before, after), value=zero)
+        sums = F.conv2d(
+            padded, weights, stride=conv.stride, groups=len(weights) if conv.depthwise else 1
+        )
+        sums = F.pad(sums, (0, 0, 0, 0, 0, self._program.buffers[operation.out].channels - len(weights)))
+        if norm is None:
+            return sums
+        if norm.scale is not None:
+            sums = sums.float().double() * _channels(norm.scale)
+        return _single(sums + _channels(norm.bias), norm)
+
+    def _summed(self, operation: Operation, norm: NormWeights | None) -> Tensor:
+        out = self._program.buffers[operation.out]
+        height, width = (side >> out.level for side in self._maps[0].shape[-2:])
+        pooled = 2 if operation.pool else 1
+        total: Tensor | float = 0.0 if norm is None else _channels(norm.bias)
+        for i, slot in enumerate(operation.sources):
+            term = upsample(self._maps[slot], (pooled * height, pooled * width))
+            if operation.pool:
+                term = F.avg_pool2d(term, 2)
+            total = total + term * (operation.scales[i] if operation.scales else 1.0)
+        if not isinstance(total, Tensor):
+            raise TypeError("a sum without terms")
+        return total
+
+    def _interpolate(self, operation: Operation, norm: NormWeights | None) -> None:
+        if self._active is None:
+            return
+        if norm is None or norm.window is None:
+            raise TypeError("an interpolation without a window")
+        kept = self._kept[operation.out]
+        active = self._active[self._program.buffers[operation.out].level - MAP_LEVEL]
+        channels = kept.shape[1]
+        side = 2 * RADIUS + 1
+        window = torch.from_numpy(norm.window).double().view(1, 1, side, side)
+        covered = F.conv2d(active.double(), window, padding=RADIUS)
+        around = F.conv2d(
+            kept * active, window.expand(channels, -1, -1, -1), padding=RADIUS, groups=channels
+        )
+        values = self._ended(operation, around + _channels(norm.shift) * (1 - covered))
+        self._maps[operation.out] = torch.where(active, self._maps[operation.out], values)
+
+    def _ended(self, operation: Operation, values: Tensor) -> Tensor:
+        """What is stored of sums: with residual and activation."""
+        in_bytes = (
+            self._program.image_steps is not None
+            and not self._program.buffers[operation.out].floats
+        )
+        if operation.residual >= 0:
+            values = values + self._maps[operation.residual] * operation.residual_scale
+        if in_bytes:
+            return _rounded(values)
+        if operation.activation is Activation.NONE:
+            return values
+        return values.clamp(0, 6 if operation.activation is Activation.RELU6 else None)
+
+
+def _rounded(values: Tensor) -> Tensor:
+    """To the nearest byte, ties to even."""
+    return values.float().clamp(0, MOST_BYTE).round().double()
+
+
+def _single(values: Tensor, norm: NormWeights) -> Tensor:
+    """Rounded to float32 where the kernels round a sum of bytes."""
+    return values if norm.scale is None else values.float().double()
+
+
+def _channels(values: Floats) -> Tensor:
+    return torch.from_numpy(values).double().view(1, -1, 1, 1)

@@ -1,0 +1,242 @@
+"""A program in bytes, made from one in floats and the ranges of its maps.
+
+Activations are unsigned bytes with one step for each map (`Steps`; 0 is byte 0 of a map after ReLU),
+weights signed bytes with one step for each output channel. A layer's multiply-adds are exact sums of
+integers; what follows them is computed in float32 and in steps of the map that is written, rounded
+once, to nearest, ties to even. The values that an interpolation reads, the classes' sums, logits and
+confidences are float32 as they are in every precision. `interpretation` says the same in torch.
+
+Channels are padded to multiples of four, which one instruction multiplies. Weights of padding are 0.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from anytime_model.engines.native.program import (
+    Buffer,
+    ConvWeights,
+    NormWeights,
+    Operation,
+    Program,
+    Steps,
+)
+from anytime_model.errors import ConfigError
+from anytime_model.kernels.library import Floats, Kind, KernelError
+
+CHANNELS_AT_ONCE = 4
+MOST_WEIGHT = 127
+
+Range = tuple[float, float]
+"""The least and the largest value of a map that are told apart from those beyond."""
+
+
+def measured_operations(program: Program) -> list[int]:
+    """Operations whose maps need ranges: those that are written in bytes and are no interpolations.
+
+    The first range of a program is the image's, the others are theirs, in this order.
+    """
+    return [
+        i
+        for i, operation in enumerate(program.operations)
+        if operation.kind is not Kind.INTERPOLATE and not program.buffers[operation.out].floats
+    ]
+
+
+def quantise(program: Program, ranges: Sequence[Range]) -> Program:
+    """The same program in bytes.
+
+    Args:
+        program: in floats, with an image of three channels.
+        ranges: of the image, then of each of `measured_operations`.
+
+    Raises:
+        KernelError: it has depthwise convolutions, which the kernels do not do in bytes.
+        ConfigError: there are not as many ranges as maps.
+    """
+    if any(conv.depthwise for conv in program.convs):
+        raise KernelError("networks with depthwise convolutions do not run in int8; use f32.")
+    measured = measured_operations(program)
+    if len(ranges) != 1 + len(measured):
+        raise ConfigError(
+            f"there are {len(ranges)} ranges for int8; expected {1 + len(measured)}. Measure them "
+            "again with `anytime-model quantise`."
+        )
+    steps = dict(zip(measured, (Steps.between(*one) for one in ranges[1:]), strict=True))
+    return _Quantiser(program, Steps.between(*ranges[0]), steps).made
+
+
+@dataclass(frozen=True, slots=True)
+class _Map:
+    """What a slot holds for the operations that read it next.
+
+    Attributes:
+        steps: of its bytes; None where it holds floats, or parts of different steps.
+        columns: (padded,) the channel that each of them is in floats, -1 of padding.
+        step: (padded,) by channel.
+        zero: (padded,) by channel.
+    """
+
+    steps: Steps | None
+    columns: NDArray[np.int64]
+    step: NDArray[np.float64]
+    zero: NDArray[np.float64]
+
+    @classmethod
+    def of(cls, channels: int, steps: Steps | None) -> "_Map":
+        if steps is None:
+            return cls(None, np.arange(channels), np.ones(channels), np.zeros(channels))
+        padded = padded_channels(channels)
+        columns = np.full(padded, -1)
+        columns[:channels] = np.arange(channels)
+        return cls(steps, columns, np.full(padded, steps.step), np.full(padded, steps.zero))
+
+    def beside(self, other: "_Map", offset: int) -> "_Map":
+        """Another map's channels after these, the first of them the one of this number."""
+        moved = np.where(other.columns < 0, -1, other.columns + offset)
+        return _Map(
+            None,
+            np.concatenate([self.columns, moved]),
+            np.concatenate([self.step, other.step]),
+            np.concatenate([self.zero, other.zero]),
+        )
+
+
+class _Quantiser:
+    """Walks a program and keeps what each slot holds."""
+
+    def __init__(self, program: Program, image: Steps, steps: dict[int, Steps]) -> None:
+        self._from = program
+        self._steps = steps
+        self.made = Program(ends=list(program.ends), image_steps=image)
+        self._maps = {0: _Map.of(program.buffers[0].channels, image)}
+        self._writers: dict[int, Operation] = {}  # of each slot, the last that is no interpolation
+        self._widths = {0: len(self._maps[0].columns)}
+        for i, operation in enumerate(program.operations):
+            self.made.operations.append(self._operation(i, operation))
+        self.made.buffers += self._buffers()
+
+    def _operation(self, index: int, operation: Operation) -> Operation:
+        if operation.kind is Kind.INTERPOLATE:
+            writer = self._writers[operation.out]
+            return replace(
+                operation, norm=writer.norm, residual_scale=writer.residual_scale
+            )
+        steps = self._steps.get(index)
+        if operation.kind is Kind.CONV:
+            made = self._conv(operation, steps)
+        else:
+            made = self._sum(operation, steps)
+        self._writers[operation.out] = made
+        return made
+
+    def _conv(self, operation: Operation, steps: Steps | None) -> Operation:
+        conv, source = self._from.convs[operation.conv], self._maps[operation.sources[0]]
+        real = conv.weights.astype(np.float64)
+        padded = np.zeros((len(real), len(source.columns), *real.shape[2:]))
+        padded[:, source.columns >= 0] = real[:, source.columns[source.columns >= 0]]
+        whole, step = rounded_weights(padded * source.step[:, None, None])
+        out = _Map.of(len(real), steps)
+        unit, zero = (1.0, 0) if steps is None else (steps.step, steps.zero)
+        scale = step / unit
+        sums_of_zero = np.einsum("oikl,i->o", whole, source.zero) * scale
+        other_scale, other_zero = self._relative(operation.residual, unit)
+        added = zero - other_scale * other_zero
+        norm = self._from.norms[operation.norm] if operation.norm >= 0 else None
+        made = self._norm(norm, len(real), out, unit, added, -sums_of_zero, scale)
+        self.made.convs.append(replace(conv, weights=whole.astype(np.float32)))
+        self._put(operation, out)
+        return replace(
+            operation,
+            conv=len(self.made.convs) - 1,
+            norm=made,
+            residual_scale=other_scale,
+        )
+
+    def _sum(self, operation: Operation, steps: Steps | None) -> Operation:
+        channels = self._from.buffers[operation.sources[0]].channels
+        if steps is None:
+            self._put(operation, _Map.of(channels, None))
+            if operation.norm < 0:
+                return operation
+            self.made.norms.append(self._from.norms[operation.norm])
+            return replace(operation, norm=len(self.made.norms) - 1)
+        terms = [self._relative(source, steps.step) for source in operation.sources]
+        zeros = sum(scale * zero for scale, zero in terms)
+        norm = self._from.norms[operation.norm] if operation.norm >= 0 else None
+        out = _Map.of(channels, steps)
+        made = self._norm(
+            norm, channels, out, steps.step, float(steps.zero), np.full(channels, -zeros), None
+        )
+        first = self._put(operation, out)
+        return replace(
+            operation, norm=made, first=first, scales=tuple(scale for scale, _ in terms)
+        )
+
+    def _relative(self, slot: int, unit: float) -> tuple[float, float]:
+        """What a byte of a slot is worth in `unit`s, and its zero."""
+        if slot < 0:
+            return 1.0, 0.0
+        steps = self._maps[slot].steps
+        return (1.0, 0.0) if steps is None else (steps.step / unit, float(steps.zero))
+
+    def _norm(
+        self,
+        norm: NormWeights | None,
+        channels: int,
+        out: _Map,
+        unit: float,
+        added: float,
+        added_to_bias: NDArray[np.float64],
+        scale: NDArray[np.float64] | None,
+    ) -> int:
+        bias = np.zeros(channels) if norm is None else norm.bias.astype(np.float64)
+        shift = np.zeros(channels) if norm is None else norm.shift.astype(np.float64)
+        self.made.norms.append(
+            NormWeights(
+                _widened(bias / unit + added + added_to_bias, out),
+                _widened(shift / unit + added, out),
+                None if norm is None else norm.window,
+                None if scale is None else _widened(scale, out),
+            )
+        )
+        return len(self.made.norms) - 1
+
+    def _put(self, operation: Operation, out: _Map) -> int:
+        """Note what a slot holds now, and return where in it the operation starts to write."""
+        first = 0
+        if operation.first:
+            before = self._maps[operation.out]
+            first = len(before.columns)
+            out = before.beside(out, operation.first)
+        self._maps[operation.out] = out
+        width = len(out.columns)
+        self._widths[operation.out] = max(width, self._widths.get(operation.out, width))
+        return first
+
+    def _buffers(self) -> Iterator[Buffer]:
+        for buffer in self._from.buffers:
+            yield replace(buffer, channels=self._widths.get(buffer.slot, buffer.channels))
+
+
+def padded_channels(channels: int) -> int:
+    """The next multiple of what is multiplied at once."""
+    return -(-channels // CHANNELS_AT_ONCE) * CHANNELS_AT_ONCE
+
+
+def rounded_weights(
+    weights: NDArray[np.float64],
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Whole numbers from -127 to 127 for (out, ...) weights, and the step of each output channel."""
+    largest = np.abs(weights).reshape(len(weights), -1).max(1)
+    step = np.where(largest > 0, largest, 1.0) / MOST_WEIGHT
+    shape = (-1,) + (1,) * (weights.ndim - 1)
+    return np.rint(weights / step.reshape(shape)), step
+
+
+def _widened(values: NDArray[np.float64], out: _Map) -> Floats:
+    wide = np.zeros(len(out.columns), np.float32)
+    wide[: len(values)] = values
+    return wide
