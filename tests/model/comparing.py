@@ -4,16 +4,16 @@ import numpy as np
 
 from anytime_model.engines.native.engine import NativeEngine
 from anytime_model.kernels.handles import RunHandle
-from anytime_model.kernels.library import KernelError, load
+from anytime_model.kernels.library import KernelError, dtype_of, load
 
 TOLERANCE = 1e-4
 """Of the largest absolute logit, as for the reference files."""
 
 
-def native_isas():
-    """Instruction sets with float32 kernels here; empty where nothing is built."""
+def native_isas(dtype="f32"):
+    """Instruction sets with kernels for a precision here; empty where nothing is built."""
     try:
-        return [isa for isa in load().isas if not isa.endswith("bf16")]
+        return [isa for isa in load().isas if dtype_of(isa) == dtype]
     except KernelError:
         return []
 

@@ -100,7 +100,7 @@ def _keeps_quality_in_int8(card: Card | None) -> bool:
         and quantised is not None
         and whole.dataset == quantised.dataset
         and all(
-            exact - ours <= MOST_LOSS
+            round(exact - ours, 4) <= MOST_LOSS
             for exact, ours in zip(whole.per_exit, quantised.per_exit, strict=True)
         )
     )

@@ -1,9 +1,11 @@
 """The choice of an engine: what is asked for, and a fall-back that says why."""
 
 import logging
+from dataclasses import replace
 
 import pytest
 
+from anytime_model.checkpoint.card import Quality, Quantisation
 from anytime_model.engines import select
 from anytime_model.engines.native.engine import NativeEngine
 from anytime_model.engines.torch_engine import TorchEngine
@@ -58,11 +60,39 @@ def test_a_precision_that_is_asked_for_is_taken(precision):
 
 
 def test_auto_takes_the_precision_that_the_cpu_multiplies_faster(monkeypatch):
-    for fastest in ("f32", "bf16"):
-        monkeypatch.setattr(select, "fastest_dtype", lambda fastest=fastest: fastest)
-        assert select.choose_dtype("auto") == fastest
+    for order in (("f32", "bf16"), ("bf16", "f32")):
+        monkeypatch.setattr(select, "dtypes_by_speed", lambda order=order: order)
+        assert select.choose_dtype("auto") == order[0]
+
+
+@pytest.mark.parametrize(
+    ("in_int8", "dataset", "expected"),
+    [
+        ((0.50, 0.59), "street val", "int8"),  # one point better, half a point worse
+        ((0.49, 0.589), "street val", "f32"),
+        ((0.50, 0.60), "street test", "f32"),  # not the same images
+        (None, "street val", "f32"),
+    ],
+)
+def test_auto_takes_int8_only_where_it_is_known_to_lose_at_most_half_a_point(
+    monkeypatch, in_int8, dataset, expected
+):
+    monkeypatch.setattr(select, "dtypes_by_speed", lambda: ("int8", "f32", "bf16"))
+    quality = None if in_int8 is None else Quality("mIoU", in_int8, dataset, precision="int8")
+    card = replace(
+        tiny_checkpoint().card,
+        quality=Quality("mIoU", (0.49, 0.595), "street val"),
+        int8=Quantisation((), "mse", 3, "0" * 64, quality),
+    )
+    assert select.choose_dtype("auto", card) == expected
+
+
+def test_int8_needs_the_native_engine_on_the_cpu():
+    for kind in ("torch", "openvino"):
+        with pytest.raises(ConfigError, match="expected the native engine"):
+            select.make_network_engine(tiny_checkpoint(), kind, precision="int8")
 
 
 def test_a_precision_that_does_not_exist_is_refused_with_those_that_do():
-    with pytest.raises(ConfigError, match="'int8'; expected one of auto, f32, bf16"):
-        select.choose_dtype("int8")
+    with pytest.raises(ConfigError, match="'int4'; expected one of auto, f32, bf16, int8"):
+        select.choose_dtype("int4")

@@ -31,8 +31,8 @@ Observer = Callable[[int, Tensor], None]
 class Interpretation:
     """One image on its way through a program, stage by stage.
 
-    Sums are worked out in float64, where those of bytes are exact, and rounded to float32 where the
-    kernels have float32.
+    A program in floats is worked out in float32. Sums of bytes are worked out in float64, where they
+    are exact, and rounded to float32 where the kernels have float32.
 
     Args:
         program: in floats or in bytes.
@@ -49,9 +49,10 @@ class Interpretation:
         self._kept: dict[int, Tensor] = {}
         self._active: list[Tensor] | None = None
         steps, channels = program.image_steps, program.buffers[0].channels
-        values = image[None].double()
+        values = image[None].float()
         if steps is not None:
-            values = _rounded(values / steps.step + steps.zero)
+            values = _rounded(values.double() / steps.step + steps.zero)
+        self._type = values.dtype
         self._zero_of_image = 0 if steps is None else steps.zero
         self._maps: dict[int, Tensor] = {0: F.pad(values, (0, 0, 0, 0, 0, channels - 3))}
 
@@ -109,7 +110,7 @@ class Interpretation:
     def _convolved(self, operation: Operation, norm: NormWeights | None) -> Tensor:
         conv = self._program.convs[operation.conv]
         source = self._maps[operation.sources[0]]
-        weights = torch.from_numpy(conv.weights).double()
+        weights = torch.from_numpy(conv.weights).to(self._type)
         kernel = weights.shape[-1]
         before = (
             (kernel - conv.stride) // 2
@@ -128,14 +129,14 @@ class Interpretation:
         if norm is None:
             return sums
         if norm.scale is not None:
-            sums = sums.float().double() * _channels(norm.scale)
-        return _single(sums + _channels(norm.bias), norm)
+            sums = sums.float().double() * self._channels(norm.scale)
+        return _single(sums + self._channels(norm.bias), norm)
 
     def _summed(self, operation: Operation, norm: NormWeights | None) -> Tensor:
         out = self._program.buffers[operation.out]
         height, width = (side >> out.level for side in self._maps[0].shape[-2:])
         pooled = 2 if operation.pool else 1
-        total: Tensor | float = 0.0 if norm is None else _channels(norm.bias)
+        total: Tensor | float = 0.0 if norm is None else self._channels(norm.bias)
         for i, slot in enumerate(operation.sources):
             term = upsample(self._maps[slot], (pooled * height, pooled * width))
             if operation.pool:
@@ -154,12 +155,12 @@ class Interpretation:
         active = self._active[self._program.buffers[operation.out].level - MAP_LEVEL]
         channels = kept.shape[1]
         side = 2 * RADIUS + 1
-        window = torch.from_numpy(norm.window).double().view(1, 1, side, side)
-        covered = F.conv2d(active.double(), window, padding=RADIUS)
+        window = torch.from_numpy(norm.window).to(self._type).view(1, 1, side, side)
+        covered = F.conv2d(active.to(self._type), window, padding=RADIUS)
         around = F.conv2d(
             kept * active, window.expand(channels, -1, -1, -1), padding=RADIUS, groups=channels
         )
-        values = self._ended(operation, around + _channels(norm.shift) * (1 - covered))
+        values = self._ended(operation, around + self._channels(norm.shift) * (1 - covered))
         self._maps[operation.out] = torch.where(active, self._maps[operation.out], values)
 
     def _ended(self, operation: Operation, values: Tensor) -> Tensor:
@@ -176,6 +177,9 @@ class Interpretation:
             return values
         return values.clamp(0, 6 if operation.activation is Activation.RELU6 else None)
 
+    def _channels(self, values: Floats) -> Tensor:
+        return torch.from_numpy(values).to(self._type).view(1, -1, 1, 1)
+
 
 def _rounded(values: Tensor) -> Tensor:
     """To the nearest byte, ties to even."""
@@ -185,7 +189,3 @@ def _rounded(values: Tensor) -> Tensor:
 def _single(values: Tensor, norm: NormWeights) -> Tensor:
     """Rounded to float32 where the kernels round a sum of bytes."""
     return values if norm.scale is None else values.float().double()
-
-
-def _channels(values: Floats) -> Tensor:
-    return torch.from_numpy(values).double().view(1, -1, 1, 1)
