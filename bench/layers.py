@@ -14,13 +14,12 @@ from typing import Any
 
 import numpy as np
 
-from anytime_model.engines.native.engine import NativeEngine
-from anytime_model.engines.native.lowering import lower
+from anytime_model.checkpoint.store import Checkpoint
+from anytime_model.engines.native.engine import NativeEngine, program_of
 from anytime_model.engines.native.memory import PlanMaker
 from anytime_model.engines.native.program import Operation, Program
 from anytime_model.kernels.handles import RunHandle
 from anytime_model.kernels.library import Kind, Measure
-from anytime_model.networks.base import Network
 
 SHORTEST_SLICE_US = 1  # one piece of an operation
 
@@ -52,12 +51,14 @@ class Profile:
 
     Args:
         engine: its instruction set is used.
-        network: what it runs.
+        checkpoint: what it runs.
         size: (H, W) of the padded image, px.
     """
 
-    def __init__(self, engine: NativeEngine, network: Network, size: tuple[int, int]) -> None:
-        self._program = lower(network, image_channels=4 if engine.isa.endswith("bf16") else 3)
+    def __init__(
+        self, engine: NativeEngine, checkpoint: Checkpoint, size: tuple[int, int]
+    ) -> None:
+        self._program = program_of(checkpoint, engine.dtype)
         self._maker = PlanMaker(engine.library, engine.isa, self._program)
         self._plan = self._maker.make(size)
 

@@ -60,7 +60,9 @@ struct Bytes {
     return _mm256_set1_epi32(four);
   }
   static ANYTIME_INLINE Sum multiply_add(Weight x, Weight w, Sum sum) {
-    return _mm256_dpbusd_avx_epi32(sum, x, w);
+    // Not the intrinsic: GCC 12 copies its sum to another register and back each time.
+    asm("%{vex%} vpdpbusd %2, %1, %0" : "+x"(sum) : "x"(x), "x"(w));
+    return sum;
   }
   static ANYTIME_INLINE Sum all(int x) { return _mm256_set1_epi32(x); }
   static ANYTIME_INLINE Sum start(V) { return _mm256_setzero_si256(); }

@@ -41,7 +41,9 @@ struct Bytes {
     return _mm512_set1_epi32(four);
   }
   static ANYTIME_INLINE Sum multiply_add(Weight x, Weight w, Sum sum) {
-    return _mm512_dpbusd_epi32(sum, x, w);
+    // Not the intrinsic: GCC 12 copies its sum to another register and back each time.
+    asm("vpdpbusd %2, %1, %0" : "+v"(sum) : "v"(x), "v"(w));
+    return sum;
   }
   static ANYTIME_INLINE Sum all(int x) { return _mm512_set1_epi32(x); }
   static ANYTIME_INLINE Sum start(V) { return _mm512_setzero_si512(); }
