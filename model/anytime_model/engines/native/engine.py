@@ -234,16 +234,15 @@ def program_of(checkpoint: Checkpoint, dtype: Dtype) -> Program:
         KernelError: they have none for its family, or none in this precision.
         ConfigError: int8 was asked for, and the card has no ranges, or those of other weights.
     """
-    program = lower(checkpoint.network, image_channels=4 if dtype == "bf16" else 3)
     if dtype != "int8":
-        return program
+        return lower(checkpoint.network, image_channels=4 if dtype == "bf16" else 3)
     card = checkpoint.card
     if card.int8 is None:
         raise ConfigError(
             f"{card.name} has no ranges for int8; expected `int8` on its card. Measure them with "
             "`anytime-model quantise`, or use f32."
         )
-    return quantise(program, card.int8.ranges)
+    return quantise(lower(checkpoint.network, concatenate=True), card.int8.ranges)
 
 
 @cache

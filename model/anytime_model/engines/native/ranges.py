@@ -50,7 +50,7 @@ def measure_ranges(
     """
     if not images:
         raise ConfigError("there are no images to measure ranges on; expected at least one.")
-    program = lower(network)
+    program = lower(network, concatenate=True)
     padded = [_padded(image, network.config.stride) for image in images]
     keys = [-1, *measured_operations(program)]
     ends: dict[int, tuple[float, float]] = dict.fromkeys(keys, (0.0, 0.0))

@@ -171,11 +171,13 @@ def test_weights_round_to_the_nearest_of_255_steps_of_their_channel():
 
 
 @pytest.mark.parametrize("exits", ["redesigned", "original"])
-def test_the_interpretation_of_floats_is_the_network(exits):
+@pytest.mark.parametrize("concatenate", [False, True])
+def test_the_interpretation_of_floats_is_the_network(exits, concatenate):
     checkpoint = tiny_checkpoint(exits=exits)
     image, criteria = smooth_pixels(64, 96), [Painted(MASKS["scattered"]), None, None]
     expected = run(TorchEngine(checkpoint), image, criteria)
-    reference = Interpretation(lower(checkpoint.network), normalised(checkpoint.card, image))
+    program = lower(checkpoint.network, concatenate=concatenate)
+    reference = Interpretation(program, normalised(checkpoint.card, image))
     masks_ = [None, torch.from_numpy(MASKS["scattered"]), None, None]
     for mask, result in zip(masks_, expected, strict=True):
         found = reference.advance(mask).numpy()

@@ -16,12 +16,13 @@ from anytime_model.networks.hrnet.anytime import AnytimeNetwork
 from anytime_model.networks.lite.anytime import LiteNetwork
 
 
-def lower(network: Network, *, image_channels: int = 3) -> Program:
+def lower(network: Network, *, image_channels: int = 3, concatenate: bool = False) -> Program:
     """The program of a network in evaluation mode.
 
     Args:
         network: an HRNet or a lite network of any configuration.
         image_channels: 3, or 4 for arithmetic that takes input channels in pairs.
+        concatenate: see `HrnetLowering`; for a program that is to be quantised.
 
     Raises:
         FamilyError: the network's family has no lowering.
@@ -29,7 +30,7 @@ def lower(network: Network, *, image_channels: int = 3) -> Program:
     with torch.no_grad():
         match network:
             case AnytimeNetwork():
-                return HrnetLowering(network, image_channels).program
+                return HrnetLowering(network, image_channels, concatenate=concatenate).program
             case LiteNetwork():
                 return LiteLowering(network, image_channels).program
     raise FamilyError(

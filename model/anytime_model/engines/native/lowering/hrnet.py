@@ -31,10 +31,20 @@ from anytime_model.networks.hrnet.masking import MaskedConv2d
 
 
 class HrnetLowering(Builder):
-    """The program of an HRNet; see `Builder`."""
+    """The program of an HRNet; see `Builder`.
 
-    def __init__(self, network: AnytimeNetwork, image_channels: int) -> None:
+    Args:
+        network: of any configuration.
+        image_channels: see `Builder`.
+        concatenate: HRNet's own head mixes all features at once, as it must in bytes, where partial
+            sums would be rounded.
+    """
+
+    def __init__(
+        self, network: AnytimeNetwork, image_channels: int, *, concatenate: bool = False
+    ) -> None:
         super().__init__(network.config.outputs, image_channels)
+        self._concatenate = concatenate
         features = [self.image]
         for stage, exit_ in zip(network.stages, network.exits, strict=True):
             match stage:
@@ -189,6 +199,8 @@ class HrnetLowering(Builder):
         match exit_:
             case LinearExit():
                 self.layer(_conv(exit_.predict), features[0], out=self.map, interpolate=False)
+            case OriginalExit() if self._concatenate:
+                self.concatenated(exit_, features)
             case OriginalExit():
                 self.original(exit_, features)
             case RedesignedExit():
@@ -224,6 +236,20 @@ class HrnetLowering(Builder):
             )
             self.layer(_conv(exit_.predict), mixed, out=self.map, interpolate=False)
         self.release(mixed, *terms)
+
+    def concatenated(self, exit_: OriginalExit, features: Sequence[Buffer]) -> None:
+        """The same, of features side by side, each upsampled to the finest."""
+        channels = sum(x.channels for x in features)
+        joined = self.buffer(MAP_LEVEL, channels, storage=Storage.LOCAL)
+        mixed = self.buffer(MAP_LEVEL, channels, storage=Storage.LOCAL)
+        first = 0
+        with self.fused_group():
+            for x in features:
+                self.sum([x], joined, where=Where.ACTIVE, first=first)
+                first += x.channels
+            self.layer(exit_.mix, joined, out=mixed, interpolate=False)
+            self.layer(_conv(exit_.predict), mixed, out=self.map, interpolate=False)
+        self.release(joined, mixed)
 
     def redesigned(self, exit_: RedesignedExit, features: Sequence[Buffer]) -> None:
         """Pooled features mixed at coarser resolutions, and upsampled again."""
