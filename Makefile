@@ -11,10 +11,11 @@ SECONDS ?= 60
 EXAMPLES ?= 20000
 MODEL ?= camvid-w18
 LITSERVE := .cache/litserve/.installed
+NNCF := .cache/nncf/.installed
 ENGINE_TESTS := tests/model/engines tests/model/kernels
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo serve test test-fast test-ecosystem check format sanitize picture bench bench-engine bench-server bench-overload weights-camvid-lite weights-lspet clean test-faults fuzz test-suites
+.PHONY: help setup demo serve test test-fast test-ecosystem check format sanitize picture bench bench-engine bench-server bench-overload weights-camvid-lite weights-lspet clean test-faults fuzz test-suites bench-nncf
 
 help: ## Show this list.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-20s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -74,6 +75,13 @@ bench: bench-engine bench-server ## Run both benchmarks.
 bench-engine: setup ## Our engine beside torch, ONNX Runtime and OpenVINO, as ratios of one run.
 	$(BIN)/python bench/engine.py --preset w18
 	$(BIN)/python bench/engine.py --preset w48
+
+bench-nncf: $(NNCF) ## The environment in which bench/engine.py makes OpenVINO's int8.
+
+$(NNCF): bench/nncf-requirements.txt
+	$(PYTHON) -m venv .cache/nncf
+	.cache/nncf/bin/pip install --quiet --requirement $<
+	touch $@
 
 bench-server: setup ## Overhead, cancellation, pings, kept deadlines (BESIDE=../old compares two checkouts).
 	$(BIN)/python bench/server.py $(if $(BESIDE),--beside $(BESIDE))

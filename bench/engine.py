@@ -1,11 +1,14 @@
 """Our engine against the runtimes that a user could pick instead, on this machine, in one run.
 
-    python bench/engine.py --preset w18 --size 512x1024 --dtype f32
+    python bench/engine.py --preset w18 --size 512x1024 --dtype int8
 
-Every contender takes the same image with the same number of threads in one process. Each round runs
+W18 runs with the shipped weights, a photograph and the masks of the card (`--masks real`); other
+sizes with random weights and masks as large as the paper's. Every contender takes the same image with the same number of threads in one process. Each round runs
 all of them in a new order; what is reported is the median over rounds of the ratio within a round,
 with its quartiles, so that a machine that speeds up or slows down between rounds matters little.
-The peers run the network with a single exit, which is less work than ours with its four.
+The peers run the network with a single exit, which is less work than ours with its four. OpenVINO's
+int8 is made by NNCF in an environment of its own (`make bench-nncf`). With `--data`, the mIoU of
+each contender's last map stands beside its time.
 """
 
 import argparse
@@ -14,14 +17,15 @@ import os
 import platform
 import random
 import statistics
+import subprocess
 import sys
 import tempfile
 import time
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 THREADS = str(len(os.sched_getaffinity(0)))
 os.environ.setdefault("OMP_NUM_THREADS", THREADS)
@@ -33,9 +37,11 @@ from layers import Profile, table  # noqa: E402
 from torch import Tensor, nn  # noqa: E402
 from torch.nn.utils.fusion import fuse_conv_bn_eval  # noqa: E402
 
-from anytime_model.checkpoint.card import Card  # noqa: E402
+from anytime_model.checkpoint.card import Card, Quantisation  # noqa: E402
 from anytime_model.checkpoint.store import Checkpoint, load_checkpoint  # noqa: E402
+from anytime_model.engines.base import Dtype  # noqa: E402
 from anytime_model.engines.native.engine import NativeEngine  # noqa: E402
+from anytime_model.engines.native.ranges import measure_ranges  # noqa: E402
 from anytime_model.labels import Label  # noqa: E402
 from anytime_model.networks.hrnet.anytime import AnytimeNetwork  # noqa: E402
 from anytime_model.networks.hrnet.blocks import ConvNorm  # noqa: E402
@@ -47,6 +53,12 @@ PAPER_MASKED = (0.193, 0.384, 0.630)
 
 CLASSES = 19
 SETTLE_S = 0.02
+MOST_MEASURED = 32
+"""Images that our ranges are measured on where the card has none."""
+ROOT = Path(__file__).parents[1]
+WEIGHTS = ROOT / "weights" / "camvid-w18.safetensors"
+IMAGE = ROOT / "client" / "web" / "samples" / "street-1.jpg"
+NNCF_PYTHON = ROOT / ".cache" / "nncf" / "bin" / "python"
 
 
 @dataclass(frozen=True)
@@ -62,10 +74,14 @@ class Painted:
 
 @dataclass(frozen=True)
 class Contender:
-    """Something that is timed: `run` does one image and may say when it made each exit."""
+    """Something that is timed: `run` does one image and may say when it made each exit.
+
+    `last_map` is the (K, h, w) map that it ends with for an image.
+    """
 
     name: str
     run: Callable[[], list[float]]
+    last_map: Callable[[Any], Any] | None = None
 
 
 class OneExit(nn.Module):
@@ -105,10 +121,16 @@ def ours(name: str, engine: NativeEngine, image: Any, criteria: tuple[Any, ...])
             times.append(time.perf_counter() - start)
         return times
 
-    return Contender(name, run)
+    def last_map(other: Any) -> Any:
+        begun = engine.begin(other)
+        return [begun.advance(criterion) for criterion in criteria][-1].logits
+
+    return Contender(name, run, last_map)
 
 
-def timed(name: str, call: Callable[[], object]) -> Contender:
+def timed(
+    name: str, call: Callable[[], object], last_map: Callable[[Any], Any] | None = None
+) -> Contender:
     """A contender that has nothing to show before its end."""
 
     def run() -> list[float]:
@@ -116,7 +138,7 @@ def timed(name: str, call: Callable[[], object]) -> Contender:
         call()
         return [time.perf_counter() - start]
 
-    return Contender(name, run)
+    return Contender(name, run, last_map)
 
 
 def torch_peer(network: AnytimeNetwork, image: Tensor, dtype: str, *, compiled: bool) -> Contender:
@@ -155,22 +177,94 @@ def onnx_file(network: AnytimeNetwork, image: Tensor, folder: Path) -> Path:
     return path
 
 
-def openvino_peers(path: Path, image: Any, dtype: str) -> list[Contender]:
-    """OpenVINO at our precision, and at its own choice."""
+def openvino_peers(path: Path, image: Any, int8: Path | None) -> list[Contender]:
+    """OpenVINO in each precision, and at its own choice.
+
+    Args:
+        path: the network.
+        image: (1, 3, H, W) normalised.
+        int8: the same, quantised; None leaves it out.
+    """
     import openvino  # noqa: PLC0415
 
     core = openvino.Core()
     peers = []
-    for name, options in (
-        (f"openvino {dtype}", {"INFERENCE_PRECISION_HINT": dtype}),
-        ("openvino default", {}),
+    for name, file, options in (
+        ("openvino f32", path, {"INFERENCE_PRECISION_HINT": "f32"}),
+        ("openvino bf16", path, {"INFERENCE_PRECISION_HINT": "bf16"}),
+        ("openvino default", path, {}),
+        ("openvino int8", int8, {}),
     ):
+        if file is None:
+            continue
         graph = core.compile_model(
-            str(path), "CPU", {"INFERENCE_NUM_THREADS": THREADS, "NUM_STREAMS": "1", **options}
+            str(file), "CPU", {"INFERENCE_NUM_THREADS": THREADS, "NUM_STREAMS": "1", **options}
         )
         request = graph.create_infer_request()
-        peers.append(timed(name, lambda request=request: request.infer([image])))  # type: ignore[misc]
+
+        def call(batch: Any = image, request: Any = request) -> Any:
+            return request.infer([batch])
+
+        def last_map(batch: Any, call: Any = call) -> Any:
+            return next(iter(call(batch).values()))[0]
+
+        peers.append(timed(name, call, last_map))
     return peers
+
+
+def quantised_peer(path: Path, frames: Any) -> Path | None:
+    """The network of an ONNX file in int8 by NNCF; None where its environment is not there."""
+    if not NNCF_PYTHON.exists():
+        sys.stderr.write("left out: openvino int8; run `make bench-nncf` first\n")
+        return None
+    saved, target = path.with_name("frames.npy"), path.with_name("int8.xml")
+    np.save(saved, frames)
+    command = [NNCF_PYTHON, Path(__file__).with_name("nncf_int8.py"), path, saved, target]
+    subprocess.run([str(part) for part in command], check=True, stdout=sys.stderr)  # noqa: S603
+    return target
+
+
+def normalised(image: Any, card: Card) -> Any:
+    """An image (H, W, 3) as a batch (1, 3, H, W) that the peers take."""
+    values = (image.astype(np.float32) / 255 - np.float32(card.mean)) / np.float32(card.std)
+    return np.ascontiguousarray(values.transpose(2, 0, 1)[None])
+
+
+def scores(
+    contenders: list[Contender], options: argparse.Namespace, card: Card
+) -> dict[str, float]:
+    """mIoU of each contender's last map, in percent, over images brought to the size raced at."""
+    from PIL import Image  # noqa: PLC0415
+
+    from anytime_model.evaluation.run import open_data  # noqa: PLC0415
+
+    height, width = (int(side) for side in options.size.split("x"))
+    source, _ = open_data(options.data, options.split)
+    count = min(options.limit or len(source), len(source))
+    classes = len(card.labels)
+    found = {
+        one.name: np.zeros((classes, classes)) for one in contenders if one.last_map is not None
+    }
+    for index in np.linspace(0, len(source) - 1, count, dtype=int):
+        sample = source[int(index)]
+        image = np.array(Image.fromarray(sample.image).resize((width, height)))
+        batch = normalised(image, card)
+        known = sample.labels < classes
+        for one in contenders:
+            if one.last_map is None:
+                continue
+            ours_ = one.name.startswith("ours")
+            logits = torch.from_numpy(np.array(one.last_map(image if ours_ else batch)))[None]
+            full = nn.functional.interpolate(logits, sample.labels.shape, mode="bilinear")
+            predicted = full.argmax(1)[0].numpy()
+            cells = classes * sample.labels[known].astype(int) + predicted[known]
+            found[one.name] += np.bincount(cells, minlength=classes**2).reshape(classes, classes)
+    result = {}
+    for name, confusion in found.items():
+        right = confusion.diagonal()
+        union = confusion.sum(0) + confusion.sum(1) - right
+        result[name] = float(100 * (right[union > 0] / union[union > 0]).mean())
+    return result
 
 
 def onnxruntime_peer(path: Path, image: Any) -> Contender:
@@ -221,10 +315,20 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--preset", default="w18", choices=["tiny", "w18", "w32", "w48"])
     parser.add_argument("--size", default="512x1024", help="HEIGHTxWIDTH, px")
-    parser.add_argument("--dtype", default="f32", choices=["f32", "bf16"])
-    parser.add_argument("--masks", default="paper", choices=["paper", "real"])
-    parser.add_argument("--weights", type=Path, help="for --masks real: a file with its manifest")
-    parser.add_argument("--image", type=Path, help="for --masks real: an image file")
+    parser.add_argument("--dtype", default="f32", choices=get_args(Dtype))
+    parser.add_argument("--beside", default="", help="ours in other precisions, too: f32,bf16")
+    parser.add_argument(
+        "--masks", choices=["paper", "real"], help="real by default where there are weights: w18"
+    )
+    parser.add_argument("--weights", type=Path, default=WEIGHTS, help="for --masks real")
+    parser.add_argument("--image", type=Path, default=IMAGE, help="for --masks real")
+    parser.add_argument(
+        "--frames", type=Path, help="folder of training images for int8; else the image raced with"
+    )
+    parser.add_argument("--most-frames", type=int, default=300)
+    parser.add_argument("--data", type=Path, help="also score each contender on a data set")
+    parser.add_argument("--split", default="test", help="of --data")
+    parser.add_argument("--limit", type=int, help="of --data: only so many images")
     parser.add_argument("--isa", help="instruction set of our engine; the fastest by default")
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--compile", action="store_true", help="also time torch.compile")
@@ -233,9 +337,35 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         "--layers", action="store_true", help="only a table of our own operations, no race"
     )
     options = parser.parse_args(arguments)
-    if options.masks == "real" and not (options.weights and options.image):
-        parser.error("--masks real needs --weights and --image")
+    options.masks = options.masks or ("real" if options.preset == "w18" else "paper")
+    if options.data and options.masks != "real":
+        parser.error("--data needs --masks real")
     return options
+
+
+def frames_of(options: argparse.Namespace, image: Any) -> list[Any]:
+    """What the ranges of int8 are measured on: training images at the size raced at."""
+    if options.frames is None:
+        return [image]
+    from PIL import Image  # noqa: PLC0415
+
+    found = sorted(path for path in options.frames.rglob("*") if path.is_file())
+    chosen = np.linspace(0, len(found) - 1, min(options.most_frames, len(found)), dtype=int)
+    height, width = image.shape[:2]
+    return [
+        np.array(Image.open(found[i]).convert("RGB").resize((width, height))) for i in chosen
+    ]
+
+
+def with_ranges(checkpoint: Checkpoint, frames: list[Any]) -> Checkpoint:
+    """A checkpoint that can run in int8, with the ranges of its card if it has some."""
+    card = checkpoint.card
+    if card.int8 is not None:
+        return checkpoint
+    images = [torch.from_numpy(normalised(frame, card)[0]) for frame in frames[:MOST_MEASURED]]
+    ranges = measure_ranges(checkpoint.network, images)
+    int8 = Quantisation(ranges, "mse", len(images), card.sha256)
+    return replace(checkpoint, card=replace(card, int8=int8))
 
 
 def subject(options: argparse.Namespace) -> tuple[Checkpoint, Any, tuple[Any, ...]]:
@@ -265,16 +395,24 @@ def main(arguments: list[str] | None = None) -> int:
     options = parse(arguments)
     torch.set_num_threads(int(THREADS))
     checkpoint, image, criteria = subject(options)
+    frames = frames_of(options, image)
+    precisions = [name for name in options.beside.split(",") if name]
+    if "int8" in (options.dtype, *precisions):
+        checkpoint = with_ranges(checkpoint, frames)
     engine = NativeEngine(checkpoint, dtype=options.dtype, isa=options.isa)
     if options.layers:
-        sys.stdout.write(_layers(options, engine, checkpoint.network, image, criteria) + "\n")
+        sys.stdout.write(_layers(options, engine, checkpoint, image, criteria) + "\n")
         return 0
-    batch = torch.from_numpy(image).permute(2, 0, 1)[None].float() / 128 - 1
-    tensor = batch.contiguous().numpy()
-    network = checkpoint.network
+    tensor = normalised(image, checkpoint.card)
+    batch = torch.from_numpy(tensor)
+    network: Any = checkpoint.network
     contenders = [
         ours("ours masked", engine, image, criteria),
         ours("ours dense", engine, image, (None,) * 4),
+        *(
+            ours(f"ours masked {dtype}", NativeEngine(checkpoint, dtype=dtype), image, criteria)
+            for dtype in precisions
+        ),
         torch_peer(network, batch, options.dtype, compiled=False),
     ]
     if options.compile:
@@ -282,14 +420,18 @@ def main(arguments: list[str] | None = None) -> int:
     with tempfile.TemporaryDirectory() as folder:
         try:
             path = onnx_file(network, batch, Path(folder))
-            contenders += openvino_peers(path, tensor, options.dtype)
+            int8 = quantised_peer(
+                path, np.concatenate([normalised(frame, checkpoint.card) for frame in frames])
+            )
+            contenders += openvino_peers(path, tensor, int8)
             contenders.append(onnxruntime_peer(path, tensor))
         except ImportError as e:
             sys.stderr.write(f"left out: {e}\n")
         times = race(contenders, options.rounds)
+        miou = {} if options.data is None else scores(contenders, options, checkpoint.card)
     peak = max(engine.library.peak_macs_per_s(engine.isa) for _ in range(9))
     results = _results(engine, image, criteria)
-    report = _report(options, engine, times, results, peak)
+    report = {**_report(options, engine, times, results, peak), "miou": miou}
     sys.stdout.write((json.dumps(report, indent=2) if options.json else _table(report)) + "\n")
     return 0
 
@@ -297,12 +439,12 @@ def main(arguments: list[str] | None = None) -> int:
 def _layers(
     options: argparse.Namespace,
     engine: NativeEngine,
-    network: AnytimeNetwork,
+    checkpoint: Checkpoint,
     image: Any,
     criteria: tuple[Any, ...],
 ) -> str:
     height, width = image.shape[:2]
-    profile = Profile(engine, network, (height + -height % 32, width + -width % 32))
+    profile = Profile(engine, checkpoint, (height + -height % 32, width + -width % 32))
     peak = max(engine.library.peak_macs_per_s(engine.isa) for _ in range(9))
     parts = []
     for name, some in (("masked", criteria), ("dense", (None,) * len(criteria))):
@@ -363,13 +505,16 @@ def _table(report: dict[str, Any]) -> str:
         f"{report['machine']['cpu']}, {report['machine']['threads']} threads, "
         f"{report['rounds']} rounds",
         "",
-        f"{'':18}{'ms (quartiles)':>24}{'over ours masked':>24}{'over ours dense':>24}",
+        f"{'':18}{'ms (quartiles)':>24}{'over ours masked':>24}{'over ours dense':>24}"
+        + ("    mIoU" if report["miou"] else ""),
     ]
     for name, (low, middle, high) in report["ms"].items():
         line = f"{name:18}{f'{middle:.1f} ({low:.1f}-{high:.1f})':>24}"
         for key in ("over_ours_masked", "over_ours_dense"):
             ratio = report[key].get(name)
             line += f"{f'{ratio[1]:.2f} ({ratio[0]:.2f}-{ratio[2]:.2f})' if ratio else '':>24}"
+        if name in report["miou"]:
+            line += f"{report['miou'][name]:8.2f}"
         lines.append(line)
     for name, exits in report["exit_ms"].items():
         lines.append(f"{name}: exits after {', '.join(f'{ms:.1f}' for ms in exits)} ms")

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
-import numpy as np
+import torch
 
 from anytime_model.checkpoint.store import Checkpoint
 from anytime_model.engines.native.engine import NativeEngine, program_of
@@ -59,6 +59,7 @@ class Profile:
         self, engine: NativeEngine, checkpoint: Checkpoint, size: tuple[int, int]
     ) -> None:
         self._program = program_of(checkpoint, engine.dtype)
+        self._scale, self._offset = engine.scale, engine.offset
         self._maker = PlanMaker(engine.library, engine.isa, self._program)
         self._plan = self._maker.make(size)
 
@@ -89,11 +90,9 @@ class Profile:
     def _pieces(self, image: Any, criteria: Sequence[Any]) -> Iterator[tuple[Layer, float, int]]:
         layers = dict(self._layers(masked=any(one is not None for one in criteria)))
         handle = self._plan.take_run()
-        scale = np.full(3, 1 / 128, np.float32)
-        offset = np.full(3, -1, np.float32)
         clock = time.perf_counter
         start = clock()
-        handle.start_bytes(image, scale, offset)
+        handle.start_bytes(image, self._scale, self._offset)
         yield Layer(1, "image", 0), clock() - start, 0
         for stage, criterion in enumerate(criteria, start=1):
             more = True
@@ -131,10 +130,11 @@ class Profile:
 
 
 def _settle(handle: RunHandle, criterion: Any) -> None:
-    handle.read_map()
+    map_ = handle.read_map()
     handle.settle(Measure.PROBABILITY)
     if criterion is not None:
-        handle.mask(criterion.mask[0, 0].numpy())
+        logits = torch.from_numpy(map_.transpose(2, 0, 1))[None]
+        handle.mask(criterion(logits)[0, 0].numpy())
     handle.read_settled()
 
 

@@ -56,6 +56,10 @@ class NativeEngine:
     Raises:
         KernelError: the kernels are not built, or the CPU or they cannot run what was asked for.
         ConfigError: int8 was asked for, and the card has no ranges.
+
+    Attributes:
+        scale: what the kernels multiply the bytes of an image's three channels by.
+        offset: what they add.
     """
 
     sparse = True
@@ -79,8 +83,8 @@ class NativeEngine:
         mean, std = np.array(self.card.mean), np.array(self.card.std)
         steps = program.image_steps or Steps(1.0, 0)
         self._steps = steps
-        self._scale = (1 / (255 * std) / steps.step).astype(np.float32)
-        self._offset = (-mean / std / steps.step + steps.zero).astype(np.float32)
+        self.scale = (1 / (255 * std) / steps.step).astype(np.float32)
+        self.offset = (-mean / std / steps.step + steps.zero).astype(np.float32)
 
     @property
     def name(self) -> str:
@@ -93,7 +97,7 @@ class NativeEngine:
         pixels = np.ascontiguousarray(image)
 
         def put(handle: RunHandle) -> None:
-            handle.start_bytes(pixels, self._scale, self._offset)
+            handle.start_bytes(pixels, self.scale, self.offset)
 
         return self._begin((image.shape[0], image.shape[1]), put, prior)
 
