@@ -2,10 +2,11 @@
 
     python bench/engine.py --preset w18 --size 512x1024 --dtype int8
 
-W18 runs with the shipped weights, a photograph and the masks of the card (`--masks real`); other
-sizes with random weights and masks as large as the paper's. Every contender takes the same image with the same number of threads in one process. Each round runs
-all of them in a new order; what is reported is the median over rounds of the ratio within a round,
-with its quartiles, so that a machine that speeds up or slows down between rounds matters little.
+W18 runs with the shipped weights, a photograph and the masks of the card (`--masks real`); others
+with random weights and masks as large as the paper's. Every contender takes the same image
+with the same number of threads in one process. Each round runs all of them in a new order; what
+is reported is the median over rounds of the ratio within a round, with its quartiles, so that a
+machine that speeds up or slows down between rounds matters little.
 The peers run the network with a single exit, which is less work than ours with its four. OpenVINO's
 int8 is made by NNCF in an environment of its own (`make bench-nncf`). With `--data`, the mIoU of
 each contender's last map stands beside its time.
@@ -220,7 +221,7 @@ def quantised_peer(path: Path, frames: Any) -> Path | None:
     saved, target = path.with_name("frames.npy"), path.with_name("int8.xml")
     np.save(saved, frames)
     command = [NNCF_PYTHON, Path(__file__).with_name("nncf_int8.py"), path, saved, target]
-    subprocess.run([str(part) for part in command], check=True, stdout=sys.stderr)  # noqa: S603
+    subprocess.run([str(part) for part in command], check=True, stdout=sys.stderr)
     return target
 
 
@@ -352,9 +353,7 @@ def frames_of(options: argparse.Namespace, image: Any) -> list[Any]:
     found = sorted(path for path in options.frames.rglob("*") if path.is_file())
     chosen = np.linspace(0, len(found) - 1, min(options.most_frames, len(found)), dtype=int)
     height, width = image.shape[:2]
-    return [
-        np.array(Image.open(found[i]).convert("RGB").resize((width, height))) for i in chosen
-    ]
+    return [np.array(Image.open(found[i]).convert("RGB").resize((width, height))) for i in chosen]
 
 
 def with_ranges(checkpoint: Checkpoint, frames: list[Any]) -> Checkpoint:

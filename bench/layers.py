@@ -55,9 +55,7 @@ class Profile:
         size: (H, W) of the padded image, px.
     """
 
-    def __init__(
-        self, engine: NativeEngine, checkpoint: Checkpoint, size: tuple[int, int]
-    ) -> None:
+    def __init__(self, engine: NativeEngine, checkpoint: Checkpoint, size: tuple[int, int]) -> None:
         self._program = program_of(checkpoint, engine.dtype)
         self._scale, self._offset = engine.scale, engine.offset
         self._maker = PlanMaker(engine.library, engine.isa, self._program)

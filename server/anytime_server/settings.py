@@ -50,7 +50,7 @@ class Settings(BaseSettings):
     )
     precision: PrecisionName = Field(
         "auto",
-        description="What convolutions compute in: f32, bf16, int8, or auto: the fastest that keeps quality.",
+        description="Convolutions compute in f32, bf16 or int8; auto: the fastest that is as good.",
     )
     threads: int = Field(
         0,

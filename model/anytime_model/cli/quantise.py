@@ -62,18 +62,16 @@ def quantise(
     chosen = [found[i] for i in np.linspace(0, len(found) - 1, min(limit, len(found)), dtype=int)]
     prepared = [made for path in chosen for made in at_sizes(read_image(path), card, scale)]
     ticks = iter(
-        track(
-            range(2 * len(prepared)), "images", console=Console(stderr=True), transient=True
-        )
+        track(range(2 * len(prepared)), "images", console=Console(stderr=True), transient=True)
     )
-    ranges = measure_ranges(
-        checkpoint.network, prepared, method.value, lambda: next(ticks, None)
-    )
+    ranges = measure_ranges(checkpoint.network, prepared, method.value, lambda: next(ticks, None))
     write_card(
         weights.parent,
         replace(card, int8=Quantisation(ranges, method.value, len(chosen), card.sha256)),
     )
-    typer.echo(f"{card.name}: {len(ranges)} ranges from {len(chosen)} images, for --precision int8.")
+    typer.echo(
+        f"{card.name}: {len(ranges)} ranges from {len(chosen)} images, for --precision int8."
+    )
 
 
 def at_sizes(image: np.ndarray, card: Card, scale: float = 1.0) -> list[Tensor]:

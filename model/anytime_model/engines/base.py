@@ -36,6 +36,7 @@ __all__ = [
 
 Pause = Callable[[], None]
 
+
 class Run(Protocol):
     """One image on its way through the network."""
 

@@ -11,6 +11,7 @@ import os
 from contextlib import suppress
 from enum import StrEnum
 from importlib.util import find_spec
+from typing import get_args
 
 from anytime_model.checkpoint.card import Card
 from anytime_model.checkpoint.store import Checkpoint
@@ -89,7 +90,7 @@ def choose_dtype(precision: Precision | str, card: Card | None = None) -> Dtype:
             f"the precision is {precision!r}; expected one of {', '.join(Precision)}."
         ) from e
     if chosen is not Precision.AUTO:
-        return chosen.value
+        return next(dtype for dtype in get_args(Dtype) if dtype == chosen)
     return next(d for d in dtypes_by_speed() if d != "int8" or _keeps_quality_in_int8(card))
 
 

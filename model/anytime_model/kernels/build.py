@@ -55,7 +55,7 @@ X86_DEFINES = (
     "-DANYTIME_AVX512_INT8",
 )
 EXACT_FLAGS = ("-ffp-contract=off",)
-"""Of kernels that agree bit for bit: a multiply-add is one operation only where the source says so."""
+"""Of kernels that agree bit for bit: multiply-adds are fused only where the source says so."""
 SANITIZE_FLAGS = ("-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-O1", "-g")
 
 
@@ -117,7 +117,9 @@ def library_path(options: BuildOptions) -> Path:
     digest = hashlib.sha256()
     for path in sorted([*SOURCES.glob("*.cpp"), *SOURCES.glob("*.h"), *SOURCES.glob("*.hpp")]):
         digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
-    digest.update(repr((platform.machine(), options, X86_FLAGS, COMMON_FLAGS, EXACT_FLAGS)).encode())
+    digest.update(
+        repr((platform.machine(), options, X86_FLAGS, COMMON_FLAGS, EXACT_FLAGS)).encode()
+    )
     return cache_folder() / digest.hexdigest()[:16] / LIBRARY
 
 

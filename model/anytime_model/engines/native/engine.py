@@ -46,9 +46,9 @@ class NativeEngine:
 
     Args:
         checkpoint: network and card.
-        dtype: "f32"; "bf16" for CPUs with AVX-512 BF16: weights and activations in bfloat16, sums and
-            maps in float32; or "int8": weights and activations in bytes (`quantisation`), maps in
-            float32, for checkpoints whose card has ranges for it.
+        dtype: "f32"; "bf16" for CPUs with AVX-512 BF16: weights and activations in bfloat16, sums
+            and maps in float32; or "int8": weights and activations in bytes (`quantisation`), maps
+            in float32, for checkpoints whose card has ranges for it.
         isa: an instruction set by name, such as "avx2", which also says the dtype; None is the
             fastest of this CPU.
         memory: bound on the buffers, shared with other engines; the process's own by default.

@@ -31,8 +31,8 @@ Observer = Callable[[int, Tensor], None]
 class Interpretation:
     """One image on its way through a program, stage by stage.
 
-    A program in floats is worked out in float32. Sums of bytes are worked out in float64, where they
-    are exact, and rounded to float32 where the kernels have float32.
+    A program in floats is worked out in float32. Sums of bytes are worked out in float64, where
+    they are exact, and rounded to float32 where the kernels have float32.
 
     Args:
         program: in floats or in bytes.
@@ -125,7 +125,8 @@ class Interpretation:
         sums = F.conv2d(
             padded, weights, stride=conv.stride, groups=len(weights) if conv.depthwise else 1
         )
-        sums = F.pad(sums, (0, 0, 0, 0, 0, self._program.buffers[operation.out].channels - len(weights)))
+        channels = self._program.buffers[operation.out].channels
+        sums = F.pad(sums, (0, 0, 0, 0, 0, channels - len(weights)))
         if norm is None:
             return sums
         if norm.scale is not None:
@@ -136,7 +137,8 @@ class Interpretation:
         out = self._program.buffers[operation.out]
         height, width = (side >> out.level for side in self._maps[0].shape[-2:])
         pooled = 2 if operation.pool else 1
-        total: Tensor | float = 0.0 if norm is None else self._channels(norm.bias)
+        in_bytes = norm is not None and norm.scale is not None
+        total: Tensor | float = 0.0 if norm is None or in_bytes else self._channels(norm.bias)
         for i, slot in enumerate(operation.sources):
             term = upsample(self._maps[slot], (pooled * height, pooled * width))
             if operation.pool:
@@ -144,6 +146,8 @@ class Interpretation:
             total = total + term * (operation.scales[i] if operation.scales else 1.0)
         if not isinstance(total, Tensor):
             raise TypeError("a sum without terms")
+        if norm is not None and norm.scale is not None:
+            return total * self._channels(norm.scale) + self._channels(norm.bias)
         return total
 
     def _interpolate(self, operation: Operation, norm: NormWeights | None) -> None:

@@ -65,7 +65,7 @@ class NormWeights:
         bias: (channels,) added to the sum.
         shift: (channels,) the part of `bias` that comes after an interpolation.
         window: (49,) the interpolation's weights, or None where nothing is masked.
-        scale: (channels,) multiplies sums of bytes; None of a program in floats.
+        scale: (channels,) multiplies sums of bytes, before `bias`; None of a program in floats.
     """
 
     bias: Floats
@@ -96,7 +96,11 @@ class Buffer:
 
 @dataclass(frozen=True, slots=True)
 class Operation:
-    """One step of a program; see AnytimeOp in kernels/native/api.h."""
+    """One step of a program; see AnytimeOp in kernels/native/api.h.
+
+    `each_channel`: only convolutions read what it puts out, so that in bytes each channel of that
+    has steps of its own.
+    """
 
     kind: Kind
     where: Where
@@ -111,6 +115,7 @@ class Operation:
     pool: bool = False
     fused: bool = False
     tiled: bool = False
+    each_channel: bool = False
     residual_scale: float = 1.0
     scales: tuple[float, ...] = ()
 

@@ -1,8 +1,8 @@
 """The ranges of a network's maps for int8, measured on images.
 
-Images run through the float program without masks, twice: for the largest values, and for histograms
-between them. A byte's range may leave the rarest values out, so that the others are told apart more
-finely: by default it is the one with the least mean squared error of rounding and clipping.
+Images run through the float program without masks, twice: for the largest values, and for
+histograms between them. A byte's range may leave the rarest values out, so that the others are told
+apart more finely: by default it is the one with the least squared error of rounding and clipping.
 """
 
 from collections.abc import Callable, Sequence
@@ -17,15 +17,17 @@ from torch import Tensor
 from anytime_model.engines.native.interpretation import Interpretation
 from anytime_model.engines.native.lowering import lower
 from anytime_model.engines.native.program import MOST_BYTE, Program
-from anytime_model.engines.native.quantisation import Range, measured_operations
+from anytime_model.engines.native.quantisation import Range, measured_operations, ranges_of
 from anytime_model.errors import ConfigError
 from anytime_model.networks.base import Network, padded_size
 
 Method = Literal["mse", "percentile", "largest"]
 
+IMAGE = -1
+"""In place of an operation's number."""
 BINS = 2048
 TAIL = 1e-4
-"""Share of values that the method "percentile" leaves out, of the negative and the positive ones."""
+"""Share of values that the method "percentile" leaves out, at either end."""
 DIGITS = 5
 """Significant ones of a range."""
 
@@ -52,21 +54,24 @@ def measure_ranges(
         raise ConfigError("there are no images to measure ranges on; expected at least one.")
     program = lower(network, concatenate=True)
     padded = [_padded(image, network.config.stride) for image in images]
-    keys = [-1, *measured_operations(program)]
-    ends: dict[int, tuple[float, float]] = dict.fromkeys(keys, (0.0, 0.0))
+    parts = {IMAGE: 1}  # how many ranges a map has: one, or one for each channel
+    for index in measured_operations(program):
+        parts[index] = ranges_of(program, program.operations[index])
+    keys = [(index, part) for index, count in parts.items() for part in range(count)]
+    ends: dict[tuple[int, int], Range] = dict.fromkeys(keys, (0.0, 0.0))
 
-    def widen(key: int, values: Tensor) -> None:
-        if key in ends:
-            low, high = ends[key]
-            ends[key] = (min(low, float(values.min())), max(high, float(values.max())))
+    def widen(index: int, values: Tensor) -> None:
+        for part, some in enumerate(_parts(values, parts.get(index, 0))):
+            low, high = ends[index, part]
+            ends[index, part] = (min(low, float(some.min())), max(high, float(some.max())))
 
     counts = {key: np.zeros(BINS) for key in keys}
 
-    def count(key: int, values: Tensor) -> None:
-        if key in ends:
-            low, high = ends[key]
-            found = torch.histc(values.float(), BINS, min=low, max=high or 1.0)
-            counts[key] += found.double().numpy()
+    def count(index: int, values: Tensor) -> None:
+        for part, some in enumerate(_parts(values, parts.get(index, 0))):
+            low, high = ends[index, part]
+            found = torch.histc(some.float(), BINS, min=low, max=high or 1.0)
+            counts[index, part] += found.double().numpy()
 
     for observe in (widen, count):
         for image in padded:
@@ -79,10 +84,14 @@ def measure_ranges(
 
 
 def _run(program: Program, image: Tensor, observe: Callable[[int, Tensor], None]) -> None:
-    observe(-1, image)
+    observe(IMAGE, image)
     run = Interpretation(program, image, observe)
     for _ in program.ends:
         run.advance()
+
+
+def _parts(values: Tensor, count: int) -> tuple[Tensor, ...]:
+    return (values,) * count if count < 2 else values.unbind(1)
 
 
 def _padded(image: Tensor, stride: int) -> Tensor:

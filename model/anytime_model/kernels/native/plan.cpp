@@ -139,6 +139,8 @@ void Plan::check(const AnytimeOp& op, int i) const {
       require(op.inputs >= 1 && op.inputs <= ANYTIME_TERMS && op.residual == -1, i,
               "not a weighted sum's shape");
       const int channels = slot(op.in[0]).channels;
+      require(kernels().element_size > 1 || out.floats || op.norm >= 0, i,
+              "a sum of bytes without a scale");
       require(op.first >= 0 && op.first + channels <= out.channels, i, "channels beyond the slot");
       require(!op.keep || channels == out.channels, i, "part of a slot is kept");
       require(op.norm < 0 || model_->norms[op.norm]->channels == channels, i,

@@ -351,8 +351,10 @@ WeightedSumCall Run::weighted_sum_call(const AnytimeOp& op, const Sites& sites, 
   call.out_channels = out.channels;
   call.first = op.first;
   if (op.keep) call.kept = static_cast<float*>(plan_->kept_.get());
-  if (op.norm >= 0)
+  if (op.norm >= 0) {
     call.bias = static_cast<const float*>(plan_->model_->norms[op.norm]->bias.get());
+    call.scale = static_cast<const float*>(plan_->model_->norms[op.norm]->scale.get());
+  }
   call.activation = Activation(op.activation);
   return call;
 }

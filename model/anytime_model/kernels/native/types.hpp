@@ -142,6 +142,7 @@ struct WeightedSumCall {
   int first;         // channel to write to
   float* kept;
   const float* bias;
+  const float* scale;  // of bytes, for each channel of the sum
   Activation activation;
 };
 

@@ -82,9 +82,10 @@ void weighted_sum(const WeightedSumCall& c, int first, int last) {
     const int64_t where = int64_t(c.sites.at[i]) * c.out_channels + c.first;
     const bool keep = c.sites.keep[i] && c.kept != nullptr;
     each_register(c.channels, [&](int k, auto... mask) __attribute__((always_inline)) {
-      V sum = c.bias != nullptr ? load(c.bias + k, mask...) : Simd::zero();
+      V sum = c.bias != nullptr && !kBytes<E> ? load(c.bias + k, mask...) : Simd::zero();
       for (int j = 0; j < count; j++)
         sum = Simd::fma(load(source[j] + k, mask...), Simd::all(weight[j]), sum);
+      if (kBytes<E>) sum = Simd::fma(sum, load(c.scale + k, mask...), load(c.bias + k, mask...));
       if (keep) store(c.kept + where + k, sum, mask...);
       sum = activate_as<O>(c.activation, sum);
       store(static_cast<O*>(c.out) + where + k, sum, mask...);

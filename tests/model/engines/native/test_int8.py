@@ -26,7 +26,7 @@ from anytime_model.engines.native.quantisation import quantise, rounded_weights
 from anytime_model.engines.native.ranges import measure_ranges
 from anytime_model.engines.torch_engine import TorchEngine
 from anytime_model.errors import ConfigError
-from anytime_model.kernels.library import Activation, Kind, KernelError, Storage, load
+from anytime_model.kernels.library import Activation, KernelError, Kind, Storage, load
 from anytime_model.kernels.reference import rbf_weights
 from model.comparing import assert_agrees, native, native_isas, run
 from model.factories import (
@@ -50,9 +50,9 @@ def normalised(card, image):
 
 
 def with_ranges(checkpoint, method="mse"):
-    image = normalised(checkpoint.card, smooth_pixels(64, 96, seed=1))
-    ranges = measure_ranges(checkpoint.network, [image], method)
-    int8 = Quantisation(ranges, method, 1, checkpoint.card.sha256)
+    images = [normalised(checkpoint.card, smooth_pixels(64, 96, seed)) for seed in range(1, 7)]
+    ranges = measure_ranges(checkpoint.network, images, method)
+    int8 = Quantisation(ranges, method, len(images), checkpoint.card.sha256)
     return replace(checkpoint, card=replace(checkpoint.card, int8=int8))
 
 
@@ -194,9 +194,7 @@ def test_a_network_is_what_torch_says(isa, task, exits, name):
     engine = native(checkpoint, isa)
     assert (engine.dtype, engine.name) == ("int8", f"native-{isa}")
     ours = run(engine, image, [Painted(MASKS[name]), None, None])
-    reference = Interpretation(
-        program_of(checkpoint, "int8"), normalised(checkpoint.card, image)
-    )
+    reference = Interpretation(program_of(checkpoint, "int8"), normalised(checkpoint.card, image))
     for mask, result in zip((None, MASKS[name], None, None), ours, strict=True):
         expected = reference.advance(None if mask is None else torch.from_numpy(mask)).numpy()
         assert np.abs(result.logits - expected).max() <= 0.02 * np.abs(expected).max()

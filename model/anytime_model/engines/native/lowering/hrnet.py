@@ -53,7 +53,8 @@ class HrnetLowering(Builder):
                     features = [self.first_stage(stage, features[0])]
                     self.scratch = Storage.SCRATCH
                 case Stage():
-                    features = self.stage(stage, features)
+                    last = stage is network.stages[-1]
+                    features = self.stage(stage, features, last_of_all=last)
                 case _:
                     raise TypeError(f"a stage of type {type(stage).__name__} has no lowering")
             end = len(self.program.operations)
@@ -74,6 +75,7 @@ class HrnetLowering(Builder):
         relu: bool | None = None,
         interpolate: bool = True,
         dense: bool = False,
+        each_channel: bool = False,
     ) -> Buffer:
         """A convolution with all that follows it.
 
@@ -99,6 +101,7 @@ class HrnetLowering(Builder):
             activation=_activation(relu),
             residual=other,
             keep=masked,
+            each_channel=each_channel,
         )
         if masked:
             self.emit(
@@ -136,7 +139,7 @@ class HrnetLowering(Builder):
         self.release(x)
         return wide
 
-    def stage(self, stage: Stage, features: Sequence[Buffer]) -> list[Buffer]:
+    def stage(self, stage: Stage, features: Sequence[Buffer], *, last_of_all: bool) -> list[Buffer]:
         """The branches' own layers, then the modules that join them."""
         branches = [
             x if isinstance(layer, nn.Identity) else self.layer(_conv_norm(layer), x)
@@ -148,11 +151,17 @@ class HrnetLowering(Builder):
             if not isinstance(module, FusionModule):
                 raise TypeError(f"{type(module).__name__} is no fusion module")
             storage = Storage.RUN if i == last else Storage.SCRATCH
-            branches = self.fusion_module(module, branches, storage)
+            of_all = last_of_all and i == last
+            branches = self.fusion_module(module, branches, storage, last_of_all=of_all)
         return branches
 
     def fusion_module(
-        self, module: FusionModule, features: Sequence[Buffer], storage: Storage
+        self,
+        module: FusionModule,
+        features: Sequence[Buffer],
+        storage: Storage,
+        *,
+        last_of_all: bool,
     ) -> list[Buffer]:
         """A chain of blocks for each branch, then each branch's sum of all."""
         branches = []
@@ -164,11 +173,16 @@ class HrnetLowering(Builder):
                 self.release(middle, x)
                 x = y
             branches.append(x)
-        fused = [self.fusion(_fusion(f), branches, storage) for f in module.fusions]
+        fused = [
+            self.fusion(_fusion(f), branches, storage, only_exits=last_of_all)
+            for f in module.fusions
+        ]
         self.release(*branches)
         return fused
 
-    def fusion(self, fusion: Fusion, branches: Sequence[Buffer], storage: Storage) -> Buffer:
+    def fusion(
+        self, fusion: Fusion, branches: Sequence[Buffer], storage: Storage, *, only_exits: bool
+    ) -> Buffer:
         """One branch's sum of what all branches give to it."""
         terms = []
         own = branches[fusion.target]
@@ -188,7 +202,13 @@ class HrnetLowering(Builder):
                 case _:
                     raise TypeError(f"{type(source).__name__} is no part of a fusion")
         out = self.buffer(own.level, own.channels, storage=storage)
-        self.sum(terms, out, where=Where.NEEDED, activation=Activation.RELU)
+        self.sum(
+            terms,
+            out,
+            where=Where.NEEDED,
+            activation=Activation.RELU,
+            each_channel=only_exits and self._concatenate,
+        )
         self.release(*(term for term in terms if term is not own))
         return out
 
@@ -247,7 +267,7 @@ class HrnetLowering(Builder):
             for x in features:
                 self.sum([x], joined, where=Where.ACTIVE, first=first)
                 first += x.channels
-            self.layer(exit_.mix, joined, out=mixed, interpolate=False)
+            self.layer(exit_.mix, joined, out=mixed, interpolate=False, each_channel=True)
             self.layer(_conv(exit_.predict), mixed, out=self.map, interpolate=False)
         self.release(joined, mixed)
 
