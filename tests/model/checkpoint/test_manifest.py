@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from anytime_model.checkpoint.card import Certificate, Quality, RungPath, is_path
+from anytime_model.checkpoint.card import Certificate, Quality, Quantisation, RungPath, is_path
 from anytime_model.checkpoint.manifest import MANIFEST, read_manifest, write_card
 from anytime_model.checkpoint.store import load_model, save_checkpoint
 from anytime_model.errors import CheckpointError, ConfigError
@@ -126,6 +126,40 @@ def test_writing_a_card_again_replaces_it(tmp_path):
     write_card(tmp_path, tiny_card())
     write_card(tmp_path, replace(tiny_card(), licence="another"))
     assert read_manifest(tmp_path)["tiny"].licence == "another"
+
+
+def test_ranges_for_int8_and_their_quality_survive_the_manifest(tmp_path):
+    card = tiny_card()
+    quality = Quality("mIoU", (0.1, 0.2, 0.3, 0.4), "made up", precision="int8")
+    int8 = Quantisation(((-1.5, 2.0), (0.0, 7.25)), "mse", 16, card.sha256)
+    card = replace(card, int8=int8).with_quality(quality)
+    write_card(tmp_path, card)
+    assert read_manifest(tmp_path)["tiny"] == card
+    assert (card.quality, card.quality_in("int8")) == (None, quality)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("[[-1.5, 2.0]]", "[[1.5, 2.0]]", "at most 0 to at least 0"),
+        ("[[-1.5, 2.0]]", "[[-1.5]]", "expected 2 numbers"),
+        ("images = 16", "n = 16", "images"),
+    ],
+)
+def test_ranges_that_are_none_are_refused(tmp_path, old, new, message):
+    card = tiny_card()
+    write_card(tmp_path, replace(card, int8=Quantisation(((-1.5, 2.0),), "mse", 16, card.sha256)))
+    edit(tmp_path, old, new)
+    with pytest.raises(CheckpointError, match=message):
+        read_manifest(tmp_path)
+
+
+def test_ranges_of_other_weights_are_refused_and_forgotten_with_the_weights(tmp_path):
+    card = replace(tiny_card(), int8=Quantisation(((-1.5, 2.0),), "mse", 16, "f" * 64))
+    write_card(tmp_path, card)
+    with pytest.raises(CheckpointError, match="of the weights ffffffffffff"):
+        read_manifest(tmp_path)
+    assert save_checkpoint(tiny_network(), card, tmp_path / "again").int8 is None
 
 
 def test_a_ladder_survives_the_manifest(tmp_path):

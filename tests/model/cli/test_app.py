@@ -32,6 +32,28 @@ def anytime_model(monkeypatch, capsys):
     return call
 
 
+def test_quantise_notes_ranges_that_int8_then_runs_with(anytime_model, tmp_path):
+    card = save_tiny(tmp_path)
+    images = tmp_path / "images"
+    images.mkdir()
+    for seed in range(3):
+        Image.fromarray(random_pixels(64, 96, seed)).save(images / f"{seed}.png")
+    weights = tmp_path / card.file
+    early = anytime_model(
+        "run", weights, images / "0.png", "--out", tmp_path, "--precision", "int8"
+    )
+    assert early.returncode == 2
+    assert "anytime-model quantise" in early.stderr
+    done = anytime_model("quantise", "--weights", weights, "--images", images, "--limit", 2)
+    assert done.returncode == 0, done.stderr
+    assert "from 2 images" in done.stdout
+    ran = anytime_model("run", weights, images / "0.png", "--out", tmp_path, "--precision", "int8")
+    assert ran.returncode == 0, ran.stderr
+    none = anytime_model("quantise", "--weights", weights, "--images", tmp_path / "empty")
+    assert none.returncode == 2
+    assert "expected at least one" in none.stderr
+
+
 @pytest.mark.slow
 def test_the_command_is_installed():
     result = subprocess.run(

@@ -29,7 +29,7 @@ from anytime_model.confidence import (
 from anytime_model.engines.base import Dtype, Pause, check_image, check_normalised
 from anytime_model.engines.native.lowering import lower
 from anytime_model.engines.native.memory import MemoryBudget, Plan, PlanMaker, process_budget
-from anytime_model.engines.native.program import Program, Steps
+from anytime_model.engines.native.program import Program, ByteSteps
 from anytime_model.engines.native.quantisation import quantise
 from anytime_model.errors import ConfigError, FinishedError
 from anytime_model.kernels.handles import RunHandle, decode_labels
@@ -81,7 +81,7 @@ class NativeEngine:
         self._memory = memory or process_budget()
         self._memory.enter(self._plans)
         mean, std = np.array(self.card.mean), np.array(self.card.std)
-        steps = program.image_steps or Steps(1.0, 0)
+        steps = program.image_steps or ByteSteps(1.0, 0)
         self._steps = steps
         self.scale = (1 / (255 * std) / steps.step).astype(np.float32)
         self.offset = (-mean / std / steps.step + steps.zero).astype(np.float32)

@@ -17,7 +17,7 @@ MOST_BYTE = 255
 
 
 @dataclass(frozen=True, slots=True)
-class Steps:
+class ByteSteps:
     """What the bytes 0 to 255 of a map stand for: the real value is (byte - zero) * step.
 
     Attributes:
@@ -29,7 +29,7 @@ class Steps:
     zero: int
 
     @classmethod
-    def between(cls, low: float, high: float) -> Steps:
+    def between(cls, low: float, high: float) -> ByteSteps:
         """The finest that reach from `low` to `high` and have 0 exactly; one end may be 0."""
         low, high = min(low, 0.0), max(high, 0.0)
         step = (high - low) / MOST_BYTE or 1.0
@@ -137,4 +137,4 @@ class Program:
     operations: list[Operation] = field(default_factory=list)
     heads: list[int] = field(default_factory=list)
     ends: list[int] = field(default_factory=list)
-    image_steps: Steps | None = None
+    image_steps: ByteSteps | None = None

@@ -1,6 +1,6 @@
 """A program in bytes, made from one in floats and the ranges of its maps.
 
-Activations are unsigned bytes with one step for each map (`Steps`; 0 is byte 0 of a map after
+Activations are unsigned bytes with one step for each map (`ByteSteps`; 0 is byte 0 of a map after
 ReLU), or for each channel of a map that only convolutions read (`Operation.each_channel`); weights
 are signed bytes with one step for each output channel. A layer's multiply-adds are exact sums of
 integers; what follows them is computed in float32 and in steps of the map that is written, rounded
@@ -22,7 +22,7 @@ from anytime_model.engines.native.program import (
     NormWeights,
     Operation,
     Program,
-    Steps,
+    ByteSteps,
 )
 from anytime_model.errors import ConfigError
 from anytime_model.kernels.library import Activation, Floats, KernelError, Kind
@@ -84,7 +84,7 @@ def quantise(program: Program, ranges: Sequence[Range]) -> Program:
             f"there are {len(ranges)} ranges for int8; expected {expected}. Measure them again "
             "with `anytime-model quantise`."
         )
-    image, *others = (Steps.between(*one) for one in ranges)
+    image, *others = (ByteSteps.between(*one) for one in ranges)
     left = iter(others)
     steps = {i: tuple(islice(left, count)) for i, count in counts.items()}
     return _Quantiser(program, image, steps).made
@@ -101,13 +101,13 @@ class _Map:
         zero: (padded,) by channel.
     """
 
-    steps: Steps | None
+    steps: ByteSteps | None
     columns: NDArray[np.int64]
     step: NDArray[np.float64]
     zero: NDArray[np.float64]
 
     @classmethod
-    def of(cls, channels: int, steps: Sequence[Steps] | None) -> "_Map":
+    def of(cls, channels: int, steps: Sequence[ByteSteps] | None) -> "_Map":
         """A map with one step, or one for each channel; or of floats."""
         if steps is None:
             return cls(None, np.arange(channels), np.ones(channels), np.zeros(channels))
@@ -136,7 +136,9 @@ class _Map:
 class _Quantiser:
     """Walks a program and keeps what each slot holds."""
 
-    def __init__(self, program: Program, image: Steps, steps: dict[int, tuple[Steps, ...]]) -> None:
+    def __init__(
+        self, program: Program, image: ByteSteps, steps: dict[int, tuple[ByteSteps, ...]]
+    ) -> None:
         self._from = program
         self._steps = steps
         self.made = Program(ends=list(program.ends), image_steps=image)
@@ -159,7 +161,7 @@ class _Quantiser:
         self._writers[operation.out] = made
         return made
 
-    def _conv(self, operation: Operation, steps: tuple[Steps, ...] | None) -> Operation:
+    def _conv(self, operation: Operation, steps: tuple[ByteSteps, ...] | None) -> Operation:
         conv, source = self._from.convs[operation.conv], self._maps[operation.sources[0]]
         real = conv.weights.astype(np.float64)
         padded = np.zeros((len(real), len(source.columns), *real.shape[2:]))
@@ -205,7 +207,7 @@ class _Quantiser:
         first = self._put(operation, out)
         return replace(operation, norm=made, first=first, scales=tuple(scales))
 
-    def _uniform(self, slot: int) -> Steps:
+    def _uniform(self, slot: int) -> ByteSteps:
         steps = self._maps[slot].steps
         if steps is None:
             raise TypeError(

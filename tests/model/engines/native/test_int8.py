@@ -20,7 +20,7 @@ from anytime_model.engines.native.program import (
     NormWeights,
     Operation,
     Program,
-    Steps,
+    ByteSteps,
 )
 from anytime_model.engines.native.quantisation import quantise, rounded_weights
 from anytime_model.engines.native.ranges import measure_ranges
@@ -153,7 +153,7 @@ def test_masked_layers_are_exactly_what_torch_says_on_every_cpu(first, second, s
 @pytest.mark.parametrize("low_high", [(0.0, 5.1), (-2.0, 2.7), (-1.0, 0.0), (0.0, 0.0)], ids=str)
 def test_a_range_holds_both_of_its_ends_and_0_exactly(low_high):
     low, high = low_high
-    steps = Steps.between(low, high)
+    steps = ByteSteps.between(low, high)
     assert 0 <= steps.zero <= 255
     assert (0 - steps.zero) * steps.step == pytest.approx(low, abs=steps.step / 2 + 1e-9)
     if high > low:
