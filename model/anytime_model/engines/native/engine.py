@@ -29,7 +29,7 @@ from anytime_model.confidence import (
 from anytime_model.engines.base import Dtype, Pause, check_image, check_normalised
 from anytime_model.engines.native.lowering import lower
 from anytime_model.engines.native.memory import MemoryBudget, Plan, PlanMaker, process_budget
-from anytime_model.engines.native.program import Program, ByteSteps
+from anytime_model.engines.native.program import ByteSteps, Program
 from anytime_model.engines.native.quantisation import quantise
 from anytime_model.errors import ConfigError, FinishedError
 from anytime_model.kernels.handles import RunHandle, decode_labels

@@ -19,10 +19,10 @@ from numpy.typing import NDArray
 
 from anytime_model.engines.native.program import (
     Buffer,
+    ByteSteps,
     NormWeights,
     Operation,
     Program,
-    ByteSteps,
 )
 from anytime_model.errors import ConfigError
 from anytime_model.kernels.library import Activation, Floats, KernelError, Kind

@@ -16,11 +16,11 @@ from anytime_model.engines.native.lowering import lower
 from anytime_model.engines.native.memory import PlanMaker
 from anytime_model.engines.native.program import (
     Buffer,
+    ByteSteps,
     ConvWeights,
     NormWeights,
     Operation,
     Program,
-    ByteSteps,
 )
 from anytime_model.engines.native.quantisation import quantise, rounded_weights
 from anytime_model.engines.native.ranges import measure_ranges
