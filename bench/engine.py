@@ -73,6 +73,10 @@ class Painted:
         return self.mask
 
 
+Clock = Callable[[], float]
+"""Seconds: of the wall's clock, or of the processor's."""
+
+
 @dataclass(frozen=True)
 class Contender:
     """Something that is timed: `run` does one image and may say when it made each exit.
@@ -110,16 +114,18 @@ def coherent_mask(share: float, height: int, width: int, seed: int) -> Tensor:
     return field > threshold
 
 
-def ours(name: str, engine: NativeEngine, image: Any, criteria: tuple[Any, ...]) -> Contender:
+def ours(
+    name: str, engine: NativeEngine, image: Any, criteria: tuple[Any, ...], clock: Clock
+) -> Contender:
     """Our engine with these criteria: the times at which each exit's result was there, s."""
 
     def run() -> list[float]:
-        start = time.perf_counter()
+        start = clock()
         begun = engine.begin(image)
         times = []
         for criterion in criteria:
             begun.advance(criterion)
-            times.append(time.perf_counter() - start)
+            times.append(clock() - start)
         return times
 
     def last_map(other: Any) -> Any:
@@ -130,19 +136,24 @@ def ours(name: str, engine: NativeEngine, image: Any, criteria: tuple[Any, ...])
 
 
 def timed(
-    name: str, call: Callable[[], object], last_map: Callable[[Any], Any] | None = None
+    name: str,
+    call: Callable[[], object],
+    clock: Clock,
+    last_map: Callable[[Any], Any] | None = None,
 ) -> Contender:
     """A contender that has nothing to show before its end."""
 
     def run() -> list[float]:
-        start = time.perf_counter()
+        start = clock()
         call()
-        return [time.perf_counter() - start]
+        return [clock() - start]
 
     return Contender(name, run, last_map)
 
 
-def torch_peer(network: AnytimeNetwork, image: Tensor, dtype: str, *, compiled: bool) -> Contender:
+def torch_peer(
+    network: AnytimeNetwork, image: Tensor, dtype: str, clock: Clock, *, compiled: bool
+) -> Contender:
     """PyTorch as fast as it goes: channels_last, normalisation folded, optionally compiled."""
     module: Any = OneExit(_folded(network)).eval().to(memory_format=torch.channels_last)
     batch = image.contiguous(memory_format=torch.channels_last)
@@ -156,7 +167,7 @@ def torch_peer(network: AnytimeNetwork, image: Tensor, dtype: str, *, compiled: 
         ):
             module(batch)
 
-    return timed("torch compiled" if compiled else "torch eager", call)
+    return timed("torch compiled" if compiled else "torch eager", call, clock)
 
 
 def _folded(network: AnytimeNetwork) -> AnytimeNetwork:
@@ -178,7 +189,7 @@ def onnx_file(network: AnytimeNetwork, image: Tensor, folder: Path) -> Path:
     return path
 
 
-def openvino_peers(path: Path, image: Any, int8: Path | None) -> list[Contender]:
+def openvino_peers(path: Path, image: Any, int8: Path | None, clock: Clock) -> list[Contender]:
     """OpenVINO in each precision, and at its own choice.
 
     Args:
@@ -209,7 +220,7 @@ def openvino_peers(path: Path, image: Any, int8: Path | None) -> list[Contender]
         def last_map(batch: Any, call: Any = call) -> Any:
             return next(iter(call(batch).values()))[0]
 
-        peers.append(timed(name, call, last_map))
+        peers.append(timed(name, call, clock, last_map))
     return peers
 
 
@@ -268,7 +279,7 @@ def scores(
     return result
 
 
-def onnxruntime_peer(path: Path, image: Any) -> Contender:
+def onnxruntime_peer(path: Path, image: Any, clock: Clock) -> Contender:
     """ONNX Runtime, float32."""
     import onnxruntime  # noqa: PLC0415
 
@@ -276,7 +287,7 @@ def onnxruntime_peer(path: Path, image: Any) -> Contender:
     options.intra_op_num_threads = int(THREADS)
     session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     name = session.get_inputs()[0].name
-    return timed("onnxruntime f32", lambda: session.run(None, {name: image}))
+    return timed("onnxruntime f32", lambda: session.run(None, {name: image}), clock)
 
 
 def race(contenders: list[Contender], rounds: int) -> dict[str, list[list[float]]]:
@@ -333,6 +344,12 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--isa", help="instruction set of our engine; the fastest by default")
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--compile", action="store_true", help="also time torch.compile")
+    parser.add_argument("--peers", default="", help="only these: openvino int8,torch eager")
+    parser.add_argument(
+        "--cpu-time",
+        action="store_true",
+        help="of the process, not of the clock: on a machine that others use; run on one core",
+    )
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.add_argument(
         "--layers", action="store_true", help="only a table of our own operations, no race"
@@ -394,6 +411,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = parse(arguments)
     torch.set_num_threads(int(THREADS))
     checkpoint, image, criteria = subject(options)
+    clock = time.process_time if options.cpu_time else time.perf_counter
     frames = frames_of(options, image)
     precisions = [name for name in options.beside.split(",") if name]
     if "int8" in (options.dtype, *precisions):
@@ -406,26 +424,38 @@ def main(arguments: list[str] | None = None) -> int:
     batch = torch.from_numpy(tensor)
     network: Any = checkpoint.network
     contenders = [
-        ours("ours masked", engine, image, criteria),
-        ours("ours dense", engine, image, (None,) * 4),
+        ours("ours masked", engine, image, criteria, clock),
+        ours("ours dense", engine, image, (None,) * 4, clock),
         *(
-            ours(f"ours masked {dtype}", NativeEngine(checkpoint, dtype=dtype), image, criteria)
+            ours(
+                f"ours masked {dtype}",
+                NativeEngine(checkpoint, dtype=dtype),
+                image,
+                criteria,
+                clock,
+            )
             for dtype in precisions
         ),
-        torch_peer(network, batch, options.dtype, compiled=False),
+        torch_peer(network, batch, options.dtype, clock, compiled=False),
     ]
     if options.compile:
-        contenders.append(torch_peer(network, batch, options.dtype, compiled=True))
+        contenders.append(torch_peer(network, batch, options.dtype, clock, compiled=True))
     with tempfile.TemporaryDirectory() as folder:
         try:
             path = onnx_file(network, batch, Path(folder))
             int8 = quantised_peer(
                 path, np.concatenate([normalised(frame, checkpoint.card) for frame in frames])
             )
-            contenders += openvino_peers(path, tensor, int8)
-            contenders.append(onnxruntime_peer(path, tensor))
+            contenders += openvino_peers(path, tensor, int8, clock)
+            contenders.append(onnxruntime_peer(path, tensor, clock))
         except ImportError as e:
             sys.stderr.write(f"left out: {e}\n")
+        wanted = options.peers.split(",")
+        contenders = [
+            one
+            for one in contenders
+            if one.name.startswith("ours") or not options.peers or one.name in wanted
+        ]
         times = race(contenders, options.rounds)
         miou = {} if options.data is None else scores(contenders, options, checkpoint.card)
     peak = max(engine.library.peak_macs_per_s(engine.isa) for _ in range(9))
