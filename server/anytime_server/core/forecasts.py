@@ -214,7 +214,7 @@ class Forecaster:
 
         One that is not sure to end is stopped before, so that the map before it is in time.
         """
-        reaction_s, sigmas = self._reaction_s(job), self._settings.sigmas
+        reaction_s, sigmas = self.reaction_s(job), self._settings.sigmas
         unit, rest = self._costs.slow_down.predict(1.0), Prediction(0.0, 0.0)
         if not job.decoded:
             rest = self._costs.decode(job.media_type, job.pixels)
