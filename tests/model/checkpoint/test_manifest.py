@@ -142,7 +142,7 @@ def test_ranges_for_int8_and_their_quality_survive_the_manifest(tmp_path):
     ("old", "new", "message"),
     [
         ("[[-1.5, 2.0]]", "[[1.5, 2.0]]", "at most 0 to at least 0"),
-        ("[[-1.5, 2.0]]", "[[-1.5]]", "expected 2 numbers"),
+        ("[[-1.5, 2.0]]", "[[-1.5]]", "expected 2 finite numbers"),
         ("images = 16", "n = 16", "images"),
     ],
 )
