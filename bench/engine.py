@@ -473,7 +473,9 @@ def _layers(
     criteria: tuple[Any, ...],
 ) -> str:
     height, width = image.shape[:2]
-    profile = Profile(engine, checkpoint, (height + -height % 32, width + -width % 32))
+    padded = (height + -height % 32, width + -width % 32)
+    clock = time.process_time if options.cpu_time else time.perf_counter
+    profile = Profile(engine, checkpoint, padded, clock)
     peak = max(engine.library.peak_macs_per_s(engine.isa) for _ in range(9))
     parts = []
     for name, some in (("masked", criteria), ("dense", (None,) * len(criteria))):

@@ -7,7 +7,7 @@ Winograd convolution can be above the measured peak.
 
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from statistics import median
 from typing import Any
@@ -53,11 +53,19 @@ class Profile:
         engine: its instruction set is used.
         checkpoint: what it runs.
         size: (H, W) of the padded image, px.
+        clock: seconds.
     """
 
-    def __init__(self, engine: NativeEngine, checkpoint: Checkpoint, size: tuple[int, int]) -> None:
+    def __init__(
+        self,
+        engine: NativeEngine,
+        checkpoint: Checkpoint,
+        size: tuple[int, int],
+        clock: Callable[[], float] = time.perf_counter,
+    ) -> None:
         self._program = program_of(checkpoint, engine.dtype)
         self._scale, self._offset = engine.scale, engine.offset
+        self._clock = clock
         self._maker = PlanMaker(engine.library, engine.isa, self._program)
         self._plan = self._maker.make(size)
 
@@ -88,7 +96,7 @@ class Profile:
     def _pieces(self, image: Any, criteria: Sequence[Any]) -> Iterator[tuple[Layer, float, int]]:
         layers = dict(self._layers(masked=any(one is not None for one in criteria)))
         handle = self._plan.take_run()
-        clock = time.perf_counter
+        clock = self._clock
         start = clock()
         handle.start_bytes(image, self._scale, self._offset)
         yield Layer(1, "image", 0), clock() - start, 0
