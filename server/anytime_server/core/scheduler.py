@@ -26,7 +26,6 @@ The rules (imprecise computation; see RTDeepIoT, Clockwork and ALERT):
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from functools import partial
 
 from anytime_protocol.budget import Budget
@@ -53,38 +52,11 @@ from anytime_server.core.jobs import JobState
 from anytime_server.core.limits import ServerLimits
 from anytime_server.core.planner import Path
 from anytime_server.core.policy import Candidate, Policy, QualityPerSecond, Step
+from anytime_server.core.running import Running, describe
 from anytime_server.core.settings import SchedulerSettings
 from anytime_server.core.slow_down import Prediction
 from anytime_server.core.timeline import MandatoryStage, slack_s
 from anytime_server.errors import DuplicateJobError, StageNotRunningError
-
-
-@dataclass(slots=True)
-class _Running:
-    """The run that the executor computes.
-
-    Attributes:
-        job: whose stages.
-        path: the stages that it may still compute, the one that runs now first.
-        base_s: base time of that one.
-        predicted: its predicted time.
-        started_s: when it began.
-        made: the exits that the executor has made of this job.
-        notify: the next exit decides how the run goes on, and is reported as soon as it is made.
-    """
-
-    job: JobState
-    path: tuple[int, ...]
-    base_s: float
-    predicted: Prediction
-    started_s: float
-    made: tuple[int, ...] = ()
-    notify: bool = False
-
-    @property
-    def is_over(self) -> bool:
-        """Whether its last stage has ended, so that the executor is free or about to be."""
-        return not self.path
 
 
 class Scheduler:
@@ -110,7 +82,7 @@ class Scheduler:
         self._policy: Policy = policy or QualityPerSecond()
         self._forecaster = Forecaster(costs, self.settings, self.server_limits)
         self._jobs: dict[str, JobState] = {}
-        self._running: _Running | None = None
+        self._running: Running | None = None
         self._draining = False
         self._has_executor = True
 
@@ -243,7 +215,7 @@ class Scheduler:
         """
         running = self._running
         if running is None or running.job.id != job_id or not self._may_make(running, report.exit):
-            raise StageNotRunningError(job_id, report.exit, _describe(running))
+            raise StageNotRunningError(job_id, report.exit, describe(running))
         job = running.job
         self._learn(running, report)
         running.made = (*running.made, report.exit)
@@ -289,7 +261,7 @@ class Scheduler:
         """
         running = self._running
         if running is None or running.job.id != job_id:
-            raise StageNotRunningError(job_id, 0, _describe(running))
+            raise StageNotRunningError(job_id, 0, describe(running))
         self._running = None
         job = running.job
         if wasted_s:
@@ -434,12 +406,12 @@ class Scheduler:
         self._forecaster.look_ahead(job, chosen.stage)
         base_s = job.paths[0][0].base_s
         predicted = self._forecaster.needs(job, job.paths[0][0])
-        self._running = _Running(job, (chosen.stage,), base_s, predicted, now, job.made)
+        self._running = Running(job, (chosen.stage,), base_s, predicted, now, job.made)
         depth = chosen.steps[-1].exit
         max_risk = self._forecaster.forecast(job, now).limits.max_risk
         return RunJob(job.id, chosen.stage, depth, predicted.mean_s, self.run_limits(now), max_risk)
 
-    def _run_limits(self, running: _Running, now: float) -> RunLimits:
+    def _run_limits(self, running: Running, now: float) -> RunLimits:
         job = running.job
         if job.cancelled or not self._is_active(job) or not job.paths:
             return STOP
@@ -456,7 +428,7 @@ class Scheduler:
         exits = tuple(step.exit for step in path)
         return RunLimits(exits, stop_at_s, self._is_in_doubt(running, path, now))
 
-    def _planned_run(self, running: _Running, now: float) -> Path:
+    def _planned_run(self, running: Running, now: float) -> Path:
         """The stages that a run is to compute, as things stand.
 
         Only a job that has the executor to itself is run further than the stage that is being
@@ -470,7 +442,7 @@ class Scheduler:
             return job.paths[0][:1]
         return self._forecaster.plan(job, running.started_s, now, shared=False)
 
-    def _is_in_doubt(self, running: _Running, path: Path, now: float) -> bool:
+    def _is_in_doubt(self, running: Running, path: Path, now: float) -> bool:
         """Whether the next exit may show that the run cannot go as far as is planned.
 
         Args:
@@ -487,7 +459,7 @@ class Scheduler:
         longest = self._forecaster.longest(job, path)
         return len(path) > 1 and running.started_s + longest.upper_s(self.settings.sigmas) >= due_s
 
-    def _learn(self, running: _Running, report: ExitReport) -> None:
+    def _learn(self, running: Running, report: ExitReport) -> None:
         """Trains the cost model with a stage that ended by itself."""
         job, stage = running.job, report.exit
         if running.path[:1] == (stage,):  # else it is not known what it began with
@@ -542,7 +514,7 @@ class Scheduler:
         running = None if self._running is None else self._running.job
         return [job for job in self._jobs.values() if job is not running]
 
-    def _may_make(self, running: _Running, exit_: int) -> bool:
+    def _may_make(self, running: Running, exit_: int) -> bool:
         """Whether some way leads from the exits that a run has made to this one next."""
         made, profile = (*running.made, exit_), self.costs.profile(running.job.model)
         return any(way.exits[: len(made)] == made for way in profile.ways)
@@ -556,10 +528,3 @@ class Scheduler:
     def _observe_load(self) -> None:
         if self.server_limits.budget.load_caps:
             self.server_limits.observe_load(self.load_s)
-
-
-def _describe(running: _Running | None) -> str:
-    if running is None:
-        return "nothing is"
-    stage = running.path[0] if running.path else 0
-    return f"stage {stage} of {running.job.id!r} is"

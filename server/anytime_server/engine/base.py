@@ -22,9 +22,16 @@ from anytime_protocol.budget import Budget
 from anytime_protocol.enums import ArrayName, ErrorCode, Reason
 from anytime_protocol.messages import BudgetApplied, Failed, Finished, Infer, OutputOptions
 from anytime_protocol.resources import ServerBudget, ServerBudgetStatus
-from anytime_server.core.decisions import Admitted, Ending, ExitReport, JobFailed, JobFinished
+from anytime_server.core.decisions import (
+    Admitted,
+    Ending,
+    ExitReport,
+    JobFailed,
+    JobFinished,
+    RunLimits,
+)
 from anytime_server.core.jobs import JobState
-from anytime_server.executor.base import RenderedExit, RenderOptions, ServedModel
+from anytime_server.executor.base import RenderedExit, RenderOptions, RunCommand, ServedModel
 from anytime_server.images import DecodedImage, Image
 
 
@@ -208,6 +215,30 @@ class ActiveRequest:
         self.decode_s = min(image.elapsed_s, now - self.ready_s)
         self.queue_s -= self.decode_s
         return True
+
+    def command(
+        self, stage: int, limits: RunLimits, image: Image | None, render: RenderOptions | None
+    ) -> RunCommand:
+        """What the executor is told of a run from a stage on.
+
+        Args:
+            stage: from 1.
+            limits: how far it may go.
+            image: None if the executor has it.
+            render: how to render the last exit; None not to.
+        """
+        return RunCommand(
+            self.id,
+            self.job.model,
+            stage,
+            limits,
+            image,
+            self.size,
+            render,
+            each_exit=self.want.progress,
+            risk=self.risk,
+            monotone=self.want.monotone,
+        )
 
     def restart(self) -> None:
         """The executor and all exits that it has made are gone, but for the best map."""

@@ -55,7 +55,6 @@ from anytime_server.errors import (
 from anytime_server.executor.base import (
     Executor,
     RenderedExit,
-    RunCommand,
     RunEnd,
     ServedModel,
 )
@@ -298,18 +297,7 @@ class ExecutorLoop:
             render = request.render_options
         if not request.has_begun:
             request.choose_risk(run.max_risk)
-        command = RunCommand(
-            run.job_id,
-            request.job.model,
-            run.stage,
-            limits,
-            image,
-            request.size,
-            render,
-            each_exit=progress,
-            risk=request.risk,
-            monotone=request.want.monotone,
-        )
+        command = request.command(run.stage, limits, image, render)
         request.has_begun = True
         call = asyncio.ensure_future(self._executor.run(command, partial(self._exit_made, request)))
         call.add_done_callback(lambda _: self._changed.set())
