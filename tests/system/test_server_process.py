@@ -322,9 +322,14 @@ def executor_pid(server):
 @pytest.mark.skipif(sys.platform != "linux", reason="needs /proc")
 def test_a_killed_executor_is_started_again_and_its_requests_get_an_error(start):
     with start() as server, Client(server) as client:
+        os.kill(executor_pid(server), signal.SIGSTOP)
         client.say(Infer("r", server.model, picture(1500, 1500)))
         while not isinstance(client.hear(), Accepted):
             pass
+        end = time.monotonic() + 60
+        while httpx.get(f"{server.url}/v1/budget", trust_env=False).json()["queued"]:
+            assert time.monotonic() < end, "the executor was never told to begin"
+            time.sleep(0.01)
         os.kill(executor_pid(server), signal.SIGKILL)
         assert client.story()[-1].code is ErrorCode.INTERNAL
         end = time.monotonic() + 60

@@ -198,6 +198,8 @@ def test_memory_stays_within_its_bound_whatever_comes_at_once(start, size, count
 
 @pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP], ids=str)
 def test_a_signal_while_the_models_are_loaded_leaves_no_traceback(start, sent):
+    if signal.getsignal(sent) is signal.SIG_IGN:
+        pytest.skip("this signal is ignored here, as under nohup")
     with start(ready=False) as server:
         time.sleep(0.3)
         server.process.send_signal(sent)
