@@ -189,20 +189,30 @@ def test_a_pose_has_joints_inside_the_image(running):
         assert 0 <= score <= 1
 
 
+def maps_of(client, running, name, encoding):
+    """A stream's maps by exit, put together from what each update brings."""
+    want = OutputOptions(encoding, confidence=True, active=True)
+    client.say(Infer(name, running.model, picture(), want=want))
+    told = client.story(name)
+    assert isinstance(told[0], Accepted)
+    held, maps = {}, {}
+    for update in (m for m in told if isinstance(m, Update)):
+        pieces = split(update.parts, update.payload)
+        for part, piece in zip(update.parts, pieces, strict=True):
+            held[part.name] = unpack(part, piece, held.get(part.name))
+        assert set(held["active"]) <= {0, 1}
+        maps[update.exit] = held["map"]
+    return maps
+
+
 def test_a_stream_sharpens_by_deltas(running):
     with Client(running) as client:
-        want = OutputOptions(Encoding.DELTA, confidence=True, active=True)
-        client.say(Infer("r", running.model, picture(), want=want))
-        told = client.story()
-        assert isinstance(told[0], Accepted)
-        held = {}
-        for update in (m for m in told if isinstance(m, Update)):
-            pieces = split(update.parts, update.payload)
-            for part, piece in zip(update.parts, pieces, strict=True):
-                held[part.name] = unpack(part, piece, held.get(part.name))
-        expected = np.load(io.BytesIO(ask(running, "application/x-npy").content))
-        assert held["map"] == expected.tobytes()
-        assert set(held["active"]) <= {0, 1}
+        for attempt in range(5):  # predictions may lead two requests along different paths
+            deltas = maps_of(client, running, f"deltas-{attempt}", Encoding.DELTA)
+            whole = maps_of(client, running, f"whole-{attempt}", Encoding.RAW)
+            if set(deltas) == set(whole):
+                break
+        assert deltas == whole
 
 
 def test_cancel_budget_and_ping_are_heard_while_it_computes(running):
