@@ -136,6 +136,17 @@ def plan_maker(isa=None, *, winograd=True, network=None, **changes):
     return make
 
 
+def one_change(rng):
+    """For a plan maker: one field of one operation, drawn at random, gets a value that is."""
+    fields = ["kind", "where", "conv", "norm", "keep", "out", "first", "residual", "fused", "tiled"]
+
+    def change(slots, ops):
+        op = ops[rng.integers(len(ops))]
+        setattr(op, fields[rng.integers(len(fields))], int(rng.integers(-1, 12)))
+
+    return change
+
+
 def masks(height, width):
     """Masks (h, w) that try every path: by name."""
     rng = np.random.default_rng(5)

@@ -12,7 +12,7 @@ exception from `pause`) loses nothing. Thresholds and masks are arguments of a r
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from itertools import repeat
@@ -26,7 +26,7 @@ from torch import Tensor, nn
 
 from anytime_model.confidence import Criterion
 from anytime_model.errors import ConfigError, FinishedError, InputError
-from anytime_model.tasks import TaskName, at_image_size
+from anytime_model.tasks import TASKS, TaskName, at_image_size
 
 Pause = Callable[[], None]
 """Called between the modules of a network; whatever it raises abandons the stage."""
@@ -90,6 +90,27 @@ class FamilyConfig(Protocol):
         ...
 
     def __hash__(self) -> int: ...
+
+
+def check_structure(config: FamilyConfig, **choices: Collection[str]) -> None:
+    """Refuse what no family can build.
+
+    Args:
+        config: has a task and outputs.
+        choices: fields of the configuration, and the names that each may have.
+
+    Raises:
+        ConfigError: a name that there is not, or no outputs.
+    """
+    for field, known in {**choices, "task": TASKS}.items():
+        found = getattr(config, field)
+        if found not in known:
+            names = ", ".join(map(repr, known))
+            raise ConfigError(f"{field} is {found!r}; expected one of {names}.")
+    if config.outputs < 1:
+        raise ConfigError(
+            f"outputs is {config.outputs}; give the number of classes or joints, >= 1."
+        )
 
 
 def next_exit(exit_: int | None, made: int, config: FamilyConfig) -> int:

@@ -1,25 +1,10 @@
 // All kernels for CPUs with AVX2 and AVX-VNNI: activations and weights are bytes, sums integers, maps float32.
 #include "simd_avx2_int8.hpp"
 
-#include "conv.hpp"
-#include "interpolation.hpp"
-#include "image.hpp"
-#include "logits.hpp"
-#include "weighted_sum.hpp"
+#include "kernels_int8.hpp"
 
 namespace anytime {
 
-const Kernels kAvx2Int8 = {
-    "avx2-int8",       Simd::lanes,
-    Bytes::depth,      Simd::most_vectors,
-    sizeof(u8),        pack<Bytes>,
-    conv<Bytes, u8>,   conv<Bytes, float>,
-    nullptr,           nullptr,
-    interpolate<u8>,
-    weighted_sum<u8, u8>, weighted_sum<float, float>,
-    image<u8>,
-    confidence,        decode,
-    busy<Bytes>,
-};
+const Kernels kAvx2Int8 = byte_kernels("avx2-int8");
 
 }  // namespace anytime

@@ -1,25 +1,10 @@
 // All kernels for CPUs with AVX-512 VNNI: activations and weights are bytes, sums integers, maps float32.
 #include "simd_avx512_int8.hpp"
 
-#include "conv.hpp"
-#include "interpolation.hpp"
-#include "image.hpp"
-#include "logits.hpp"
-#include "weighted_sum.hpp"
+#include "kernels_int8.hpp"
 
 namespace anytime {
 
-const Kernels kAvx512Int8 = {
-    "avx512-int8",     Simd::lanes,
-    Bytes::depth,      Simd::most_vectors,
-    sizeof(u8),        pack<Bytes>,
-    conv<Bytes, u8>,   conv<Bytes, float>,
-    nullptr,           nullptr,
-    interpolate<u8>,
-    weighted_sum<u8, u8>, weighted_sum<float, float>,
-    image<u8>,
-    confidence,        decode,
-    busy<Bytes>,
-};
+const Kernels kAvx512Int8 = byte_kernels("avx512-int8");
 
 }  // namespace anytime

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 from anytime_model.errors import ConfigError
+from anytime_model.networks.base import check_structure
 from anytime_model.networks.hrnet.presets import PRESETS, Preset
 from anytime_model.tasks import TASKS, TaskName
 
@@ -43,13 +44,7 @@ class NetworkConfig:
     head_width: int = 0
 
     def __post_init__(self) -> None:
-        _one_of("preset", self.preset, PRESETS)
-        _one_of("task", self.task, TASKS)
-        _one_of("exits", self.exits, get_args(ExitStyle))
-        if self.outputs < 1:
-            raise ConfigError(
-                f"outputs is {self.outputs}; give the number of classes or joints, >= 1."
-            )
+        check_structure(self, preset=PRESETS, exits=get_args(ExitStyle))
         if type(self.head_width) is not int or not 0 <= self.head_width <= MAX_HEAD_WIDTH:
             raise ConfigError(
                 f"head_width is {self.head_width!r}; expected a whole number of channels, at most "
@@ -124,9 +119,3 @@ class NetworkConfig:
     def stride(self) -> int:
         """Images are padded to a multiple of this, px: the coarsest branch is at 1/32."""
         return self.map_stride << (len(self.size.stage_widths[-1]) - 1)
-
-
-def _one_of(field: str, found: object, known: object) -> None:
-    names = list(known)  # type: ignore[call-overload]
-    if found not in names:
-        raise ConfigError(f"{field} is {found!r}; expected one of {', '.join(map(repr, names))}.")

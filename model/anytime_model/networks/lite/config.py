@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from anytime_model.errors import ConfigError
+from anytime_model.networks.base import check_structure
 from anytime_model.networks.lite.presets import MAP_STRIDES, PRESETS, LitePreset
-from anytime_model.tasks import TASKS, TaskName
+from anytime_model.tasks import TaskName
 
 MAX_HEAD_WIDTH = 4096
 
@@ -33,17 +34,7 @@ class LiteConfig:
     head_widths: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
-        for field, found, known in (
-            ("preset", self.preset, PRESETS),
-            ("task", self.task, TASKS),
-        ):
-            if found not in known:
-                names = ", ".join(map(repr, known))
-                raise ConfigError(f"{field} is {found!r}; expected one of {names}.")
-        if self.outputs < 1:
-            raise ConfigError(
-                f"outputs is {self.outputs}; give the number of classes or joints, >= 1."
-            )
+        check_structure(self, preset=PRESETS)
         if not self.head_widths:
             object.__setattr__(self, "head_widths", self.size.head_widths)
         if len(self.head_widths) != self.num_exits or not all(

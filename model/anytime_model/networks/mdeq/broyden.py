@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 _TOO_SMALL = 1e-30
-"""A denominator below this: the last step has changed nothing, and teaches nothing."""
+"""A denominator below which the Jacobian is not updated: the last step was too short."""
 
 
 class Iterate(NamedTuple):

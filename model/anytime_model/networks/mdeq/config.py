@@ -8,7 +8,8 @@ from itertools import pairwise
 from typing import Any
 
 from anytime_model.errors import ConfigError
-from anytime_model.tasks import TASKS, TaskName
+from anytime_model.networks.base import check_structure
+from anytime_model.tasks import TaskName
 
 ITERATIONS = (4, 6, 8, 10)
 """After which the ADP-C paper decodes a map (section 3, "Baselines")."""
@@ -60,17 +61,7 @@ class MdeqConfig:
     iterations: tuple[int, ...] = ITERATIONS
 
     def __post_init__(self) -> None:
-        for field, found, known in (
-            ("preset", self.preset, PRESETS),
-            ("task", self.task, TASKS),
-        ):
-            if found not in known:
-                names = ", ".join(map(repr, known))
-                raise ConfigError(f"{field} is {found!r}; expected one of {names}.")
-        if self.outputs < 1:
-            raise ConfigError(
-                f"outputs is {self.outputs}; give the number of classes or joints, >= 1."
-            )
+        check_structure(self, preset=PRESETS)
         steps = (0, *self.iterations)
         if len(steps) < 3 or any(later <= earlier for earlier, later in pairwise(steps)):
             raise ConfigError(

@@ -1,0 +1,29 @@
+// The table of kernels for bytes, the same for every instruction set; after its simd_*_int8.hpp.
+#pragma once
+
+#include "conv.hpp"
+#include "interpolation.hpp"
+#include "image.hpp"
+#include "logits.hpp"
+#include "weighted_sum.hpp"
+
+namespace anytime {
+namespace {
+
+constexpr Kernels byte_kernels(const char* name) {
+  return {
+      name,              Simd::lanes,
+      Bytes::depth,      Simd::most_vectors,
+      sizeof(u8),        pack<Bytes>,
+      conv<Bytes, u8>,   conv<Bytes, float>,
+      nullptr,           nullptr,
+      interpolate<u8>,
+      weighted_sum<u8, u8>, weighted_sum<float, float>,
+      image<u8>,
+      confidence,        decode,
+      busy<Bytes>,
+  };
+}
+
+}  // namespace
+}  // namespace anytime
