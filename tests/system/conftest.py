@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 
 import httpx
@@ -101,3 +102,10 @@ def start(tiny: Path, tmp_path: Path) -> Callable[..., object]:
         return run_server(weights, tmp_path / "server.log", *flags, ready=ready)
 
     return begin
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """A Chromium, where playwright is installed."""
+    with import_module("system.browser").chromium() as opened:
+        yield opened

@@ -2,7 +2,6 @@
 
 import io
 import re
-import shutil
 import time
 from pathlib import Path
 
@@ -13,32 +12,25 @@ from PIL import Image
 from anytime_client import Budget, Client
 from anytime_protocol.arrays import delta
 from model.factories import random_pixels, save_tiny
+from system.browser import (
+    CHROMIUM,
+    STORE_TOKEN,
+    TOKEN,
+    expect,
+    open_page,
+    set_deadline,
+    sync_api,
+)
 from system.factories import save_ladder, save_slow
 from system.processes import real_server, tcp_proxy
 
-sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 pytestmark = [
     pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed"),
     pytest.mark.slow,
     pytest.mark.timeout(300),  # a server's start takes long on a busy machine
 ]
 
-FLAGS = [
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--no-first-run",
-    "--use-fake-device-for-media-stream",
-    "--use-fake-ui-for-media-stream",
-]
-TOKEN = "let-me-in"
-STORE_TOKEN = f"sessionStorage.setItem('anytime-token', '{TOKEN}')"
 ARTIFACTS = Path(__file__).parents[2] / "artifacts" / "page"
-expect = sync_api.expect
-expect.set_options(timeout=20_000)
 
 
 @pytest.fixture(scope="module")
@@ -55,14 +47,6 @@ def weights(tmp_path_factory):
 def url(weights):
     with real_server(weights, "--token", TOKEN) as address:
         yield address
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with sync_api.sync_playwright() as playwright:
-        opened = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        yield opened
-        opened.close()
 
 
 @pytest.fixture
@@ -89,11 +73,6 @@ def large(tmp_path_factory):
 def save_screenshot(page, name):
     ARTIFACTS.mkdir(parents=True, exist_ok=True)
     page.screenshot(path=ARTIFACTS / f"{name}.png", full_page=True)
-
-
-def open_page(page, url):
-    page.goto(url)
-    expect(page.locator("#status")).to_contain_text("all exits done")
 
 
 def upload_for_slow_model(page, path):
@@ -283,19 +262,6 @@ def test_the_pose_sample_shows_joints(page, url):
     )
     assert len(set(swatches)) == 5  # each joint in its own colour
     save_screenshot(page, "pose")
-
-
-def set_deadline(page, position):
-    """Moves the slider as a user does; 0 is 5 ms, too little for any model, 100 is none."""
-    page.evaluate(
-        """position => {
-          const slider = document.getElementById("deadline");
-          slider.value = String(position);
-          slider.dispatchEvent(new Event("input", { bubbles: true }));
-          slider.dispatchEvent(new Event("change", { bubbles: true }));
-        }""",
-        position,
-    )
 
 
 def frames(page):

@@ -5,21 +5,19 @@ from importlib import resources
 import pytest
 
 from model.factories import save_tiny
-from system.factories import save_slow
-from system.processes import real_server
-from system.test_page_in_chromium import (
+from system.browser import (
     CHROMIUM,
-    FLAGS,
     STORE_TOKEN,
     TOKEN,
+    expect,
     open_page,
     set_deadline,
-    sync_api,
 )
+from system.factories import save_slow
+from system.processes import real_server
 
 pytest.importorskip("axe_playwright_python", reason="axe-playwright-python is not installed")
 AXE = (resources.files("axe_playwright_python") / "axe.min.js").read_text("utf-8")
-expect = sync_api.expect
 pytestmark = [
     pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed"),
     pytest.mark.slow,
@@ -35,14 +33,6 @@ def url(tmp_path_factory):
     save_slow(folder)
     with real_server(folder, "--token", TOKEN) as address:
         yield address
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with sync_api.sync_playwright() as playwright:
-        opened = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        yield opened
-        opened.close()
 
 
 def violations(page):

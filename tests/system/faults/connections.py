@@ -157,7 +157,7 @@ async def unharmed(server: Running, within_s: float = 2.0) -> AsyncIterator[Watc
 
 
 async def counts(server: Running) -> dict[str, float]:
-    """Sums over the labels of each metric that ends in `_total`, and the requests in the house."""
+    """Sums over the labels of each metric that ends in `_total`, and the active requests."""
     async with httpx.AsyncClient(trust_env=False, timeout=20) as http:
         text = (await http.get(f"{server.url}/metrics")).text
     found: Counter[str] = Counter()
@@ -167,7 +167,7 @@ async def counts(server: Running) -> dict[str, float]:
 
 
 async def settle(server: Running) -> dict[str, float]:
-    """Waits until no request is in the house; the counts then."""
+    """Waits until no request is active; the counts then."""
     async with asyncio.timeout(30):
         while (now := await counts(server))["anytime_requests_in_house"]:
             await asyncio.sleep(0.1)
