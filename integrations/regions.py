@@ -19,7 +19,7 @@ WANT: Final = OutputOptions(confidence=True)
 
 _TOLERANCE_PX: Final = 1.0
 _SMALLEST_SHARE: Final = 1e-4
-"""Share of the image below which a part is left out of the polygons: nobody wants to edit dots."""
+"""Share of the image below which a part is left out of the polygons."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -223,7 +223,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         try:
             await asyncio.wait({work, gone}, return_when=asyncio.FIRST_COMPLETED)
             if not work.done():
-                logger.info("project %s: nobody waits any more, cancelled", body.project)
+                logger.info("project %s: the client has left, cancelled", body.project)
                 return JSONResponse({"error": "cancelled"}, 499)
             return JSONResponse({"results": work.result()})
         finally:

@@ -260,7 +260,7 @@ def check_nobody_waiting_cancels(case):
         connection.sendall((head + body).encode())
         while count() < before + 2:
             time.sleep(0.02)
-    while "nobody waits any more" not in log.read_text():
+    while "the client has left" not in log.read_text():
         time.sleep(0.02)
     time.sleep(0.5)  # what was on its way to the server
     after = count()

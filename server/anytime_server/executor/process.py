@@ -94,7 +94,7 @@ class _Child:
     Args:
         process: started.
         pipe: to it.
-        on_failure: called on the event loop when it ends while nobody waits for a reply.
+        on_failure: called on the event loop when it ends while no call awaits a reply.
     """
 
     def __init__(
