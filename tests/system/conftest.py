@@ -18,6 +18,7 @@ from server.weights import make_weights
 
 ROOT = Path(__file__).parents[2]
 SHIPPED = ROOT / "weights"
+TRIMMED = Path(__file__).parent / "faults" / "trimmed_server.py"
 
 
 @dataclass
@@ -54,8 +55,12 @@ def wait_for(pattern: str, log: Path, process: subprocess.Popen[bytes]) -> re.Ma
 
 
 @contextmanager
-def run_server(weights: Path, log: Path, *flags: str, ready: bool = True) -> Iterator[Running]:
-    command = [sys.executable, "-m", "anytime_server.cli", "serve", "--port", "0"]
+def run_server(
+    weights: Path, log: Path, *flags: str, ready: bool = True, trimmed: bool = False
+) -> Iterator[Running]:
+    """A server of its own; `trimmed` has it give freed memory back at once."""
+    program = [str(TRIMMED)] if trimmed else ["-m", "anytime_server.cli"]
+    command = [sys.executable, *program, "serve", "--port", "0"]
     command += ["--weights", str(weights), "--threads", "1", "--profile-size", "64x96", *flags]
     environment = {k: v for k, v in os.environ.items() if not k.startswith("ANYTIME_")}
     with log.open("wb") as file:
@@ -98,8 +103,8 @@ def running(
 def start(tiny: Path, tmp_path: Path) -> Callable[..., object]:
     """Starts a server of one's own: `with start("--flag") as server`."""
 
-    def begin(*flags: str, weights: Path = tiny, ready: bool = True) -> object:
-        return run_server(weights, tmp_path / "server.log", *flags, ready=ready)
+    def begin(*flags: str, weights: Path = tiny, **how: bool) -> object:
+        return run_server(weights, tmp_path / "server.log", *flags, **how)
 
     return begin
 

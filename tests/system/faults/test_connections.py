@@ -7,7 +7,7 @@ resident memory are what they were.
 import asyncio
 import resource
 import sys
-from contextlib import AsyncExitStack, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 
 import pytest
 
@@ -59,13 +59,23 @@ def server(tiny, tmp_path_factory):
         "2",
     ]
     log = tmp_path_factory.mktemp("log") / "server.log"
-    with run_server(tiny, log, *flags) as running:
+    with run_server(tiny, log, *flags, trimmed=True) as running:
         asyncio.run(warm_up(running))
         yield running
         text = running.text()
         assert "Traceback" not in text
         assert " ERROR " not in text
     resource.setrlimit(resource.RLIMIT_NOFILE, most)
+
+
+@asynccontextmanager
+async def many_streams(server):
+    """Streams to be idle, and streams to be active."""
+    async with AsyncExitStack() as stack:
+        streams = [
+            await stack.enter_async_context(Stream.open(server)) for _ in range(IDLE + ACTIVE)
+        ]
+        yield streams[:IDLE], streams[IDLE:]
 
 
 async def warm_up(server):
@@ -86,6 +96,8 @@ async def warm_up(server):
         await asyncio.gather(*(stream() for _ in range(SLOW)))
         await asyncio.gather(*(read("application/x-npy", b"NUMPY") for _ in range(SLOW)))
         await asyncio.gather(*(read("text/event-stream", b"event: final") for _ in range(SLOW)))
+    async with many_streams(server) as (_, active):
+        await asyncio.gather(*(stream.ask(in_flight=8) for stream in active))
     await settle(server)
 
 
@@ -288,9 +300,7 @@ async def test_requests_that_are_cancelled_and_changed_at_random_end_once_each(
 async def test_a_thousand_idle_streams_do_not_slow_the_active_ones(
     server, unchanged, fault_seconds
 ):
-    async with AsyncExitStack() as stack:
-        idle = [await stack.enter_async_context(Stream.open(server)) for _ in range(IDLE)]
-        active = [await stack.enter_async_context(Stream.open(server)) for _ in range(ACTIVE)]
+    async with many_streams(server) as (idle, active):
         async with unharmed(server, within_s=4.0):
             await asyncio.gather(*(for_a_while(fault_seconds, stream.ask) for stream in active))
         for stream in active:

@@ -43,7 +43,7 @@ def assert_each_ended_once(found):
 
 
 def test_a_killed_executor_costs_what_it_computed_and_nothing_else(start):
-    with start() as server:
+    with start(trimmed=True) as server:
         with crowd(server, side=LARGE):
             pass
         before = descriptors(server.process.pid), rss_mb(server.process.pid)
