@@ -5,7 +5,7 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import import_module
@@ -18,7 +18,6 @@ from server.weights import make_weights
 
 ROOT = Path(__file__).parents[2]
 SHIPPED = ROOT / "weights"
-TRIMMED = Path(__file__).parent / "faults" / "trimmed_server.py"
 
 
 @dataclass
@@ -56,15 +55,30 @@ def wait_for(pattern: str, log: Path, process: subprocess.Popen[bytes]) -> re.Ma
 
 @contextmanager
 def run_server(
-    weights: Path, log: Path, *flags: str, ready: bool = True, trimmed: bool = False
+    weights: Path,
+    log: Path,
+    *flags: str,
+    ready: bool = True,
+    program: Path | None = None,
+    environment: Mapping[str, str] | None = None,
 ) -> Iterator[Running]:
-    """A server of its own; `trimmed` has it give freed memory back at once."""
-    program = [str(TRIMMED)] if trimmed else ["-m", "anytime_server.cli"]
-    command = [sys.executable, *program, "serve", "--port", "0"]
+    """A server of its own.
+
+    Args:
+        weights: folder.
+        log: file.
+        flags: of `anytime-server serve`.
+        ready: waits until the models are loaded.
+        program: in place of `anytime-server`.
+        environment: variables beside ours, of which those of the server are left out.
+    """
+    command = [sys.executable, *(["-m", "anytime_server.cli"] if program is None else [program])]
+    command += ["serve", "--port", "0"]
     command += ["--weights", str(weights), "--threads", "1", "--profile-size", "64x96", *flags]
-    environment = {k: v for k, v in os.environ.items() if not k.startswith("ANYTIME_")}
+    ours = {k: v for k, v in os.environ.items() if not k.startswith("ANYTIME_")}
+    env = ours | dict(environment or {})
     with log.open("wb") as file:
-        process = subprocess.Popen(command, stderr=file, stdout=file, cwd=ROOT, env=environment)
+        process = subprocess.Popen(command, stderr=file, stdout=file, cwd=ROOT, env=env)
     try:
         port = int(wait_for(r"running on http://127\.0\.0\.1:(\d+)", log, process)[1])
         if ready:
@@ -103,7 +117,7 @@ def running(
 def start(tiny: Path, tmp_path: Path) -> Callable[..., object]:
     """Starts a server of one's own: `with start("--flag") as server`."""
 
-    def begin(*flags: str, weights: Path = tiny, **how: bool) -> object:
+    def begin(*flags: str, weights: Path = tiny, **how: object) -> object:
         return run_server(weights, tmp_path / "server.log", *flags, **how)
 
     return begin

@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import httpx
-import numpy as np
 from PIL import Image
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
@@ -21,9 +20,11 @@ from anytime_protocol.messages import Accepted, Failed, Finished, Infer, OutputO
 from anytime_protocol.session import Session
 
 
-def picture(height: int, width: int, kind: str = "PNG") -> bytes:
+def picture(
+    height: int, width: int, kind: str = "PNG", color: tuple[int, int, int] = (0, 0, 0)
+) -> bytes:
     file = io.BytesIO()
-    Image.fromarray(np.zeros((height, width, 3), np.uint8)).save(file, kind, compress_level=1)
+    Image.new("RGB", (width, height), color).save(file, kind, compress_level=1)
     return file.getvalue()
 
 

@@ -13,6 +13,7 @@ from PIL import Image
 
 from system.conftest import Running
 
+TRIMMED = Path(__file__).with_name("trimmed_server.py")
 WITHIN = 0.05
 """Share by which memory may have grown after a fault."""
 

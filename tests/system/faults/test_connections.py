@@ -31,7 +31,7 @@ from system.faults.connections import (
     settle,
     unharmed,
 )
-from system.faults.processes import assert_given_back, held, picture
+from system.faults.processes import TRIMMED, assert_given_back, held, picture
 
 pytestmark = [
     pytest.mark.skipif(sys.platform != "linux", reason="needs /proc"),
@@ -59,7 +59,7 @@ def server(tiny, tmp_path_factory):
         "2",
     ]
     log = tmp_path_factory.mktemp("log") / "server.log"
-    with run_server(tiny, log, *flags, trimmed=True) as running:
+    with run_server(tiny, log, *flags, program=TRIMMED) as running:
         asyncio.run(warm_up(running))
         yield running
         text = running.text()

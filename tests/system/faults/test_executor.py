@@ -7,9 +7,7 @@ large as before, and who was not computed at that moment is served.
 import os
 import random
 import resource
-import shutil
 import signal
-import subprocess
 import sys
 import threading
 import time
@@ -18,7 +16,6 @@ from pathlib import Path
 
 import pytest
 
-from system.conftest import ROOT, wait_for
 from system.faults.executor_faults import (
     ask,
     crowd,
@@ -30,10 +27,14 @@ from system.faults.executor_faults import (
     picture,
     rss_mb,
 )
+from system.faults.processes import TRIMMED, assert_given_back, held
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="needs /proc")
 
 SMALL = picture(64, 96)
+FAULTY = Path(__file__).with_name("faulty_kernels_server.py")
+RED = (250, 0, 0)
+"""The first pixel of an image that it fails at."""
 LARGE = 1200
 """Side in px of images that take a while."""
 
@@ -43,7 +44,7 @@ def assert_each_ended_once(found):
 
 
 def test_a_killed_executor_costs_what_it_computed_and_nothing_else(start):
-    with start(trimmed=True) as server:
+    with start(program=TRIMMED) as server:
         with crowd(server, side=LARGE):
             pass
         before = descriptors(server.process.pid), rss_mb(server.process.pid)
@@ -99,6 +100,32 @@ def test_the_request_that_is_computed_is_answered_at_its_deadline_too(start):
         assert time.monotonic() - began < 2.5
         os.kill(pid, signal.SIGCONT)
         eventually(lambda: ask(server, SMALL).status_code == 200)
+        assert executor_pid(server) == pid
+
+
+def test_an_exception_in_a_kernel_ends_its_request_and_no_other(start):
+    """Twenty requests fail in C++ after their first exit, and leave nothing behind."""
+    red = picture(256, 256, color=RED)
+    with start(program=FAULTY) as server:
+        if "native" not in server.text():
+            pytest.skip("the native kernels are not built")
+        with crowd(server, side=256):
+            pass
+        expected, pid, before = ask(server, picture(256, 256)).content, executor_pid(server), None
+        for _ in range(2):
+            with crowd(server, side=256) as found:
+                failed = [ask(server, red) for _ in range(10)]
+            assert [answer.status_code for answer in failed] == [500] * 10
+            assert {answer.json()["code"] for answer in failed} == {"internal"}
+            assert "no such exit" in failed[0].json()["detail"]
+            assert_each_ended_once(found)
+            assert set(found.outcomes) == {"complete"}
+            assert set(found.statuses) == {200}
+            if before is None:
+                before = held(server)
+        assert_given_back(server, before)
+        assert ask(server, picture(256, 256)).content == expected  # by the same buffers
+        assert ask(server, red, "?max_exit=1").status_code == 200
         assert executor_pid(server) == pid
 
 
@@ -205,42 +232,3 @@ def test_a_signal_while_the_models_are_loaded_leaves_no_traceback(start, sent):
         server.process.send_signal(sent)
         assert server.process.wait(20) == 0
         assert "Traceback" not in server.text()
-
-
-def command(weights):
-    line = [sys.executable, "-m", "anytime_server.cli", "serve", "--port", "0"]
-    return [*line, "--weights", str(weights), "--threads", "1", "--profile-size", "64x96"]
-
-
-def test_a_system_that_gives_no_memory_to_share_ends_the_server_with_one_clear_line(tiny):
-    def limit():
-        resource.setrlimit(resource.RLIMIT_FSIZE, (2**20, 2**20))
-
-    done = subprocess.run(
-        command(tiny),
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-        cwd=ROOT,
-        preexec_fn=limit,
-    )
-    assert done.returncode == 1
-    assert "shared" in done.stderr.splitlines()[-1]
-    assert "Traceback" not in done.stderr
-
-
-def test_a_small_read_only_dev_shm_is_enough(tiny, tmp_path):
-    mount = "mount -t tmpfs -o size=64k,ro tmpfs /dev/shm"
-    namespace = ["unshare", "-rm", "sh", "-c"]
-    if not shutil.which("unshare") or subprocess.run([*namespace, mount], check=False).returncode:
-        pytest.skip("no mount namespaces here")
-    log = tmp_path / "log"
-    line = [*namespace, f'{mount} && exec "$@"', "sh", *command(tiny)]
-    with log.open("wb") as file:
-        process = subprocess.Popen(line, stdout=file, stderr=file, cwd=ROOT)
-    try:
-        wait_for(r"INFO +ready$", log, process)
-    finally:
-        process.terminate()
-        assert process.wait(20) == 0
