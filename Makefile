@@ -15,7 +15,7 @@ NNCF := .cache/nncf/.installed
 ENGINE_TESTS := tests/model/engines tests/model/kernels
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo serve test test-fast test-ecosystem check format sanitize picture bench bench-engine bench-server bench-overload weights-camvid-lite weights-lspet clean test-faults fuzz test-suites bench-nncf
+.PHONY: help setup demo serve test test-fast test-ecosystem check audit format sanitize picture bench bench-engine bench-server bench-overload weights-camvid-lite weights-lspet clean test-faults fuzz test-suites bench-nncf
 
 help: ## Show this list.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-20s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -56,6 +56,9 @@ check: setup ## Lint, format check, types, and who may import whom.
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+audit: ## Look up known holes of the pinned packages; says so where no advisories can be reached.
+	@$(PYTHON) .ci/audit.py
 
 format: setup ## Rewrite sources in the project's format.
 	$(BIN)/ruff check --fix .
