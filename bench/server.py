@@ -1,17 +1,19 @@
 """What serving costs and whether promises are kept: ratios from one run against a real server.
 
-Starts `anytime-server serve` on a free port and asks it over real sockets. Four questions:
+Starts `anytime-server serve` on a free port and asks it over real sockets. Five questions:
 
-* overhead: a JPEG in, a PNG out, against the bare engine in this process on the same image, the two
-  interleaved so that both meet the same disturbances;
+* overhead: a JPEG in, a PNG out, against the bare engine in this process on the same image, along
+  the exits that the server made, the two interleaved so that both meet the same disturbances;
 * cancel: from sending a cancel to the final message, which is sent only when the executor is idle;
 * ping: round trip of a websocket ping while other connections keep the executor busy;
-* deadline: deadlines drawn between exit 1's time and twice the last exit's, both as they were just
-  before; how many requests get a map inside (a refusal counts as a miss, however early it comes;
-  the clock is the client's), and how often the exit is the deepest that fits: the next one, asked
-  for without a deadline right after, takes longer. A machine whose speed wanders is so compared
-  with itself at the same moment. (`unmeetable`: answers without a map after which even exit 1,
-  asked for without a deadline, took longer than there had been.)
+* deadline: deadlines drawn between the first map's time and twice the best one's, both as they were
+  just before; how many requests get a map inside (a refusal counts as a miss, however early it
+  comes; the clock is the client's), and how often it is the best that fits: the soonest of those
+  that are better, asked for without a deadline right after, takes longer. A machine whose speed
+  wanders is so compared with itself at the same moment. (`unmeetable`: answers without a map after
+  which even the first, asked for without a deadline, took longer than there had been.)
+* first_use: images of sizes that are new to the server, each twice with the same deadline, on
+  servers that were started for it (not by default).
 
 With `--beside CHECKOUT` a server of another checkout runs as well, and everything is asked of the
 two in turn: old and new in one run. With `--against ENGINE` another server runs that engine, and
@@ -25,7 +27,6 @@ import asyncio
 import http.client
 import io
 import json
-import math
 import os
 import platform
 import random
@@ -39,6 +40,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import numpy as np
+from deadlines import DeadlineTrial, Ways, first_use_report, measure_first_use, run_along
 from PIL import Image
 from websockets.asyncio.client import connect
 
@@ -50,7 +52,7 @@ from anytime_model.labels import Label
 from anytime_model.networks.hrnet.anytime import AnytimeNetwork
 from anytime_model.networks.hrnet.config import NetworkConfig
 from anytime_protocol.enums import PROTOCOL
-from anytime_protocol.http.headers import ResultHeader, parse_timing
+from anytime_protocol.http.headers import parse_timing
 from anytime_protocol.messages import (
     Cancel,
     Failed,
@@ -65,14 +67,14 @@ from anytime_protocol.session import Session
 
 ROOT = Path(__file__).parents[1]
 
-_RECENT = 7
-"""Answers whose median says what an exit takes now."""
-
 _IDLE_S = 2.0
 """After so long a connection is made anew, before the server closes it."""
 
 _BLOCKS = 4
 """Turns of each server in the measurements that need a server to itself."""
+
+_FIRST_USE_STARTS = 5
+"""Servers that are started for images of new sizes; one is new only once."""
 
 _PING_S = 16.0
 """Seconds of pings through each server."""
@@ -153,8 +155,8 @@ class Asker:
         self.problems = []
         self.used = time.perf_counter()
 
-    def __call__(self, deadline_ms=None, max_exit=None):
-        """Status, headers and milliseconds of one answer."""
+    def __call__(self, deadline_ms=None, max_exit=None, image=None):
+        """Status, headers and milliseconds of one answer, to its image or another."""
         headers = {"Content-Type": "image/jpeg", "Accept": "image/png"}
         if deadline_ms is not None:
             headers["X-Deadline-Ms"] = f"{deadline_ms:.3f}"
@@ -163,7 +165,7 @@ class Asker:
             self.connection.close()  # opened again by the next request
             self.connection.connect()
         began = time.perf_counter()
-        self.connection.request("POST", self.path + query, self.image, headers)
+        self.connection.request("POST", self.path + query, image or self.image, headers)
         response = self.connection.getresponse()
         body = response.read()
         self.used = time.perf_counter()
@@ -173,23 +175,21 @@ class Asker:
         return response.status, response.headers, elapsed_ms
 
 
-def time_bare(engine, card, pixels):
-    """Milliseconds of the network alone, all exits, as the server runs it."""
+def time_bare(engine, card, pixels, way):
+    """Milliseconds of the network alone, as the server runs it."""
     began = time.perf_counter()
-    run = engine.begin(pixels)
-    for criterion in card.rung_criteria():
-        run.advance(criterion)
+    run_along(engine, card, pixels, way)
     return (time.perf_counter() - began) * 1e3
 
 
-def measure_overhead(asks, engine, card, image, rounds):
+def measure_overhead(asks, engine, card, pixels, ways, rounds):
     """Medians of the parts of an answer, and of its ratio to the bare engine, by server."""
-    pixels = np.asarray(Image.open(io.BytesIO(image)).convert("RGB"))
+    way = ways.of(next(iter(asks.values()))()[1])
     bares = []
     totals = {name: [] for name in asks}
     parts = {name: [] for name in asks}
     for number in range(rounds + 3):
-        bare_ms = time_bare(engine, card, pixels)
+        bare_ms = time_bare(engine, card, pixels, way)
         for name, ask in in_turn(asks, number):
             _, headers, total_ms = ask()
             if number >= 3:
@@ -203,6 +203,7 @@ def measure_overhead(asks, engine, card, image, rounds):
         shares = ("queue", "decode", "compute", "encode")
         rest = zip(totals[name], parts[name], strict=True)
         found[name] = {
+            "way": "-".join(map(str, way)),
             "bare_ms": spread(bares),
             "total_ms": spread(totals[name]),
             "overhead": spread([total / bare - 1 for total, bare in both]),
@@ -325,54 +326,6 @@ def summary(times):
     }
 
 
-class DeadlineTrial:
-    """Depth by deadline through one server; what each exit takes is measured around each request.
-
-    Args:
-        ask: an `Asker`.
-        exits: of the model.
-    """
-
-    def __init__(self, ask, exits):
-        self.ask = ask
-        self.exits = exits
-        self.times = {k: [ask(max_exit=k)[2] for _ in range(15)] for k in range(1, exits + 1)}
-        self.answers = []
-        self.deepest = self.inside = self.late = self.unmeetable = self.none = 0
-
-    def draw(self):
-        """One request with a deadline drawn from what exits take now."""
-        ask, times = self.ask, self.times
-        k = (1, self.exits)[len(self.answers) % 2]
-        times[k].append(ask(max_exit=k)[2])
-        first, last = (statistics.median(times[k][-_RECENT:]) for k in (1, self.exits))
-        deadline_ms = random.uniform(first, 2 * last)
-        status, headers, elapsed_ms = ask(deadline_ms)
-        exit_ = ResultHeader.parse(headers["Anytime-Result"]).exit if status == 200 else 0
-        self.answers.append(elapsed_ms - deadline_ms)
-        self.none += status != 200
-        self.late += elapsed_ms > deadline_ms
-        self.inside += status == 200 and elapsed_ms <= deadline_ms
-        next_ms = math.inf
-        if exit_ < self.exits:
-            next_ms = ask(max_exit=exit_ + 1)[2]
-            times[exit_ + 1].append(next_ms)
-            self.unmeetable += exit_ == 0 and next_ms > deadline_ms
-        self.deepest += next_ms > deadline_ms
-
-    def report(self):
-        """Shares of all draws."""
-        count = len(self.answers)
-        names = ("inside", "deepest", "late", "unmeetable", "none")
-        return {
-            "answers": count,
-            **{name: getattr(self, name) / count for name in names},
-            "latest_by_ms": max(self.answers),
-            "problems": self.ask.problems[:3],
-            "exit_ms": [round(statistics.median(self.times[k]), 1) for k in sorted(self.times)],
-        }
-
-
 def measure_engines(asks, rounds):
     """Times of exit 1 and of the last exit through several servers, asked in turn.
 
@@ -402,7 +355,7 @@ TARGETS = [
     ("cancel", "p99_ms", "<=", 20.0),
     ("ping", "p99_ms", "<=", 25.0),
     ("deadline", "inside", ">=", 0.99),
-    ("deadline", "deepest", ">=", 0.90),
+    ("deadline", "best", ">=", 0.90),
 ]
 
 
@@ -445,7 +398,9 @@ def arguments():
     parser.add_argument("--beside", type=Path, help="another checkout, asked in turn with this one")
     parser.add_argument("--against", help="an engine to compare with, in a server of its own")
     parser.add_argument("--rounds", type=int, default=60, help="of each measurement")
-    parser.add_argument("--only", default="overhead,cancel,ping,deadline", help="which to measure")
+    parser.add_argument(
+        "--only", default="overhead,cancel,ping,deadline", help="which to measure; also first_use"
+    )
     parser.add_argument("--json", action="store_true", help="print JSON")
     return parser.parse_args()
 
@@ -453,9 +408,11 @@ def arguments():
 def measure(asks, ports, only, rounds, bare, model, image):
     """Everything that was asked for, of all servers in turn."""
     results = {}
+    pixels = np.asarray(Image.open(io.BytesIO(image)).convert("RGB"))
+    ways = Ways(*bare, pixels)
     exits = len(bare[1].rung_criteria())
     if "overhead" in only:
-        results["overhead"] = measure_overhead(asks, *bare, image, rounds)
+        results["overhead"] = measure_overhead(asks, *bare, pixels, ways, rounds)
     if "cancel" in only:
         longest = statistics.median(ask()[2] for ask in asks.values() for _ in range(5))
         times = {name: [] for name in asks}
@@ -472,7 +429,7 @@ def measure(asks, ports, only, rounds, bare, model, image):
         results["ping"] = {name: summary(values) for name, values in times.items()}
     if "deadline" in only:
         fresh = {name: Asker(port, model, image) for name, port in ports.items()}
-        trials = {name: DeadlineTrial(ask, exits) for name, ask in fresh.items()}
+        trials = {name: DeadlineTrial(ask, ways, exits) for name, ask in fresh.items()}
         for number in range(4 * rounds):
             for _, trial in in_turn(trials, number):
                 trial.draw()
@@ -506,7 +463,15 @@ def main():
         }
         asks = {name: Asker(port, model, image) for name, port in ports.items()}
         bare = (engine, cards[model])
-        results = measure(asks, ports, given.only.split(","), given.rounds, bare, model, image)
+        only = given.only.split(",")
+        results = measure(asks, ports, only, given.rounds, bare, model, image)
+        if "first_use" in only:
+            found = {name: [] for name in checkouts}
+            for number in range(_FIRST_USE_STARTS):
+                for name, checkout in in_turn(checkouts, number):
+                    with server(weights, model, given.size, start, checkout) as port:
+                        found[name] += measure_first_use(Asker(port, model, image), jpeg)
+            results["first_use"] = {name: first_use_report(lates) for name, lates in found.items()}
         if given.against:
             other = ["--engine", given.against]
             with server(weights, model, given.size, other) as second:
