@@ -7,15 +7,17 @@ at random, as a router before many servers would do; the others are found in ord
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Final
+from typing import TYPE_CHECKING, Final, TypeAlias
 
-from anytime_server.core.jobs import JobState
 from anytime_server.core.routing import route
-from anytime_server.core.scheduler import Scheduler
 from anytime_server.errors import SettingsError
-from anytime_server.simulation.traffic import DrawnRequest
 
-Router = Callable[[Sequence[Scheduler], JobState, DrawnRequest], int]
+if TYPE_CHECKING:  # it only asks them
+    from anytime_server.core.jobs import JobState
+    from anytime_server.core.scheduler import Scheduler
+    from anytime_server.simulation.traffic import DrawnRequest
+
+Router: TypeAlias = "Callable[[Sequence[Scheduler], JobState, DrawnRequest], int]"
 """The index of the scheduler that gets a job, at the moment of its request's arrival."""
 
 
