@@ -24,7 +24,7 @@ ENGINES = "anytime_engine_memory_bytes"
 def read(port):
     """MiB by metric."""
     text = httpx.get(f"http://127.0.0.1:{port}/metrics", trust_env=False).text
-    found = re.findall(rf"^({SERVING}|{COMPUTING}|{ENGINES}) (\S+)$", text, re.M)
+    found = re.findall(rf"^({SERVING}|{COMPUTING}|{ENGINES})(?:{{.*}})? (\S+)$", text, re.M)
     return {name: float(value) / 2**20 for name, value in found}
 
 

@@ -33,6 +33,7 @@ import subprocess
 import sys
 import time
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 
 from open_loop import HttpLoad, WebsocketLoad, drive
@@ -218,6 +219,9 @@ def arguments():
     parser.add_argument("--arrivals", default="poisson,bursty", help="poisson, bursty or both")
     parser.add_argument("--loads", default=",".join(map(str, LOADS)), help="times full depth")
     parser.add_argument("--rate", type=float, help="that full depth takes, a second; else measured")
+    parser.add_argument(
+        "--executors", default="1", help="of our server; several numbers are servers asked in turn"
+    )
     parser.add_argument("--only", default="", help="contenders whose names contain this")
     parser.add_argument("--peer", type=Path, default=CACHE / "litserve/bin/python")
     parser.add_argument("--out", type=Path, default=CACHE / "overload/results.json")
@@ -244,14 +248,25 @@ def measure(given, results, save):
     images, deadline_s = jpegs(height, width), given.deadline_ms / 1e3
     wanted = [float(load) for load in given.loads.split(",")]
     with ExitStack() as stack:
-        folder, peers = peer_times(given.peer, given, images)
-        port = stack.enter_context(server(given.weights.absolute(), given.model, given.size, []))
+        peers = {}
+        if not given.only.startswith("ours"):
+            folder, peers = peer_times(given.peer, given, images)
+        ports = {
+            count: stack.enter_context(
+                server(given.weights.absolute(), given.model, given.size, ["--executors", count])
+            )
+            for count in given.executors.split(",")
+        }
+        port = next(iter(ports.values()))
         info = json.loads(get(port, f"/v1/models/{given.model}"))
         quality = [exit_["quality"] for exit_ in info["exits"]]
-        ours = our_times(Asker(port, given.model, images[0]), len(quality))
+        times = {
+            count: our_times(Asker(each, given.model, images[0]), len(quality))
+            for count, each in ports.items()
+        }
+        ours = next(iter(times.values()))
         rate_hz = given.rate or results.get("rate_hz") or 1.0 / ours[len(quality)]
         cap = best_static(ours, quality, rate_hz)
-        static = best_static({k: s for k, (s, _) in peers.items()}, quality, rate_hz)
         path = f"/v1/models/{given.model}/predict"
 
         def litserve_at(exit_):
@@ -262,16 +277,22 @@ def measure(given, results, save):
             )
             return lambda: HttpLoad(lit, "/predict", images, deadline_s)
 
-        contenders = {
-            "ours, http": (lambda: HttpLoad(port, path, images, deadline_s), 0),
-            "ours, websocket": (lambda: WebsocketLoad(port, given.model, images, deadline_s), 0),
-            f"ours, exit {cap}": (
-                lambda: HttpLoad(port, f"{path}?max_exit={cap}", images, deadline_s),
-                0,
-            ),
-            "litserve, full": (litserve_at(len(quality)), len(quality)),
-            f"litserve, exit {static}": (litserve_at(static), static),
-        }
+        contenders, port_of = {}, {}
+        for count, each in ports.items():
+            suffix = f", {count} executors" if len(ports) > 1 else ""
+            own = {
+                "ours, http": partial(HttpLoad, each, path, images, deadline_s),
+                "ours, websocket": partial(WebsocketLoad, each, given.model, images, deadline_s),
+                f"ours, exit {cap}": partial(
+                    HttpLoad, each, f"{path}?max_exit={cap}", images, deadline_s
+                ),
+            }
+            contenders |= {f"{name}{suffix}": (load, 0) for name, load in own.items()}
+            port_of |= dict.fromkeys(contenders.keys() - port_of.keys(), each)
+        if peers:
+            static = best_static({k: s for k, (s, _) in peers.items()}, quality, rate_hz)
+            contenders["litserve, full"] = (litserve_at(len(quality)), len(quality))
+            contenders[f"litserve, exit {static}"] = (litserve_at(static), static)
         contenders = {name: item for name, item in contenders.items() if given.only in name}
         results |= {
             "machine": f"{cpu_name()}, {os.cpu_count()} cores",
@@ -283,6 +304,9 @@ def measure(given, results, save):
             "quality": quality,
             "seed": SEED,
             "our_answer_s": {k: round(s, 5) for k, s in ours.items()},
+            "answer_s_by_executors": {
+                count: {k: round(s, 5) for k, s in found.items()} for count, found in times.items()
+            },
             "litserve_answer_s": {k: [round(s, 5), p] for k, (s, p) in peers.items()},
         }
         for make_load, _ in contenders.values():  # whatever is made at the first requests
@@ -293,13 +317,13 @@ def measure(given, results, save):
                 due_s = due_times(kind, load * rate_hz, given.seconds)
                 for name, (make_load, exit_) in in_turn(contenders, number):
                     time.sleep(PAUSE_S)
-                    before = counters(port)
+                    before = counters(port_of.get(name, port))
                     outcomes, cpu = asyncio.run(run_cell(make_load(), due_s))
                     cell = {"contender": name, "arrivals": kind, "load": load}
                     cell |= summarise(outcomes, deadline_s, quality, exit_)
                     cell |= {"seconds": given.seconds, "generator_cpu": round(cpu, 3)}
                     if name.startswith("ours"):
-                        cell |= {"costs": costs(before, counters(port))}
+                        cell |= {"costs": costs(before, counters(port_of[name]))}
                     results["cells"] = [
                         old
                         for old in results["cells"]

@@ -114,7 +114,8 @@ class ServerBudgetStatus(JsonValue):
         queued: those of them that wait for their first stage.
         slowdown: how much slower than measured alone the stages are now; 1 is not at all.
         load_s: predicted seconds of work for all requests in flight to the depth that they asked
-            for; what the load caps compare. None where the server does not say.
+            for, over all executors; the load caps compare that of each executor by itself. None
+            where the server does not say.
     """
 
     budget: ServerBudget

@@ -18,6 +18,7 @@ from pydantic_core import PydanticUndefined
 from anytime_server import logs
 from anytime_server.app import create_app
 from anytime_server.engine.local import LocalEngine
+from anytime_server.executor.cores import auto_executors, share_cores
 from anytime_server.executor.messages import WorkerSettings
 from anytime_server.executor.process import ProcessExecutor
 from anytime_server.metrics import Metrics
@@ -44,29 +45,43 @@ def serve(settings: Settings) -> None:
     Each option can also be set by the environment variable beside it.
     """
     logs.configure(settings.log_level, as_json=settings.log_json)
-    executor = ProcessExecutor(
-        WorkerSettings(
-            weights=settings.weights,
-            models=settings.model_names,
-            engine=settings.engine,
-            precision=settings.precision,
-            device=settings.device,
-            threads=settings.threads,
-            profile_size=settings.profile_height_width,
-            engine_memory_bytes=settings.engine_memory_mb * 2**20,
-            log_level=settings.log_level,
-            log_json=settings.log_json,
-        ),
-        max_pixels=settings.max_computed_pixels,
-        hang_s=settings.hang_s,
-    )
     metrics = Metrics()
-    application = create_app(settings, LocalEngine(executor, metrics, settings), metrics)
+    application = create_app(
+        settings, LocalEngine(_executors(settings), metrics, settings), metrics
+    )
     server = Server(uvicorn_config(application, settings), application.state.api)
     server.run()
     if server.failure is not None:
         typer.echo(f"anytime-server: {server.failure}", err=True)
         raise typer.Exit(1)
+
+
+def _executors(settings: Settings) -> list[ProcessExecutor]:
+    """The processes that compute, each with its share of cores and memory."""
+    wanted = settings.executors
+    count = (
+        min(auto_executors(settings.threads), settings.max_requests) if wanted == "auto" else wanted
+    )
+    return [
+        ProcessExecutor(
+            WorkerSettings(
+                weights=settings.weights,
+                models=settings.model_names,
+                engine=settings.engine,
+                precision=settings.precision,
+                device=settings.device,
+                threads=cores.threads,
+                cpus=cores.cpus,
+                profile_size=settings.profile_height_width,
+                engine_memory_bytes=settings.engine_memory_mb * 2**20 // count,
+                log_level=settings.log_level,
+                log_json=settings.log_json,
+            ),
+            max_pixels=settings.max_computed_pixels,
+            hang_s=settings.hang_s,
+        )
+        for cores in share_cores(count, settings.threads)
+    ]
 
 
 def with_flags(command: Callable[[Settings], None]) -> Callable[..., None]:

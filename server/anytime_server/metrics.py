@@ -2,7 +2,7 @@
 
 Each `Metrics` has a registry of its own, so that several servers may live in one process (as in
 tests) and nothing is counted at import. Label values come
-from closed lists or from the models served, so that no client can make the tables grow.
+from closed lists, executors or the models served, so that no client can make the tables grow.
 """
 
 from __future__ import annotations
@@ -132,14 +132,18 @@ class Metrics:
             "anytime_wasted_compute_seconds", "Computing that led to no map that was sent.", "model"
         )
         self._compute = self._counter(
-            "anytime_compute_seconds", "Computing in the network.", "model"
+            "anytime_compute_seconds", "Computing in the network.", "model", "executor"
         )
         self._gmacs = self._counter(
             "anytime_compute_gmacs", "Multiply-adds in the network, in 1e9.", "model"
         )
-        self._active = self._gauge("anytime_requests_in_house", "Requests admitted, not ended.")
+        self._active = self._gauge(
+            "anytime_requests_in_house", "Requests admitted, not ended.", "executor"
+        )
         self._slowdown = self._gauge(
-            "anytime_slowdown_factor", "How much slower than profiled the machine is now."
+            "anytime_slowdown_factor",
+            "How much slower than profiled the machine is now.",
+            "executor",
         )
         self._error = self._histogram(
             "anytime_prediction_error_ratio",
@@ -147,14 +151,17 @@ class Metrics:
             buckets=_ERROR,
         )
         self._memory = self._gauge(
-            "anytime_engine_memory_bytes", "Held by the engines for images under way."
+            "anytime_engine_memory_bytes", "Held by the engines for images under way.", "executor"
         )
         self._executor_memory = self._gauge(
             "anytime_executor_resident_memory_bytes",
             "Resident memory of the process that computes; process_resident_memory_bytes is the "
             "server's own.",
+            "executor",
         )
-        self._crashes = self._counter("anytime_executor_crashes", "Times the executor has died.")
+        self._crashes = self._counter(
+            "anytime_executor_crashes", "Times the executor has died.", "executor"
+        )
         self._sockets = self._gauge("anytime_websocket_connections", "Open websockets.")
         self._conflated = self._counter(
             "anytime_websocket_conflated_updates", "Updates that a newer one replaced unsent."
@@ -183,9 +190,9 @@ class Metrics:
         self._rejections.labels(model, code.value).inc()
         self.totals[model].failed.add(elapsed_s)
 
-    def active_requests(self, count: int) -> None:
-        """So many requests are admitted and have not ended."""
-        self._active.set(count)
+    def active_requests(self, executor: int, count: int) -> None:
+        """An executor has so many requests that are admitted and have not ended."""
+        self._active.labels(executor).set(count)
 
     def decoded(self, elapsed_s: float) -> None:
         """An image was decoded."""
@@ -208,9 +215,9 @@ class Metrics:
         """
         model = request.job.model
         self._stage.labels(model, str(report.exit)).observe(report.elapsed_s)
-        self._compute.labels(model).inc(report.elapsed_s)
+        self._compute.labels(model, request.executor).inc(report.elapsed_s)
         self._error.observe(error)
-        self._slowdown.set(slow_down)
+        self._slowdown.labels(request.executor).set(slow_down)
 
     def stage_stopped(self, request: ActiveRequest, now: float) -> None:
         """A stage was stopped half-way."""
@@ -259,17 +266,19 @@ class Metrics:
             totals.compute.add(request.compute_s)
         totals.last_s = time.time()
 
-    def engine_memory(self, held_bytes: int) -> None:
-        """The engines hold so much memory for images under way."""
-        self._memory.set(held_bytes)
+    def engine_memory(self, executor: int, held_bytes: int) -> None:
+        """The engines of an executor hold so much memory for images under way."""
+        self._memory.labels(executor).set(held_bytes)
 
-    def executor_memory(self, read: Callable[[], float]) -> None:
-        """Where the resident memory of the executor is read, in bytes, whenever it is asked for."""
-        self._executor_memory.set_function(read)
+    def has_executor(self, executor: int, read_memory: Callable[[], float]) -> None:
+        """There is an executor of this number; its resident memory is read when it is asked for."""
+        self._executor_memory.labels(executor).set_function(read_memory)
+        for metric in (self._active, self._memory, self._crashes, self._slowdown):
+            metric.labels(executor)
 
-    def crashed(self) -> None:
-        """The executor has died."""
-        self._crashes.inc()
+    def crashed(self, executor: int) -> None:
+        """An executor has died."""
+        self._crashes.labels(executor).inc()
 
     def websocket_opened(self) -> None:
         """A websocket was accepted."""
@@ -290,8 +299,8 @@ class Metrics:
     def _counter(self, name: str, text: str, *labels: str) -> Counter:
         return Counter(name, text, labels, registry=self.registry)
 
-    def _gauge(self, name: str, text: str) -> Gauge:
-        return Gauge(name, text, registry=self.registry)
+    def _gauge(self, name: str, text: str, *labels: str) -> Gauge:
+        return Gauge(name, text, labels, registry=self.registry)
 
     def _histogram(
         self, name: str, text: str, *labels: str, buckets: tuple[float, ...] = _SECONDS

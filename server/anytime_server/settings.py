@@ -7,7 +7,7 @@ environment (prefix `ANYTIME_`), which nothing else in the server reads.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Final, Literal, Self
+from typing import Annotated, Final, Literal, Self
 
 from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -19,6 +19,7 @@ from anytime_server.tokens import clean_token, read_tokens
 LogLevel = Literal["critical", "error", "warning", "info", "debug"]
 EngineName = Literal["auto", "torch", "native", "openvino"]
 PrecisionName = Literal["auto", "f32", "bf16", "int8"]
+ExecutorCount = Annotated[int, Field(ge=1, le=256)]
 
 
 _MOST_PROFILED: Final = 2**24
@@ -46,7 +47,7 @@ class Settings(BaseSettings):
         2048,
         ge=64,
         le=1_048_576,
-        description="Memory of all models together for images under way, in MiB.",
+        description="Memory of all models and executors together for images under way, in MiB.",
     )
     precision: PrecisionName = Field(
         "auto",
@@ -56,7 +57,13 @@ class Settings(BaseSettings):
         0,
         ge=0,
         le=1024,
-        description="Compute threads; 0 takes all cores that affinity and cgroup quota leave.",
+        description="Compute threads of all executors; 0 takes all cores that affinity and cgroup "
+        "quota leave.",
+    )
+    executors: Literal["auto"] | ExecutorCount = Field(
+        1,
+        description="Computing processes, each with cores and a queue of its own, a number or "
+        "auto.",
     )
     profile_size: str = Field(
         "360x480",
@@ -181,6 +188,15 @@ class Settings(BaseSettings):
             raise ValueError(
                 f"profile_size is {self.profile_size}, {height * width} px; expected at most "
                 f"{_MOST_PROFILED} px"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _check_executors(self) -> Self:
+        if self.executors != "auto" and self.executors > self.max_requests:
+            raise ValueError(
+                f"executors is {self.executors} and max_requests {self.max_requests}; expected at "
+                "least one request for each executor"
             )
         return self
 

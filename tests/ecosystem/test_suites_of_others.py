@@ -143,7 +143,7 @@ def our_server():
     """Our server, with an echo in place of the protocol."""
     settings = Settings(port=0, log_level="critical")
     metrics = Metrics()
-    app = create_app(settings, LocalEngine(FakeExecutor(), metrics, settings), metrics)
+    app = create_app(settings, LocalEngine([FakeExecutor()], metrics, settings), metrics)
     app.router.routes.insert(0, WebSocketRoute("/", echo))
     return Server(uvicorn_config(app, settings), app.state.api)
 

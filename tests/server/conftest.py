@@ -49,7 +49,7 @@ async def running_server(
     executor = executor or FakeExecutor()
     chosen = Settings(port=0, log_level="warning", **settings)
     metrics = Metrics()
-    app = create_app(chosen, LocalEngine(executor, metrics, chosen), metrics)
+    app = create_app(chosen, LocalEngine([executor], metrics, chosen), metrics)
     state = app.state.api
     server = QuickServer(uvicorn_config(app, chosen), state)
     server.capture_signals = nullcontext  # the test runner's signals are not ours

@@ -37,9 +37,11 @@ def test_histograms_resolve_a_millisecond():
 
 def test_two_servers_do_not_share_counters():
     first, second = Metrics(), Metrics()
-    first.crashed()
-    assert b"anytime_executor_crashes_total 1.0" in first.expose()
-    assert b"anytime_executor_crashes_total 0.0" in second.expose()
+    for metrics in (first, second):
+        metrics.has_executor(0, lambda: 0.0)
+    first.crashed(0)
+    assert b'anytime_executor_crashes_total{executor="0"} 1.0' in first.expose()
+    assert b'anytime_executor_crashes_total{executor="0"} 0.0' in second.expose()
 
 
 def test_a_log_line_can_be_json():

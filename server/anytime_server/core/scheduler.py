@@ -95,7 +95,17 @@ class Scheduler:
             UnknownModelError: the job's model has no profile.
             DuplicateJobError: a job with this id has not ended.
         """
+        answer = self.offer(job, now)
+        if isinstance(answer, Admitted):
+            self._jobs[job.id] = job
+            self.costs.note_size(job.model, job.height, job.width)
+            self._observe_load()
+        return answer
+
+    def offer(self, job: JobState, now: float) -> Admitted | Rejected:
+        """What `submit` would answer now; the job may be offered to others as well."""
         job.steps = self.costs.steps(job.model, job.height, job.width)
+        job.limits = None  # another scheduler's versions tell nothing here
         if job.id in self._jobs:
             raise DuplicateJobError(job.id)
         if self._draining:
@@ -109,12 +119,15 @@ class Scheduler:
         job.prepare_s = self.costs.preparation_s(job.model, job.height, job.width)
         self._forecaster.look_ahead(job)
         workload = Workload(self._until_free(now), self._mandatory(now), not self._jobs)
-        answer = admit(job, workload, self._forecaster, self.settings, now)
-        if isinstance(answer, Admitted):
-            self._jobs[job.id] = job
-            self.costs.note_size(job.model, job.height, job.width)
-            self._observe_load()
-        return answer
+        return admit(job, workload, self._forecaster, self.settings, now)
+
+    def release(self, job_id: str) -> bool:
+        """Gives up a job that nothing has been computed of, if it has one, for another to take."""
+        job = self._jobs.get(job_id)
+        if job is None or job.last is not None or self._is_running(job):
+            return False
+        del self._jobs[job_id]
+        return True
 
     def cancel(self, job_id: str) -> Ending | None:
         """Ends a job; one that is running ends with its run. Unknown ids are ignored.
@@ -332,6 +345,11 @@ class Scheduler:
         if elapsed_s is not None and not job.decoded:
             self.costs.observe_decode(job.media_type, job.pixels, elapsed_s)
             job.decoded = True
+
+    @property
+    def active(self) -> int:
+        """Jobs that have not ended."""
+        return len(self._jobs)
 
     @property
     def load_s(self) -> float:

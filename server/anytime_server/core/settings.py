@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 from anytime_server.errors import SettingsError
 
@@ -50,3 +50,12 @@ class SchedulerSettings:
                 raise SettingsError(item.name, str(value), "a finite number >= 0")
         if not self.patience_s:
             raise SettingsError("patience_s", str(self.patience_s), "a finite number > 0")
+
+    def divided(self, executors: int) -> list[SchedulerSettings]:
+        """Those of each of several schedulers, which together have at most `max_jobs` jobs.
+
+        Raises:
+            SettingsError: there is not one job for each.
+        """
+        share, rest = divmod(self.max_jobs, executors)
+        return [replace(self, max_jobs=share + (number < rest)) for number in range(executors)]

@@ -1,9 +1,9 @@
 """The engine as the API knows it: submit a request, cancel it, update its budget, ask its status.
 
-`local.LocalEngine` implements it over one executor. An active request is one record of everything
-that the engine and the API know about it. What happens to it is told through its callback, on the
-event loop: `ExitRendered` for exits that its client wants to see, and `RequestEnded` once. The
-callback must only take note; writing is the API's own work.
+`local.LocalEngine` implements it over the executors of one machine. An active request is one record
+of everything that the engine and the API know about it. What happens to it is told through its
+callback, on the event loop: `ExitRendered` for exits that its client wants to see, and
+`RequestEnded` once. The callback must only take note; writing is the API's own work.
 """
 
 from __future__ import annotations
@@ -90,6 +90,7 @@ class ActiveRequest:
         size: (H, W) of the image, upright, px; known once it is decoded.
         best: the last exit that was rendered.
         shown: the last exit that its client was shown before its end.
+        executor: number of the executor that has it, from 0.
         ready_s: when it began to wait for its next stage.
         first_s: when its first stage began; None before.
         cancelled_s: when it was cancelled; None if it was not.
@@ -123,6 +124,7 @@ class ActiveRequest:
     size: tuple[int, int] = (0, 0)
     best: ExitRendered | None = None
     shown: ExitRendered | None = None
+    executor: int = 0
     ready_s: float = 0.0
     first_s: float | None = None
     cancelled_s: float | None = None

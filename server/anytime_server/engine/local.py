@@ -1,4 +1,4 @@
-"""The engine of one machine: admits requests, and hands them to the loop over its executor."""
+"""The engine of one machine: admits requests, and hands them to the router over its executors."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import asyncio
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Final
 
@@ -21,6 +21,7 @@ from anytime_server.core.jobs import JobState
 from anytime_server.engine.base import ActiveRequest, EngineState, ExitRendered, OnEvent
 from anytime_server.engine.image_reader import ImageReader
 from anytime_server.engine.loop import ExecutorLoop
+from anytime_server.engine.router import Router
 from anytime_server.errors import (
     DuplicateJobError,
     ImageRejectedError,
@@ -42,7 +43,7 @@ class LocalEngine:
     """See the module; implements `Engine`.
 
     Args:
-        executor: computes.
+        executors: compute; at least one.
         metrics: counts.
         settings: the operator's choices.
         clock: monotonic seconds, the same in the executor.
@@ -50,17 +51,24 @@ class LocalEngine:
 
     def __init__(
         self,
-        executor: Executor,
+        executors: Sequence[Executor],
         metrics: Metrics,
         settings: Settings,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.clock = clock
-        self._executor = executor
+        self._executors = executors
         self._metrics = metrics
         self._settings = settings
         self._images = ImageReader(settings.max_pixels)
-        self._loop = ExecutorLoop(executor, metrics, settings.scheduling, clock, self._remember)
+        each = settings.scheduling.divided(len(executors))
+        self._router = Router(
+            [
+                ExecutorLoop(executor, metrics, chosen, clock, self._remember, number=number)
+                for number, (executor, chosen) in enumerate(zip(executors, each, strict=True))
+            ],
+            clock,
+        )
         self._ended: deque[ActiveRequest] = deque()
         self._remembered: dict[str, ActiveRequest] = {}
         self._started = asyncio.Event()
@@ -69,12 +77,12 @@ class LocalEngine:
     @property
     def state(self) -> EngineState:
         """See `Engine.state`."""
-        return self._loop.state
+        return self._router.state
 
     @property
     def models(self) -> Mapping[str, ServedModel]:
         """See `Engine.models`."""
-        return self._loop.models
+        return self._router.models
 
     # Life.
 
@@ -94,14 +102,14 @@ class LocalEngine:
         """See `Engine.drain`."""
         try:
             async with asyncio.timeout(self._settings.drain_timeout_s):
-                await self._loop.drain()
+                await self._router.drain()
         except TimeoutError:
             logger.warning("requests were still active after %g s", self._settings.drain_timeout_s)
             self.end_all()
 
     def end_all(self) -> None:
         """See `Engine.end_all`."""
-        self._loop.end_all()
+        self._router.end_all()
 
     async def close(self) -> None:
         """See `Engine.close`."""
@@ -109,14 +117,14 @@ class LocalEngine:
         (result,) = await asyncio.gather(self._task, return_exceptions=True)
         if isinstance(result, Exception) and self._started.is_set():
             logger.error("the engine failed", exc_info=result)
-        await self._executor.close()
+        await asyncio.gather(*(executor.close() for executor in self._executors))
         self._images.close()
 
     async def _run(self) -> None:
         await self._images.warm_up()
-        await self._loop.start()
+        await self._router.start()
         self._started.set()
-        await self._loop.run()
+        await self._router.run()
 
     # Requests.
 
@@ -156,7 +164,7 @@ class LocalEngine:
             header, decode = await self._images.open(
                 data,
                 infer.media_type,
-                idle=not self._loop.requests,
+                idle=not self._router.requests,
                 side=max(served.profile.sides, default=None),
             )
         except ImageRejectedError as error:
@@ -178,7 +186,7 @@ class LocalEngine:
         request = ActiveRequest(infer.id, infer.want, job, served, transport, on_event)
         request.upload_s = uploaded_s - arrival_s
         try:
-            answer = self._rejected_for_size(request) or self._loop.submit(request)
+            answer = self._rejected_for_size(request) or self._router.submit(request)
         except DuplicateJobError as error:
             text = f"request {infer.id} has not ended yet"
             raise _refusal(ErrorCode.DUPLICATE_ID, text, request_id=infer.id) from error
@@ -191,14 +199,14 @@ class LocalEngine:
         request.image = decode()
         request.image.add_done_callback(_retrieve_exception)
         if job.awaits_image:
-            request.image.add_done_callback(partial(self._loop.image_ready, request.id))
+            request.image.add_done_callback(partial(self._router.image_ready, request))
         return request
 
     def cancel(self, request_id: str, *, discard: bool) -> None:
         """See `Engine.cancel`."""
-        request = self._loop.requests.get(request_id)
+        request = self._router.requests.get(request_id)
         if request is not None:
-            self._loop.cancel(request, discard=discard)
+            self._router.cancel(request, discard=discard)
 
     def update_budget(self, request_id: str, budget: Budget, rev: int | None) -> BudgetApplied:
         """See `Engine.update_budget`."""
@@ -206,13 +214,13 @@ class LocalEngine:
         if request is None:
             return BudgetApplied(request_id, rev or 0, 0, Effect.GONE)
         rev = request.job.rev + 1 if rev is None else rev
-        change = self._loop.update_budget(request, budget, rev)
+        change = self._router.update_budget(request, budget, rev)
         return BudgetApplied(request.wire_id, rev, change.exit, change.effect)
 
     def status(self, request_id: str) -> ActiveRequest | None:
         """See `Engine.status`."""
-        self._loop.take_exits()
-        return self._loop.requests.get(request_id) or self._remembered.get(request_id)
+        self._router.take_exits()
+        return self._router.requests.get(request_id) or self._remembered.get(request_id)
 
     def note_encoding(self, request: ActiveRequest, event: ExitRendered, elapsed_s: float) -> None:
         """See `Engine.note_encoding`."""
@@ -222,19 +230,19 @@ class LocalEngine:
         self._metrics.encoded(request.job.model, request.job.encoding, whole_s)
         if request.ended_s is not None:  # an answer waits for its turn on a busy event loop
             whole_s = max(self.clock() - request.ended_s, elapsed_s) + event.rendered.elapsed_s
-        self._loop.note_encoding(request, whole_s)
+        self._router.note_encoding(request, whole_s)
 
     # The operator.
 
     def server_budget(self) -> ServerBudgetStatus:
         """See `Engine.server_budget`."""
         self._refuse_until_loaded()
-        return self._loop.server_budget()
+        return self._router.server_budget()
 
     def set_server_budget(self, budget: ServerBudget) -> None:
         """See `Engine.set_server_budget`."""
         self._refuse_until_loaded()
-        self._loop.set_server_budget(budget, _time_of_day_s())
+        self._router.set_server_budget(budget, _time_of_day_s())
 
     def _refuse_until_loaded(self) -> None:
         if not self.models:
@@ -248,7 +256,7 @@ class LocalEngine:
                 f"{most} are allowed: make the image smaller"
             )
             return Rejected(ErrorCode.TOO_MANY_PIXELS, text, None)
-        held = sum(_held_pixels(active) for active in self._loop.requests.values())
+        held = sum(_held_pixels(active) for active in self._router.requests.values())
         most = self._settings.max_pixels_in_flight
         if not held or held + wanted <= most:
             return None

@@ -10,8 +10,8 @@ of the scheduler, and owns both, and the active requests, each of which gets exa
   ends; what was missed is rendered before another request gets the executor, so that a request that
   ends while another one computes has its best map ready.
 * A crash of the executor ends the request that it was busy with in an error. All others begin
-  again when it has started again, if their deadlines allow; what was shown of them stays shown.
-  New ones are refused meanwhile.
+  again, with another executor or when it has started again, if their deadlines allow; what was
+  shown of them stays shown. It takes no new ones meanwhile.
 * A request is answered soon after its deadline even where the executor does not react at all.
 """
 
@@ -28,8 +28,7 @@ from typing import Final
 
 from anytime_protocol.budget import Budget
 from anytime_protocol.enums import ErrorCode
-from anytime_protocol.messages import DEFAULT_URGENCY
-from anytime_protocol.resources import ServerBudget, ServerBudgetStatus
+from anytime_protocol.resources import ServerBudget
 from anytime_server.core.costs import CostModel
 from anytime_server.core.decisions import (
     Admitted,
@@ -78,8 +77,11 @@ class ExecutorLoop:
         settings: of the scheduler.
         clock: monotonic seconds, the same in the executor.
         on_ended: called with each request that has ended, before its client is told.
+        number: of the executor, from 0.
 
     Attributes:
+        on_lost: called when the executor has died; may `release` requests.
+        scheduler: decides.
         state: what it can do now.
         models: what it serves by name; empty until the models are loaded.
         requests: the active requests by id.
@@ -92,17 +94,21 @@ class ExecutorLoop:
         settings: SchedulerSettings,
         clock: Callable[[], float],
         on_ended: Callable[[ActiveRequest], None],
+        *,
+        number: int = 0,
     ) -> None:
+        self.on_lost: Callable[[ExecutorLoop], None] = lambda _: None
         self.state = EngineState.STARTING
         self.models: dict[str, ServedModel] = {}
         self.requests: dict[str, ActiveRequest] = {}
         self._executor = executor
         self._metrics = metrics
-        metrics.executor_memory(lambda: executor.resident_bytes)
+        metrics.has_executor(number, lambda: executor.resident_bytes)
+        self._number = number
         self._settings = settings
         self._clock = clock
         self._on_ended = on_ended
-        self._scheduler = Scheduler(CostModel(()), settings=settings)
+        self.scheduler = Scheduler(CostModel(()), settings=settings)
         self._unreported: deque[Ending] = deque()
         self._running: ActiveRequest | None = None
         self._give_up_s = math.inf
@@ -122,16 +128,21 @@ class ExecutorLoop:
         """
         self.take_exits()
         job = request.job
-        answer = self._scheduler.submit(job, self._clock())
+        answer = self.scheduler.submit(job, self._clock())
         if isinstance(answer, Admitted):
             request.ready_s = self._clock()
+            request.executor = self._number
             self.requests[request.id] = request
-            self._metrics.active_requests(len(self.requests))
+            self._metrics.active_requests(self._number, len(self.requests))
             self._empty.clear()
             if job.prepare_s:  # the size is new: get ready while the image is decoded
                 self._executor.prepare(job.model, (job.height, job.width))
             self._update_run()
         return answer
+
+    def release(self, request: ActiveRequest) -> bool:
+        """Gives a request up for another loop, and says whether it can; see `Scheduler.release`."""
+        return self.scheduler.release(request.id) and self._remove(request.id) is not None
 
     def cancel(self, request: ActiveRequest, *, discard: bool) -> None:
         """Ends an active request; see `Engine.cancel`."""
@@ -139,7 +150,7 @@ class ExecutorLoop:
         request.discarded = request.discarded or discard
         if request.cancelled_s is None:
             request.cancelled_s = self._clock()
-        ending = self._scheduler.cancel(request.id)
+        ending = self.scheduler.cancel(request.id)
         if ending is not None:
             self._unreported.append(ending)
         self._update_run()
@@ -147,40 +158,27 @@ class ExecutorLoop:
     def update_budget(self, request: ActiveRequest, budget: Budget, rev: int) -> BudgetChange:
         """Replaces a request's budget; see `Scheduler.update_budget`."""
         self.take_exits()
-        change = self._scheduler.update_budget(request.id, budget, rev)
+        change = self.scheduler.update_budget(request.id, budget, rev)
         self._update_run()
         return change
 
-    def image_ready(self, request_id: str, image: asyncio.Future[DecodedImage]) -> None:
+    def image_ready(self, request: ActiveRequest, image: asyncio.Future[DecodedImage]) -> None:
         """Decoding that a job awaits is over, well or not."""
         failed = image.cancelled() or image.exception() is not None
-        self._scheduler.image_decoded(request_id, None if failed else image.result().cpu_s)
+        self.scheduler.image_decoded(request.id, None if failed else image.result().cpu_s)
         self._update_run()
 
     def note_encoding(self, request: ActiveRequest, elapsed_s: float) -> None:
         """See `Engine.note_encoding`; `elapsed_s` has rendering in it."""
         job = request.job
-        self._scheduler.costs.observe_encode(job.encoding, job.pixels, elapsed_s)
+        self.scheduler.costs.observe_encode(job.encoding, job.pixels, elapsed_s)
 
     # The operator.
-
-    def server_budget(self) -> ServerBudgetStatus:
-        """See `Engine.server_budget`."""
-        self.take_exits()
-        limits = self._scheduler.server_limits
-        return ServerBudgetStatus(
-            budget=limits.budget,
-            effective=limits.in_force(self._clock(), DEFAULT_URGENCY),
-            in_flight=len(self.requests),
-            queued=sum(request.first_s is None for request in self.requests.values()),
-            load_s=self._scheduler.load_s,
-            slowdown=self._scheduler.costs.slow_down.mean,
-        )
 
     def set_server_budget(self, budget: ServerBudget, time_of_day_s: float) -> None:
         """Replaces the operator's budget, so many seconds after local midnight."""
         self.take_exits()
-        self._scheduler.set_server_budget(budget, self._clock(), time_of_day_s)
+        self.scheduler.set_server_budget(budget, self._clock(), time_of_day_s)
         self._update_run()
 
     async def drain(self) -> None:
@@ -190,7 +188,7 @@ class ExecutorLoop:
                 self._end_all(ErrorCode.DRAINING, "the server is shutting down")
             self.state = EngineState.DRAINING
         self.take_exits()
-        self._unreported.extend(self._scheduler.drain())
+        self._unreported.extend(self.scheduler.drain())
         self._update_run()
         await self._empty.wait()
 
@@ -209,7 +207,7 @@ class ExecutorLoop:
         """
         served = await self._starter.start()
         self.models = {model.info.name: model for model in served}
-        self._scheduler = Scheduler(first_costs(served), settings=self._settings)
+        self.scheduler = Scheduler(first_costs(served), settings=self._settings)
         for model in served:
             self._metrics.serves(model.info.name, model.engine)
             logger.info("%s is computed by %s", model.info.name, model.engine)
@@ -239,7 +237,7 @@ class ExecutorLoop:
         self._changed.clear()
         while self._unreported:
             await self._render_and_end(self._unreported.popleft())
-        match self._scheduler.decide(self._clock()):
+        match self.scheduler.decide(self._clock()):
             case EndJob(ending=ending):
                 await self._render_and_end(ending)
             case RunJob() as run:
@@ -259,21 +257,21 @@ class ExecutorLoop:
             waited_s = self._clock() - decode_from_s
             self._starter.check()
             if image is None and not request.has_begun:
-                ending = self._scheduler.run_ended(run.job_id, 0.0, self._clock())
+                ending = self.scheduler.run_ended(run.job_id, 0.0, self._clock())
             else:
                 ending = await self._compute(run, request, image)
         except ImageRejectedError as error:
-            ending = self._scheduler.fail(run.job_id, error.code, str(error))
+            ending = self.scheduler.fail(run.job_id, error.code, str(error))
         except ExecutorCallError as error:
             logger.error("request %s: %s", run.job_id, error)
-            ending = self._scheduler.fail(run.job_id, error.code, str(error))
+            ending = self.scheduler.fail(run.job_id, error.code, str(error))
         finally:
             self._running = None
             request.ready_s = self._clock()
         busy_s = request.ready_s - min(self._busy_since_s, began_s)
         overhead_s = max(busy_s - request.compute_s + before_s, 0.0)
         self._metrics.overhead(overhead_s)
-        self._scheduler.costs.observe_overhead(max(overhead_s - waited_s, 0.0))
+        self.scheduler.costs.observe_overhead(max(overhead_s - waited_s, 0.0))
         self._busy_since_s = request.ready_s
         if ending is not None:
             await self._render_and_end(ending)
@@ -322,8 +320,8 @@ class ExecutorLoop:
         if end.wasted_s:
             request.compute_s += end.wasted_s
             self._metrics.stage_stopped(request, now)
-        self._metrics.engine_memory(self._executor.engine_bytes)
-        ending = self._scheduler.run_ended(request.id, end.wasted_s, now)
+        self._metrics.engine_memory(self._number, self._executor.engine_bytes)
+        ending = self.scheduler.run_ended(request.id, end.wasted_s, now)
         if ending is None and end.rendered is not None and request.want.progress:
             request.show_best()
         return ending
@@ -342,9 +340,9 @@ class ExecutorLoop:
         request = self._running
         if request is None:
             return
-        costs = self._scheduler.costs
+        costs = self.scheduler.costs
         for report in self._executor.take_exits():
-            failed = self._scheduler.exit_made(request.id, report)
+            failed = self.scheduler.exit_made(request.id, report)
             request.compute_s += report.elapsed_s
             request.gmacs += report.gmacs
             self._metrics.stage_done(request, report, costs.slow_down.mean, costs.last_error)
@@ -365,7 +363,7 @@ class ExecutorLoop:
             self._executor.set_limits(self._run_limits())
 
     def _run_limits(self) -> RunLimits:
-        limits = self._scheduler.run_limits(self._clock())
+        limits = self.scheduler.run_limits(self._clock())
         return limits._replace(stop_at_s=min(limits.stop_at_s, self._give_up_s))
 
     async def _decoded_image(self, request: ActiveRequest) -> Image | None:
@@ -379,7 +377,7 @@ class ExecutorLoop:
             raise RuntimeError(f"request {request.id} was not submitted")
         request.image.add_done_callback(lambda _: self._changed.set())
         while not request.image.done():
-            limits = self._scheduler.run_limits(self._clock())
+            limits = self.scheduler.run_limits(self._clock())
             if not limits.path or self._clock() > limits.stop_at_s:
                 return None
             await self._changed.wait_until(limits.stop_at_s)
@@ -393,7 +391,7 @@ class ExecutorLoop:
         if request.note_decoded(decoded, self._clock()):
             self._metrics.decoded(decoded.elapsed_s)
         # Images are decoded while others compute; elapsed time would mostly tell of those.
-        self._scheduler.image_decoded(request.id, decoded.cpu_s)
+        self.scheduler.image_decoded(request.id, decoded.cpu_s)
         return decoded.image
 
     # Rendering and endings.
@@ -419,7 +417,7 @@ class ExecutorLoop:
                 try:
                     await self._render(request)
                 except ExecutorCallError as error:
-                    failed = self._scheduler.fail(request.id, error.code, str(error))
+                    failed = self.scheduler.fail(request.id, error.code, str(error))
                     if failed is not None:
                         self._unreported.append(failed)
 
@@ -447,7 +445,7 @@ class ExecutorLoop:
             When to look again.
         """
         self.take_exits()
-        while isinstance(decision := self._scheduler.decide(self._clock()), EndJob):
+        while isinstance(decision := self.scheduler.decide(self._clock()), EndJob):
             self._unreported.append(decision.ending)
         for _ in range(len(self._unreported)):
             ending = self._unreported.popleft()
@@ -465,7 +463,7 @@ class ExecutorLoop:
         Returns:
             When to look again.
         """
-        overdue_s = self._scheduler.overdue_s(self._clock())
+        overdue_s = self.scheduler.overdue_s(self._clock())
         if self._clock() < overdue_s:
             return overdue_s
         logger.warning("the executor has not stopped request %s at its deadline", request.id)
@@ -474,13 +472,13 @@ class ExecutorLoop:
 
     def _abandon(self, request: ActiveRequest, code: ErrorCode, detail: str) -> None:
         """Ends a request whose run may still be under way; what that makes is dropped."""
-        self._scheduler.abandon(request.id)
+        self.scheduler.abandon(request.id)
         self._end(JobFailed(request.id, code, detail, 0.0))
         request.discarded = True
 
     def _end(self, ending: Ending) -> None:
         """The only place where a request ends; one that has ended is ignored."""
-        request = self.requests.pop(ending.job_id, None)
+        request = self._remove(ending.job_id)
         if request is None:
             return
         ending = request.ending_with_best(ending)
@@ -492,9 +490,6 @@ class ExecutorLoop:
         now = request.ended_s = self._clock()
         request.queue_s += max(now - request.ready_s, 0.0)
         self._metrics.ended(request, ending, now)
-        self._metrics.active_requests(len(self.requests))
-        if not self.requests:
-            self._empty.set()
         unwanted = request.discarded or isinstance(ending, JobFailed)
         best, request.best = request.best, None
         self._on_ended(request)
@@ -504,13 +499,20 @@ class ExecutorLoop:
             # A fault of an adapter must not end the loop that all others depend on.
             logger.exception("the callback of request %s failed", request.id)
 
+    def _remove(self, request_id: str) -> ActiveRequest | None:
+        request = self.requests.pop(request_id, None)
+        self._metrics.active_requests(self._number, len(self.requests))
+        if not self.requests:
+            self._empty.set()
+        return request
+
     @contextmanager
     def _blaming(self, request: ActiveRequest) -> Iterator[None]:
         """Ends a request in an error if the executor dies of it, so that it is not tried again."""
         try:
             yield
         except ExecutorCrashedError as error:
-            failed = self._scheduler.fail(request.id, ErrorCode.INTERNAL, str(error))
+            failed = self.scheduler.fail(request.id, ErrorCode.INTERNAL, str(error))
             self._end(failed or JobFailed(request.id, ErrorCode.INTERNAL, str(error), 0.0))
             raise
 
@@ -519,15 +521,16 @@ class ExecutorLoop:
 
         While the server drains, they are ended instead: it would take longer than they may.
         """
-        self._metrics.crashed()
+        self._metrics.crashed(self._number)
         if self.state is EngineState.DRAINING:
             self.end_all()
             return
         self.state = EngineState.RECOVERING
-        self._scheduler.executor_lost()
-        self._scheduler.costs.forget_sizes()
+        self.scheduler.executor_lost()
+        self.scheduler.costs.forget_sizes()
         for request in self.requests.values():
             request.restart()
+        self.on_lost(self)
         starting = asyncio.ensure_future(self._starter.start_again())
         starting.add_done_callback(lambda _: self._changed.set())
         try:
@@ -536,7 +539,7 @@ class ExecutorLoop:
             starting.result()
         finally:
             starting.cancel()
-        self._scheduler.executor_started()
+        self.scheduler.executor_started()
         if self.state is EngineState.RECOVERING:
             self.state = EngineState.READY
 

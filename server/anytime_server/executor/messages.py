@@ -24,6 +24,7 @@ class WorkerSettings:
         engine: "auto", "torch", "native" or "openvino".
         device: of the torch engine.
         threads: compute threads; 0 leaves the choice to the engine.
+        cpus: numbers of the CPUs that the process is bound to; empty for no bound.
         precision: "auto", "f32", "bf16" or "int8".
         profile_size: (H, W) px at which costs are measured.
         engine_memory_bytes: that all engines together may hold for images under way.
@@ -37,6 +38,7 @@ class WorkerSettings:
     device: str
     threads: int
     profile_size: tuple[int, int]
+    cpus: tuple[int, ...] = ()
     precision: str = "auto"
     engine_memory_bytes: int = 2**31
     log_level: str = "info"

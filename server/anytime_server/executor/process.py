@@ -38,6 +38,7 @@ from anytime_server.executor.base import (
     ServedModel,
 )
 from anytime_server.executor.control import SharedMemory
+from anytime_server.executor.cores import bind
 from anytime_server.executor.messages import (
     Beat,
     Command,
@@ -75,6 +76,7 @@ Target = Callable[[Connection, SharedMemory, WorkerSettings], None]
 
 def work(pipe: Connection, memory: SharedMemory, settings: WorkerSettings) -> None:
     """What the child runs; it alone imports the networks."""
+    bind(settings.cpus)  # before the libraries are loaded, which ask how many CPUs there are
     loaded = threading.Event()
     threading.Thread(target=_beat, args=(memory, loaded), daemon=True).start()
     from anytime_server.executor import worker  # noqa: PLC0415

@@ -12,12 +12,22 @@ from anytime_server.core.stage_costs import StageCost
 from anytime_server.errors import ServerError, SettingsError
 from anytime_server.simulation.policies import strategy
 from anytime_server.simulation.report import table
+from anytime_server.simulation.routers import router
 from anytime_server.simulation.simulate import SimulationConfig, full_depth_hz, simulate
-from anytime_server.simulation.traffic import Arrivals, Bursty, Machine, Poisson, Replay, Traffic
+from anytime_server.simulation.traffic import (
+    Arrivals,
+    Bursty,
+    Cameras,
+    Machine,
+    Poisson,
+    Replay,
+    Traffic,
+)
 
 MOST_REQUESTS: Final = 1e7
 MOST_JITTER: Final = 3.0
 MOST_RUN_MS: Final = 60_000.0
+MOST_UNEVEN: Final = 100.0
 
 
 def simulate_traffic(
@@ -26,7 +36,25 @@ def simulate_traffic(
         float, typer.Option(help="Arrivals, as a multiple of what full depth could serve; above 0.")
     ] = 1.5,
     duration_s: Annotated[float, typer.Option(help="Simulated time, in seconds.", min=1.0)] = 600.0,
-    replicas: Annotated[int, typer.Option(help="Machines.", min=1)] = 1,
+    replicas: Annotated[
+        str, typer.Option(help="Executors, on one machine or several; numbers separated by commas.")
+    ] = "1",
+    routers: Annotated[
+        str,
+        typer.Option(
+            help="What chooses one of them: predicted (ours), predicted-two, two-choices, "
+            "least-requests, round-robin; separated by commas."
+        ),
+    ] = "predicted",
+    uneven: Annotated[
+        float, typer.Option(help="Every second executor takes so many times as long.")
+    ] = 1.0,
+    cameras: Annotated[
+        int, typer.Option(help="Cameras that send images in turn, instead of `--load`.", min=0)
+    ] = 0,
+    fps: Annotated[
+        float, typer.Option(help="Images a second of each camera.", min=0.001, max=1000.0)
+    ] = 5.0,
     arrivals: Annotated[
         str, typer.Option(help="poisson, bursty, or a file with one arrival time in s a line.")
     ] = "poisson",
@@ -49,31 +77,45 @@ def simulate_traffic(
     ] = 0.0,
     seed: Annotated[int, typer.Option(help="Of everything drawn.")] = 0,
 ) -> None:
-    """Compare policies: the real scheduler on simulated traffic and machines, in seconds."""
+    """Compare policies, routers and numbers of executors: ours are the server's very own."""
     try:
         _check_range("jitter", jitter, MOST_JITTER)
         _check_range("run-ms", run_ms, MOST_RUN_MS)
+        _check_range("uneven", uneven, MOST_UNEVEN)
         qualities = _numbers("quality", quality)
         for value in qualities:
             _check_range("quality", value, 1.0)
         stages = tuple(StageCost(ms / 1e3, 0.0) for ms in _numbers("stages-ms", stages_ms))
         profile = ModelProfile("simulated", (SizeProfile(360, 480, stages),), qualities)
         machine = Machine(jitter=jitter, run_s=run_ms / 1e3)
-        rate_hz = load * replicas * full_depth_hz(profile, machine)
-        if not 0 < rate_hz * duration_s <= MOST_REQUESTS:
-            found = f"{load:g} for {duration_s:g} s, {rate_hz * duration_s:.3g} requests"
-            raise SettingsError("load", found, f"above 0, for at most {MOST_REQUESTS:.0e} requests")
         full_s = sum(stage.seconds(1.0) for stage in stages)
         low, high = (factor * full_s for factor in _numbers("deadlines", deadlines, "-"))
-        traffic = Traffic(_arrivals(arrivals, rate_hz), (low, high))
-        reports = [
-            simulate(
-                SimulationConfig(
-                    profile, traffic, strategy(name.strip()), duration_s, replicas, seed, machine
+        reports = []
+        for count in map(int, _numbers("replicas", replicas)):
+            rate_hz = load * count * full_depth_hz(profile, machine)
+            if cameras:
+                rate_hz = cameras * fps
+            if not 0 < rate_hz * duration_s <= MOST_REQUESTS:
+                found = f"{rate_hz * duration_s:.3g} requests in {duration_s:g} s"
+                raise SettingsError("load", found, f"above 0, at most {MOST_REQUESTS:.0e}")
+            coming = Cameras(cameras, fps) if cameras else _arrivals(arrivals, rate_hz)
+            reports += [
+                simulate(
+                    SimulationConfig(
+                        profile,
+                        Traffic(coming, (low, high)),
+                        strategy(policy.strip()),
+                        duration_s,
+                        count,
+                        router(chosen.strip()),
+                        uneven,
+                        seed,
+                        machine,
+                    )
                 )
-            )
-            for name in policies.split(",")
-        ]
+                for policy in policies.split(",")
+                for chosen in routers.split(",")
+            ]
     except (ServerError, ValueError, OSError) as error:
         typer.echo(f"anytime-server: {error}", err=True)
         raise typer.Exit(2) from error

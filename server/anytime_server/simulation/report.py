@@ -29,6 +29,8 @@ class Report:
         strategy: its name.
         arrivals: requests that arrived, those cancelled by their clients included.
         duration_s: time in which they did.
+        replicas: executors.
+        router: chose one of them for each request.
         refused: refused requests, by error code.
         failed: admitted requests that got no map in time.
         late: answers that came after their deadline.
@@ -48,6 +50,8 @@ class Report:
     strategy: str
     arrivals: int
     duration_s: float
+    replicas: int
+    router: str
     refused: dict[str, int]
     failed: int
     late: int
@@ -71,10 +75,15 @@ class Report:
 
 
 _COLUMNS: Final = (
-    *("policy", "arrivals", "per s", "attained", "quality", "refused", "failed", "late"),
+    *("policy", "router", "replicas"),
+    *("arrivals", "per s", "attained", "quality", "refused", "failed", "late"),
     *("exits %", "mean exit"),
     *("first p50", "first p99", "answer p99", "busy", "wasted"),
 )
+
+
+_NAMES: Final = 2
+"""Columns of words."""
 
 
 def table(reports: Sequence[Report]) -> str:
@@ -86,7 +95,7 @@ def table(reports: Sequence[Report]) -> str:
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     return "\n".join(
         "  ".join(
-            cell.ljust(width) if column == 0 else cell.rjust(width)
+            cell.ljust(width) if column < _NAMES else cell.rjust(width)
             for column, (cell, width) in enumerate(zip(row, widths, strict=True))
         )
         for row in rows
@@ -106,6 +115,8 @@ def percentiles(times_s: Iterable[float | None]) -> Percentiles:
 def _row(report: Report) -> list[str]:
     return [
         report.strategy,
+        report.router,
+        str(report.replicas),
         str(report.arrivals),
         f"{report.arrivals / report.duration_s:.2f}",
         f"{report.attainment:.2%}",

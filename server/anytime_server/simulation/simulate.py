@@ -1,8 +1,8 @@
 """A discrete-event simulation of servers: the real scheduler on simulated traffic and machines.
 
-Each replica is a machine with its own `Scheduler` and its own requests. A new request goes to the
-less loaded of two replicas drawn at random (Mitzenmacher's two choices), as a router without global
-knowledge would do. Decoding keeps the executor busy; encoding and sending do not.
+Each replica is an executor with its own `Scheduler` and its own requests: one of several on a
+machine, or a machine. A router chooses one for each new request. Decoding keeps the executor busy;
+encoding and sending do not.
 
 The executor of a replica behaves like the real one: it computes the stages of a run one after the
 other as far as the run's limits allow, and checks from time to time whether the stage that it
@@ -38,6 +38,7 @@ from anytime_server.core.settings import SchedulerSettings
 from anytime_server.errors import SettingsError
 from anytime_server.simulation.policies import OURS, Strategy
 from anytime_server.simulation.report import Report, percentiles
+from anytime_server.simulation.routers import Router, two_choices
 from anytime_server.simulation.traffic import (
     DrawnRequest,
     DrawnStep,
@@ -58,7 +59,9 @@ class SimulationConfig:
         traffic: the requests.
         strategy: the way to serve them.
         duration_s: time in which requests arrive; all that are admitted are then still served.
-        replicas: number of machines.
+        replicas: number of executors.
+        router: chooses one of them for a request.
+        uneven: every second replica takes so many times as long, which it has to find out.
         seed: of everything drawn.
         machine: the machines.
         settings: the schedulers'.
@@ -70,6 +73,8 @@ class SimulationConfig:
     strategy: Strategy = OURS
     duration_s: float = 3600.0
     replicas: int = 1
+    router: Router = two_choices
+    uneven: float = 1.0
     seed: int = 0
     machine: Machine = field(default_factory=Machine)
     settings: SchedulerSettings = field(default_factory=SchedulerSettings)
@@ -145,9 +150,10 @@ class _Run:
 
 @dataclass(slots=True, eq=False)
 class _Replica:
-    """A machine: a scheduler, and what its executor computes."""
+    """An executor, its scheduler and what it computes; stages take `factor` times as long."""
 
     scheduler: Scheduler
+    factor: float = 1.0
     run: _Run | None = None
     wakes_s: float = math.inf
 
@@ -178,7 +184,10 @@ class _Simulation:
         self.size = config.profile.sizes[0]
         drawn = draw(config.profile, config.traffic, config.machine, config.duration_s, config.seed)
         self.requests = {request.id: _Request(request, self._job(request)) for request in drawn}
-        self.replicas = [_Replica(self._scheduler()) for _ in range(config.replicas)]
+        self.replicas = [
+            _Replica(self._scheduler(), config.uneven if number % 2 else 1.0)
+            for number in range(config.replicas)
+        ]
         self.order = itertools.count()
         self.events: list[tuple[float, int, int, _Event]] = []
         self.end_s = 0.0
@@ -236,8 +245,9 @@ class _Simulation:
 
     def _arrives(self, request: _Request, now: float) -> None:
         drawn = request.drawn
-        replicas = (self.replicas[int(choice * len(self.replicas))] for choice in drawn.choices)
-        replica = request.replica = min(replicas, key=lambda replica: replica.scheduler.load_s)
+        schedulers = [replica.scheduler for replica in self.replicas]
+        chosen = self.config.router(schedulers, request.job, drawn)
+        replica = request.replica = self.replicas[chosen]
         admission = replica.scheduler.submit(request.job, now)
         if isinstance(admission, Rejected):
             request.outcome = admission
@@ -288,7 +298,7 @@ class _Simulation:
         drawn = run.request.drawn
         run.started_s = now
         run.decode_s = drawn.decode_s if run.stage == 1 else 0.0
-        run.network_s = run.step.base_s * self.config.machine.factor(now)
+        run.network_s = run.step.base_s * self.config.machine.factor(now) * replica.factor
         event = _Event(_Kind.STAGE_ENDS, replica=replica, stage=(run, run.stage))
         self._at(run.ends_s, event)
         self._plan_check(replica, run, now)
@@ -377,6 +387,8 @@ class _Simulation:
             strategy=self.config.strategy.name,
             arrivals=len(self.requests),
             duration_s=self.config.duration_s,
+            replicas=self.config.replicas,
+            router=self.config.router.__name__.replace("_", "-"),
             refused=dict(refused),
             failed=failed,
             late=late,

@@ -49,7 +49,22 @@ class Replay:
     times_s: tuple[float, ...]
 
 
-Arrivals = Poisson | Bursty | Replay
+@dataclass(frozen=True, slots=True)
+class Cameras:
+    """Cameras that each send an image every `1 / hz` seconds, beginning at a moment of its own.
+
+    Attributes:
+        count: of cameras.
+        hz: images a second of each.
+        jitter: how far an image is early or late at most, as a share of that time.
+    """
+
+    count: int
+    hz: float
+    jitter: float = 0.1
+
+
+Arrivals = Poisson | Bursty | Replay | Cameras
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,7 +170,7 @@ class DrawnRequest:
     """One request, with all that is unknown before it is computed.
 
     Attributes:
-        id: its number, as text.
+        number: from 0, in order of arrival.
         arrival_s: when it comes.
         deadline_s: moment at which its answer is due; infinity without a deadline.
         leaves_s: moment at which its client leaves; infinity for one that stays.
@@ -165,7 +180,7 @@ class DrawnRequest:
         encode_s: time that encoding takes.
     """
 
-    id: str
+    number: int
     arrival_s: float
     deadline_s: float
     leaves_s: float
@@ -173,6 +188,11 @@ class DrawnRequest:
     stages: tuple[DrawnStage, ...]
     decode_s: float
     encode_s: float
+
+    @property
+    def id(self) -> str:
+        """Its number, as text."""
+        return str(self.number)
 
     def step(self, made: int, exit_: int, first: int) -> DrawnStep:
         """What a step takes and finds.
@@ -219,7 +239,7 @@ def draw(
             for stage, before, after in zip(costs, active, active[1:], strict=False)
         )
         yield DrawnRequest(
-            id=str(number),
+            number=number,
             arrival_s=arrival_s,
             deadline_s=deadline_s,
             leaves_s=leaves_s,
@@ -250,6 +270,11 @@ def arrival_times(kind: Arrivals, duration_s: float, rng: random.Random) -> Iter
                 start = end
                 if start >= duration_s:
                     return
+        case Cameras(count, hz, jitter):
+            begins = [rng.random() for _ in range(count)]
+            images = range(int(duration_s * hz) + 1)
+            moments = (n + b + rng.uniform(-jitter, jitter) for b in begins for n in images)
+            yield from sorted(now for each in moments if 0.0 <= (now := each / hz) < duration_s)
         case Replay(times_s):
             yield from (time_s for time_s in sorted(times_s) if 0.0 <= time_s < duration_s)
 

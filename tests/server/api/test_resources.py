@@ -110,9 +110,9 @@ async def test_the_metrics_of_the_protocol_are_there(live):
         'anytime_encode_seconds_count{encoding="png"} 1.0',
         'anytime_engine_info{engine="fake",model="street"} 1.0',
         "anytime_websocket_connections 0.0",
-        "anytime_engine_memory_bytes 4096.0",
-        "anytime_executor_resident_memory_bytes 8192.0",
-        "anytime_requests_in_house 0.0",
+        'anytime_engine_memory_bytes{executor="0"} 4096.0',
+        'anytime_executor_resident_memory_bytes{executor="0"} 8192.0',
+        'anytime_requests_in_house{executor="0"} 0.0',
     ):
         assert line in text
 

@@ -67,7 +67,7 @@ def process(monkeypatch):
 
 @asynccontextmanager
 async def running_engine(**settings):
-    engine = LocalEngine(FakeExecutor(), Metrics(), Settings(**settings))
+    engine = LocalEngine([FakeExecutor()], Metrics(), Settings(**settings))
     engine.open()
     await engine.wait_ready()
     try:

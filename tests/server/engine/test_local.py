@@ -33,7 +33,7 @@ ONE_MAP = OutputOptions(progress=False)
 @asynccontextmanager
 async def running_engine(executor=None, clock=time.monotonic, **settings):
     executor = executor or FakeExecutor()
-    engine = LocalEngine(executor, Metrics(), Settings(**settings), clock)
+    engine = LocalEngine([executor], Metrics(), Settings(**settings), clock)
     engine.open()
     await engine.wait_ready()
     try:

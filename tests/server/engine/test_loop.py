@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from anytime_protocol.budget import Budget
 from anytime_protocol.enums import Effect, ErrorCode, Reason
 from anytime_protocol.messages import OutputOptions
-from anytime_protocol.resources import LoadCap, ServerBudget
+from anytime_protocol.resources import ServerBudget
 from anytime_server.core.decisions import Admitted, JobFailed, Rejected
 from anytime_server.core.settings import SchedulerSettings
 from anytime_server.engine.base import EngineState
@@ -346,35 +346,6 @@ async def test_a_limit_that_a_schedule_sets_stops_the_running_stage():
         await ended(recorder)
         assert recorder.end.ending.reason is Reason.BUDGET
         assert recorder.end.ending.exit == 2
-
-
-async def test_the_operators_budget_reaches_running_requests():
-    async with running_loop() as (loop, executor):
-        close_gate_at(executor, 3)
-        recorder, _ = submit(loop, "a")
-        await until_stage(executor, "a", 3)
-        loop.set_server_budget(ServerBudget(max_exit=1), 0.0)
-        assert loop.server_budget().effective == Budget(max_exit=1)
-        await ended(recorder)
-        assert recorder.end.ending.reason is Reason.BUDGET
-
-
-async def test_the_reported_effective_budget_is_the_one_enforced_hysteresis_included():
-    cap = LoadCap(above_s=0.15, below_s=0.05, max_exit=2)
-    async with running_loop() as (loop, executor):
-        loop.set_server_budget(ServerBudget(load_caps=(cap,)), 0.0)
-        executor.gate.clear()
-        first, _ = submit(loop, "a", want=ONE_MAP)
-        second, _ = submit(loop, "b", want=ONE_MAP)
-        assert loop.server_budget().effective == Budget(max_exit=2)
-        await executor.running.wait()
-        loop.cancel(loop.requests["b"], discard=True)
-        await ended(second)
-        assert cap.below_s < loop.server_budget().load_s < cap.above_s
-        assert loop.server_budget().effective == Budget(max_exit=2)
-        executor.gate.set()
-        await ended(first)
-        assert first.end.ending.exit == 2
 
 
 # Requests beside one another.

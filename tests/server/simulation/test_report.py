@@ -11,6 +11,8 @@ def make(strategy="ours", exits=(1, 0, 3), **changes):
     values = {
         "arrivals": 10,
         "duration_s": 4.0,
+        "replicas": 1,
+        "router": "predicted",
         "refused": {"overloaded": 2, "draining": 1},
         "failed": 1,
         "late": 1,
@@ -42,8 +44,8 @@ def test_a_table_has_a_line_for_each_report_and_aligned_columns():
     lines = table([make(), make("static-1", exits=(0,), arrivals=123456)]).splitlines()
     assert [line.split()[0] for line in lines] == ["policy", "ours", "static-1"]
     assert len({len(line) for line in lines}) == 1
-    assert lines[1].split()[2:] == [
+    assert lines[1].split()[4:] == [
         *("2.50", "44.44%", "0.50", "3", "1", "1", "25/0/75", "2.50"),
         *("10", "30", "300", "50.0%", "0.0%"),
     ]
-    assert lines[2].split()[8:10] == ["-", "-"]
+    assert lines[2].split()[10:12] == ["-", "-"]

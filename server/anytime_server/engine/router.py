@@ -1,0 +1,170 @@
+"""Several executors as one: each request is computed by the one that predicts most for it.
+
+Each executor has a loop and a scheduler of its own, as the state of a half computed request lies
+where it was computed. A request of which nothing has been computed can go to another executor, and
+does when its own has died.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import ChainMap
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from anytime_protocol.budget import Budget
+from anytime_protocol.messages import DEFAULT_URGENCY
+from anytime_protocol.resources import ServerBudget, ServerBudgetStatus
+from anytime_server.core.decisions import Admitted, BudgetChange, Rejected
+from anytime_server.core.routing import route
+from anytime_server.engine.base import ActiveRequest, EngineState
+from anytime_server.errors import DuplicateJobError
+
+if TYPE_CHECKING:  # it only holds them
+    from anytime_server.engine.loop import ExecutorLoop
+    from anytime_server.executor.base import ServedModel
+    from anytime_server.images import DecodedImage
+
+_STATES = (
+    EngineState.STARTING,
+    EngineState.READY,
+    EngineState.DRAINING,
+    EngineState.RECOVERING,
+    EngineState.CLOSED,
+)
+"""The first of these that one of the executors is in is the state of all."""
+
+
+class Router:
+    """See the module; has the methods of one `ExecutorLoop`.
+
+    Args:
+        loops: at least one, all with the same models; each knows its place in this list.
+        clock: monotonic seconds, the same as theirs.
+
+    Attributes:
+        requests: the active requests by id.
+    """
+
+    def __init__(self, loops: Sequence[ExecutorLoop], clock: Callable[[], float]) -> None:
+        self._loops = loops
+        self._clock = clock
+        for loop in loops:
+            loop.on_lost = self._move_away
+        self.requests: Mapping[str, ActiveRequest] = ChainMap(
+            *(loop.requests for loop in self._loops)
+        )
+
+    @property
+    def state(self) -> EngineState:
+        """What they can do now; `READY` if one of them is, once all have started."""
+        states = {loop.state for loop in self._loops}
+        return next(state for state in _STATES if state in states)
+
+    @property
+    def models(self) -> Mapping[str, ServedModel]:
+        """What they serve by name; empty until the models are loaded."""
+        return self._loops[0].models
+
+    # Requests.
+
+    def submit(self, request: ActiveRequest) -> Admitted | Rejected:
+        """Has one of them take a request, or refuses it.
+
+        Raises:
+            DuplicateJobError: one with this id is active.
+        """
+        if request.id in self.requests:
+            raise DuplicateJobError(request.id)
+        ready = [loop for loop in self._loops if loop.state is EngineState.READY]
+        self.take_exits()
+        loops = ready or self._loops
+        chosen = route([loop.scheduler for loop in loops], request.job, self._clock())
+        return loops[chosen].submit(request)
+
+    def cancel(self, request: ActiveRequest, *, discard: bool) -> None:
+        """Ends an active request; see `Engine.cancel`."""
+        self._of(request).cancel(request, discard=discard)
+
+    def update_budget(self, request: ActiveRequest, budget: Budget, rev: int) -> BudgetChange:
+        """Replaces a request's budget; see `Scheduler.update_budget`."""
+        return self._of(request).update_budget(request, budget, rev)
+
+    def image_ready(self, request: ActiveRequest, image: asyncio.Future[DecodedImage]) -> None:
+        """Decoding that a job awaits is over, well or not."""
+        self._of(request).image_ready(request, image)
+
+    def note_encoding(self, request: ActiveRequest, elapsed_s: float) -> None:
+        """See `Engine.note_encoding`; `elapsed_s` has rendering in it."""
+        self._of(request).note_encoding(request, elapsed_s)
+
+    def take_exits(self) -> None:
+        """Brings all running requests up to date with the control blocks."""
+        for loop in self._loops:
+            loop.take_exits()
+
+    def _of(self, request: ActiveRequest) -> ExecutorLoop:
+        return self._loops[request.executor]
+
+    def _move_away(self, lost: ExecutorLoop) -> None:
+        """An executor has died: gives its requests to others that can still do them in time."""
+        for request in list(lost.requests.values()):
+            ready = [loop for loop in self._loops if loop.state is EngineState.READY]
+            if not ready:
+                return
+            job, now = replace(request.job), self._clock()  # a copy: it may stay where it is
+            schedulers = [loop.scheduler for loop in ready]
+            chosen = route(schedulers, job, now)
+            admitted = isinstance(schedulers[chosen].offer(job, now), Admitted)
+            if admitted and lost.release(request):
+                ready[chosen].submit(request)
+
+    # The operator.
+
+    def server_budget(self) -> ServerBudgetStatus:
+        """See `Engine.server_budget`; what is in force is that of the executor with most load."""
+        self.take_exits()
+        schedulers = [loop.scheduler for loop in self._loops]
+        limits = max(schedulers, key=lambda scheduler: scheduler.load_s).server_limits
+        return ServerBudgetStatus(
+            budget=limits.budget,
+            effective=limits.in_force(self._clock(), DEFAULT_URGENCY),
+            in_flight=len(self.requests),
+            queued=sum(request.first_s is None for request in self.requests.values()),
+            load_s=sum(scheduler.load_s for scheduler in schedulers),
+            slowdown=max(scheduler.costs.slow_down.mean for scheduler in schedulers),
+        )
+
+    def set_server_budget(self, budget: ServerBudget, time_of_day_s: float) -> None:
+        """Replaces the operator's budget of each, so many seconds after local midnight."""
+        for loop in self._loops:
+            loop.set_server_budget(budget, time_of_day_s)
+
+    # Life.
+
+    async def start(self) -> None:
+        """Starts all executors; requests are admitted afterwards.
+
+        Raises:
+            ExecutorStartError: one of them cannot start.
+        """
+        starting = [asyncio.ensure_future(loop.start()) for loop in self._loops]
+        try:
+            await asyncio.gather(*starting)
+        finally:
+            for start in starting:
+                start.cancel()
+
+    async def run(self) -> None:
+        """Runs until cancelled; whatever ends it, no request is left without its end."""
+        await asyncio.gather(*(loop.run() for loop in self._loops))
+
+    async def drain(self) -> None:
+        """Admits no more, and returns when the last request has ended."""
+        await asyncio.gather(*(loop.drain() for loop in self._loops))
+
+    def end_all(self) -> None:
+        """Ends every request at once, with what there is of it."""
+        for loop in self._loops:
+            loop.end_all()

@@ -1,0 +1,50 @@
+"""What ways to choose a replica achieve."""
+
+import random
+from itertools import pairwise
+
+import pytest
+
+from anytime_server.errors import SettingsError
+from anytime_server.simulation.routers import ROUTERS, predicted, round_robin, router
+from anytime_server.simulation.simulate import SimulationConfig, full_depth_hz, simulate
+from anytime_server.simulation.traffic import Cameras, Poisson, Traffic, arrival_times
+from server.core.factories import profile
+
+FULL_HZ = full_depth_hz(profile())
+FULL_S = 1.0 / FULL_HZ
+
+
+def run(way, load, replicas=4, **changes):
+    traffic = Traffic(Poisson(load * replicas * FULL_HZ), (0.5 * FULL_S, 2 * FULL_S))
+    config = SimulationConfig(
+        profile(), traffic, duration_s=20.0, replicas=replicas, router=way, **changes
+    )
+    return simulate(config)
+
+
+@pytest.mark.parametrize("name", list(ROUTERS))
+def test_every_router_uses_all_replicas_and_loses_no_request(name):
+    report = run(router(name), 1.0)
+    ends = sum(report.refused.values()) + report.failed + sum(report.endings.values())
+    assert ends == report.arrivals > 100
+    assert report.attainment > 0.9
+    assert report.router == name
+
+
+def test_where_half_of_the_replicas_are_slower_predictions_serve_better_than_turns():
+    ours, turns = (run(way, 1.0, uneven=3.0) for way in (predicted, round_robin))
+    assert ours.attainment > turns.attainment
+    assert ours.quality > turns.quality
+
+
+def test_an_unknown_router_is_named():
+    with pytest.raises(SettingsError, match="predicted"):
+        router("magic")
+
+
+def test_cameras_keep_their_distance():
+    times = list(arrival_times(Cameras(1, 10.0, jitter=0.0), 5.0, random.Random(0)))
+    assert len(times) == 50
+    gaps = [after - before for before, after in pairwise(times)]
+    assert gaps == pytest.approx([0.1] * 49)
