@@ -15,7 +15,7 @@ NNCF := .cache/nncf/.installed
 ENGINE_TESTS := tests/model/engines tests/model/kernels
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo serve test test-fast test-ecosystem check audit format sanitize picture bench bench-engine bench-server bench-overload weights-camvid-lite weights-lspet clean test-faults fuzz test-suites bench-nncf
+.PHONY: help setup demo serve test test-fast test-ecosystem check audit format sanitize picture bench bench-engine bench-server bench-overload weights-camvid-lite weights-camvid-w18 weights-lspet clean test-faults fuzz test-suites bench-nncf
 
 help: ## Show this list.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-20s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -103,6 +103,18 @@ weights-camvid-lite: setup ## Train and export weights/camvid-lite (CAMVID=folde
 	$(BIN)/anytime-model finish --recipe camvid-lite --progress runs/camvid-lite/progress.pt --data $(CAMVID) \
 	  --out weights --name camvid-lite --allowed-loss 0 --licence "CC BY-NC 4.0 (research use; trained on CamVid)" \
 	  --description "Street scenes in 11 classes; EfficientNet-Lite0 from ImageNet weights; trained on CamVid."
+
+weights-camvid-w18: setup ## Train and export weights/camvid-w18 (CAMVID=folder); run it again to go on.
+	$(BIN)/anytime-model train --recipe camvid-w18 --epochs 109 --data $(CAMVID) --out runs/camvid-w18 \
+	  $(if $(wildcard runs/camvid-w18/progress.pt),--resume)
+	test -e runs/camvid-w18/camvid-w18.safetensors || $(BIN)/anytime-model finish --recipe camvid-w18 \
+	  --progress runs/camvid-w18/progress.pt --data $(CAMVID) --out runs/camvid-w18 --name camvid-w18 --scale 1.5 --half
+	$(BIN)/anytime-model train --recipe camvid-w18-taught --data $(CAMVID) \
+	  --init runs/camvid-w18/camvid-w18.safetensors --teacher weights/camvid-lite.safetensors \
+	  --out runs/camvid-w18-taught $(if $(wildcard runs/camvid-w18-taught/progress.pt),--resume)
+	$(BIN)/anytime-model finish --recipe camvid-w18-taught --progress runs/camvid-w18-taught/progress.pt \
+	  --data $(CAMVID) --out weights --name camvid-w18 --scale 1.5 --licence "CC BY-NC 4.0 (research use; trained on CamVid)" \
+	  --description "Street scenes in 11 classes; W18, redesigned exits, masks; trained on CamVid, taught by camvid-lite."
 
 weights-lspet: setup ## Train and export weights/lspet-w18 (LSPET=folder KEYPOINTS=file); run it again to go on.
 	$(BIN)/anytime-model train --recipe lspet-w18 --epochs 11 --data $(LSPET) --out runs/lspet-w18 \

@@ -172,7 +172,7 @@ _CAMVID_TAUGHT = replace(  # goes on from the weights of `camvid-w18`, with --in
     augmentation=SegmentationAugmentation((224, 320), (0.4, 1.4), colour=0.5, blur=0.1, light=0.2),
     optimiser=Adam(6e-4, weight_decay=0.02, decoupled=True),
     schedule=WarmStableDecay(decay_epochs=4, warmup_steps=20),
-    steps=280,
+    steps=500,
     last_epochs=None,
     adaptivity=Adaptivity((0.99, 0.99, 0.99)),
     average=0.98,
