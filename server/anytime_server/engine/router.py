@@ -1,4 +1,4 @@
-"""Several executors as one: each request is computed by the one that predicts most for it.
+"""Several executors as one: each request is computed by the least loaded that takes it.
 
 Each executor has a loop and a scheduler of its own, as the state of a half computed request lies
 where it was computed. A request of which nothing has been computed can go to another executor, and
@@ -77,11 +77,15 @@ class Router:
         """
         if request.id in self.requests:
             raise DuplicateJobError(request.id)
-        ready = [loop for loop in self._loops if loop.state is EngineState.READY]
         self.take_exits()
-        loops = ready or self._loops
-        chosen = route([loop.scheduler for loop in loops], request.job, self._clock())
-        return loops[chosen].submit(request)
+        loops = self._ready() or self._loops
+        first, *others = route([loop.scheduler for loop in loops])
+        answer = loops[first].submit(request)
+        for other in others:
+            if isinstance(answer, Rejected):
+                again = loops[other].submit(request)
+                answer = again if isinstance(again, Admitted) else answer
+        return answer
 
     def cancel(self, request: ActiveRequest, *, discard: bool) -> None:
         """Ends an active request; see `Engine.cancel`."""
@@ -109,16 +113,17 @@ class Router:
 
     def _move_away(self, lost: ExecutorLoop) -> None:
         """An executor has died: gives its requests to others that can still do them in time."""
-        for request in list(lost.requests.values()):
-            ready = [loop for loop in self._loops if loop.state is EngineState.READY]
-            if not ready:
-                return
+        ready = self._ready()
+        for request in list(lost.requests.values()) if ready else []:
             job, now = replace(request.job), self._clock()  # a copy: it may stay where it is
-            schedulers = [loop.scheduler for loop in ready]
-            chosen = route(schedulers, job, now)
-            admitted = isinstance(schedulers[chosen].offer(job, now), Admitted)
-            if admitted and lost.release(request):
-                ready[chosen].submit(request)
+            for chosen in route([loop.scheduler for loop in ready]):
+                admitted = isinstance(ready[chosen].scheduler.offer(job, now), Admitted)
+                if admitted and lost.release(request):
+                    ready[chosen].submit(request)
+                    break
+
+    def _ready(self) -> list[ExecutorLoop]:
+        return [loop for loop in self._loops if loop.state is EngineState.READY]
 
     # The operator.
 

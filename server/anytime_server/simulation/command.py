@@ -42,10 +42,10 @@ def simulate_traffic(
     routers: Annotated[
         str,
         typer.Option(
-            help="What chooses one of them: predicted (ours), predicted-two, two-choices, "
-            "least-requests, round-robin; separated by commas."
+            help="What chooses one of them: ours, predicted-exit, two-choices, least-requests, "
+            "round-robin; separated by commas."
         ),
-    ] = "predicted",
+    ] = "ours",
     uneven: Annotated[
         float, typer.Option(help="Every second executor takes so many times as long.")
     ] = 1.0,

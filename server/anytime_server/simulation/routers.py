@@ -1,14 +1,17 @@
 """Ways to choose a replica for a request that a simulation compares with each other.
 
-`predicted` is the server's own (`core.routing`), `predicted-two` the same among two replicas drawn
-at random, as a router before many servers would do; the others are found in ordinary balancers.
+`ours` is the server's own (`core.routing`); `predicted-exit` asks all replicas what they promise;
+the others are found in ordinary balancers.
 """
+
+# ruff: noqa: ARG001  (each looks at what it needs of the same arguments)
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Final, TypeAlias
 
+from anytime_server.core.decisions import Admitted, Rejected
 from anytime_server.core.routing import route
 from anytime_server.errors import SettingsError
 
@@ -17,46 +20,55 @@ if TYPE_CHECKING:  # it only asks them
     from anytime_server.core.scheduler import Scheduler
     from anytime_server.simulation.traffic import DrawnRequest
 
-Router: TypeAlias = "Callable[[Sequence[Scheduler], JobState, DrawnRequest], int]"
-"""The index of the scheduler that gets a job, at the moment of its request's arrival."""
+Router: TypeAlias = "Callable[[Sequence[Scheduler], JobState, DrawnRequest], Sequence[int]]"
+"""Indices of the schedulers that a job is submitted to, at its arrival, until one admits it."""
 
 
-def round_robin(schedulers: Sequence[Scheduler], job: JobState, drawn: DrawnRequest) -> int:  # noqa: ARG001
+def round_robin(schedulers: Sequence[Scheduler], job: JobState, drawn: DrawnRequest) -> list[int]:
     """One after the other."""
-    return drawn.number % len(schedulers)
+    return [drawn.number % len(schedulers)]
 
 
-def least_requests(schedulers: Sequence[Scheduler], job: JobState, drawn: DrawnRequest) -> int:  # noqa: ARG001
+def least_requests(
+    schedulers: Sequence[Scheduler], job: JobState, drawn: DrawnRequest
+) -> list[int]:
     """The one with the fewest requests."""
-    return min(range(len(schedulers)), key=lambda k: schedulers[k].active)
+    return [min(range(len(schedulers)), key=lambda k: schedulers[k].active)]
 
 
-def two_choices(schedulers: Sequence[Scheduler], job: JobState, drawn: DrawnRequest) -> int:  # noqa: ARG001
-    """The less loaded of two drawn at random (Mitzenmacher), by the predicted work of each."""
-    return min(_two(schedulers, drawn), key=lambda k: schedulers[k].load_s)
+def two_choices(schedulers: Sequence[Scheduler], job: JobState, drawn: DrawnRequest) -> list[int]:
+    """The one with less predicted work of two drawn at random (Mitzenmacher)."""
+    two = [int(choice * len(schedulers)) for choice in drawn.choices]
+    return [min(two, key=lambda k: schedulers[k].load_s)]
 
 
-def predicted(schedulers: Sequence[Scheduler], job: JobState, drawn: DrawnRequest) -> int:
-    """The one that predicts the deepest exit by the deadline."""
-    return route(schedulers, job, drawn.arrival_s)
+def ours(schedulers: Sequence[Scheduler], job: JobState, drawn: DrawnRequest) -> list[int]:
+    """The server's own: those with the least predicted work."""
+    return route(schedulers)
 
 
-def predicted_two(schedulers: Sequence[Scheduler], job: JobState, drawn: DrawnRequest) -> int:
-    """The better of two drawn at random, by their predictions."""
-    two = _two(schedulers, drawn)
-    return two[route([schedulers[k] for k in two], job, drawn.arrival_s)]
+def predicted_exit(
+    schedulers: Sequence[Scheduler], job: JobState, drawn: DrawnRequest
+) -> list[int]:
+    """The one that promises the deepest exit by the deadline, then the earliest answer."""
+    idle = [k for k, scheduler in enumerate(schedulers) if not scheduler.active]
 
+    def worth(k: int) -> tuple[bool, int, float]:
+        match schedulers[k].offer(job, drawn.arrival_s):
+            case Admitted(exit=exit_, after_s=after_s):
+                return True, exit_, -after_s
+            case Rejected():
+                return False, 0, 0.0
 
-def _two(schedulers: Sequence[Scheduler], drawn: DrawnRequest) -> list[int]:
-    return [int(choice * len(schedulers)) for choice in drawn.choices]
+    return idle[:1] or [max(range(len(schedulers)), key=worth)]
 
 
 ROUTERS: Final[dict[str, Router]] = {
-    "round-robin": round_robin,
-    "least-requests": least_requests,
+    "ours": ours,
+    "predicted-exit": predicted_exit,
     "two-choices": two_choices,
-    "predicted": predicted,
-    "predicted-two": predicted_two,
+    "least-requests": least_requests,
+    "round-robin": round_robin,
 }
 
 

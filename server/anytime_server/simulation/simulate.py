@@ -246,9 +246,11 @@ class _Simulation:
     def _arrives(self, request: _Request, now: float) -> None:
         drawn = request.drawn
         schedulers = [replica.scheduler for replica in self.replicas]
-        chosen = self.config.router(schedulers, request.job, drawn)
-        replica = request.replica = self.replicas[chosen]
-        admission = replica.scheduler.submit(request.job, now)
+        for chosen in self.config.router(schedulers, request.job, drawn):
+            replica = request.replica = self.replicas[chosen]
+            admission = replica.scheduler.submit(request.job, now)
+            if not isinstance(admission, Rejected):
+                break
         if isinstance(admission, Rejected):
             request.outcome = admission
         elif drawn.leaves_s < math.inf:

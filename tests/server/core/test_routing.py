@@ -1,7 +1,5 @@
 """Which of several schedulers gets a request."""
 
-from dataclasses import replace
-
 from anytime_server.core.decisions import Admitted, RunJob
 from anytime_server.core.routing import route
 from anytime_server.core.scheduler import Scheduler
@@ -19,37 +17,29 @@ def occupy(scheduler, *names):
     assert isinstance(scheduler.decide(0.0), RunJob)
 
 
-def test_one_without_requests_is_taken():
-    each = schedulers(3)
-    occupy(each[0], "a")
-    assert route(each, job("x"), 0.0) == 1
-
-
-def test_the_one_that_is_free_first_is_taken_where_all_promise_the_same_exit():
+def test_the_one_with_the_least_work_is_asked_first_whatever_its_requests():
     each = schedulers(3)
     occupy(each[0], "a", "b")
     occupy(each[1], "c")
-    occupy(each[2], "d", "e", "f")
-    assert route(each, job("x"), 0.0) == 1
+    assert route(each) == [2, 1]
+    each[1].submit(job("d", max_exit=1), 0.0)
+    each[2].submit(job("e"), 0.0)
+    each[2].submit(job("f"), 0.0)
+    each[2].submit(job("g"), 0.0)
+    assert route(each) == [1, 0]
 
 
-def test_one_that_would_refuse_is_taken_only_if_all_do():
-    each = schedulers(2)
-    each[0].settings = replace(each[0].settings, max_jobs=1)
-    occupy(each[0], "a")
-    occupy(each[1], "b", "c", "d")
-    assert route(each, job("x"), 0.0) == 1
-    each[1].settings = replace(each[1].settings, max_jobs=3)
-    assert route(each, job("x"), 0.0) in {0, 1}
-
-
-def test_a_slow_one_is_avoided():
+def test_a_slow_one_counts_as_loaded():
     each = schedulers(2)
     occupy(each[0], "a")
     occupy(each[1], "b")
     for _ in range(50):
         each[0].costs.observe_stage(0.01, 0.05)
-    assert route(each, job("x"), 0.0) == 1
+    assert route(each) == [1, 0]
+
+
+def test_one_alone_is_always_asked():
+    assert route(schedulers(1)) == [0]
 
 
 def test_an_offer_takes_nothing_and_a_job_goes_on_with_whoever_takes_it():

@@ -96,14 +96,26 @@ async def test_requests_are_computed_at_the_same_time_each_by_one_executor():
         assert [executor.runs() for executor in executors] == [[1, 2, 3, 4]] * 2
 
 
-async def test_a_request_goes_where_its_answer_is_predicted_to_be_out_first():
+async def test_a_request_goes_where_least_work_is_waiting():
     async with running_router(2) as (router, executors):
         for executor in executors:
             executor.gate.clear()
-        for name in "abc":
-            submit(router, name, Budget(deadline_ms=1000))
-        submit(router, "d", Budget(deadline_ms=1000))
-        assert [len(loop.requests) for loop in router._loops] == [2, 2]
+        submit(router, "a", Budget(max_exit=4))
+        for name in "bcd":
+            submit(router, name, Budget(max_exit=1))
+        assert [len(loop.requests) for loop in router._loops] == [1, 3]
+
+
+async def test_a_request_that_the_least_loaded_refuses_is_taken_by_the_next():
+    async with running_router(2, max_jobs=3) as (router, executors):
+        for executor in executors:
+            executor.gate.clear()
+        submit(router, "a")
+        submit(router, "b", Budget(max_exit=1))
+        assert [loop.scheduler.settings.max_jobs for loop in router._loops] == [2, 1]
+        _, answer = submit(router, "c")
+        assert isinstance(answer, Admitted)
+        assert router.requests["c"].executor == 0
 
 
 async def test_a_request_is_found_by_its_id_wherever_it_is():

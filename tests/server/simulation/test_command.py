@@ -38,12 +38,12 @@ def test_the_time_beside_the_network_slows_a_machine_down():
 
 def test_routers_and_numbers_of_executors_are_compared_in_one_table():
     result = run(
-        "--policies", "ours", "--routers", "predicted,round-robin", "--replicas", "1,2",
+        "--policies", "ours", "--routers", "ours,round-robin", "--replicas", "1,2",
         "--load", "0.5", "--duration-s", "5",
     )  # fmt: skip
     assert result.exit_code == 0, result.output
     rows = [line.split()[1:3] for line in result.output.splitlines()[1:]]
-    assert rows == [[name, n] for n in "12" for name in ("predicted", "round-robin")]
+    assert rows == [[name, n] for n in "12" for name in ("ours", "round-robin")]
 
 
 def test_cameras_send_as_many_images_as_they_say():

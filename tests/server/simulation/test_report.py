@@ -12,7 +12,7 @@ def make(strategy="ours", exits=(1, 0, 3), **changes):
         "arrivals": 10,
         "duration_s": 4.0,
         "replicas": 1,
-        "router": "predicted",
+        "router": "ours",
         "refused": {"overloaded": 2, "draining": 1},
         "failed": 1,
         "late": 1,

@@ -6,7 +6,7 @@ from itertools import pairwise
 import pytest
 
 from anytime_server.errors import SettingsError
-from anytime_server.simulation.routers import ROUTERS, predicted, round_robin, router
+from anytime_server.simulation.routers import ROUTERS, ours, round_robin, router
 from anytime_server.simulation.simulate import SimulationConfig, full_depth_hz, simulate
 from anytime_server.simulation.traffic import Cameras, Poisson, Traffic, arrival_times
 from server.core.factories import profile
@@ -32,14 +32,14 @@ def test_every_router_uses_all_replicas_and_loses_no_request(name):
     assert report.router == name
 
 
-def test_where_half_of_the_replicas_are_slower_predictions_serve_better_than_turns():
-    ours, turns = (run(way, 1.0, uneven=3.0) for way in (predicted, round_robin))
-    assert ours.attainment > turns.attainment
-    assert ours.quality > turns.quality
+def test_where_half_of_the_replicas_are_slower_their_load_tells():
+    by_load, in_turn = (run(way, 1.0, uneven=3.0) for way in (ours, round_robin))
+    assert by_load.attainment > in_turn.attainment
+    assert by_load.quality > in_turn.quality
 
 
 def test_an_unknown_router_is_named():
-    with pytest.raises(SettingsError, match="predicted"):
+    with pytest.raises(SettingsError, match="two-choices"):
         router("magic")
 
 

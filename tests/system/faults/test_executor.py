@@ -6,6 +6,7 @@ large as before, and who was not computed at that moment is served.
 
 import os
 import random
+import re
 import resource
 import signal
 import sys
@@ -59,6 +60,22 @@ def test_a_killed_executor_costs_what_it_computed_and_nothing_else(start):
             assert ask(server, SMALL).status_code == 200
         eventually(lambda: descriptors(server.process.pid) <= before[0] + 1)
         assert rss_mb(server.process.pid) < before[1] * 1.05 + 5
+        assert "Traceback" not in server.text()
+
+
+def test_of_two_executors_one_is_killed_and_the_other_serves_on(start):
+    with start("--executors", "2", trimmed=True) as server:
+        pids = {int(pid) for pid in re.findall(r"executor (\d+) is ready", server.text())}
+        assert len(pids) == 2
+        with crowd(server, side=LARGE) as found:
+            time.sleep(0.2)
+            killed = pids.pop()
+            os.kill(killed, signal.SIGKILL)
+            assert ask(server, SMALL).status_code == 200
+            assert is_ready(server)
+        assert_each_ended_once(found)
+        assert found.outcomes["internal"] + found.statuses[500] <= 1
+        eventually(lambda: not {executor_pid(server)} & {killed, *pids})
         assert "Traceback" not in server.text()
 
 
