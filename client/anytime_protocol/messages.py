@@ -1,9 +1,11 @@
 """The messages of the websocket and of event streams, and their reader `parse`.
 
 A client sends `Infer`, `SetBudget`, `Cancel` and `Ping`; a server `Ready`, `Accepted`, `Update`,
-`Finished` (type `final`), `Failed` (type `error`), `BudgetApplied` and `Pong`. A server refuses
-fields that it does not know, a client ignores them. Times are ms from the request's arrival unless
-stated otherwise; exits count from 1; costs are in 1e9 multiply-adds.
+`Finished` (type `final`), `Failed` (type `error`), `BudgetApplied` and `Pong`. Of a stream a client
+sends `OpenStream` (type `open`), `Frame` and `CloseStream` (type `close`), a server `StreamOpened`
+(type `opened`), `Update`, `FrameEnd` (type `frame_end`) and `StreamClosed` (type `closed`). A
+server refuses fields that it does not know, a client ignores them. Times are ms from the arrival of
+the request or frame unless stated otherwise; exits count from 1; costs are in 1e9 multiply-adds.
 """
 
 import math
@@ -15,7 +17,15 @@ from pydantic import Field, model_validator
 
 from anytime_protocol.arrays.segments import MAX_SIDE, ArraySegment
 from anytime_protocol.budget import MAX_MS, Budget
-from anytime_protocol.enums import ArrayName, Compression, Effect, Encoding, ErrorCode, Reason
+from anytime_protocol.enums import (
+    ArrayName,
+    CloseReason,
+    Compression,
+    Effect,
+    Encoding,
+    ErrorCode,
+    Reason,
+)
 from anytime_protocol.errors import FieldError, describe
 from anytime_protocol.model_info import MAX_EXITS, ModelInfo
 from anytime_protocol.validation import (
@@ -46,6 +56,9 @@ Exits: TypeAlias = Annotated[int, whole(0, MAX_EXITS)]
 
 Detail: TypeAlias = Annotated[str, text(2000)]
 Duration: TypeAlias = Annotated[float, number(0, MAX_MS)]
+FrameNumber: TypeAlias = Annotated[int, whole(1)]
+_Count = Annotated[int, whole()]
+_Urgency = Annotated[int, whole(0, 7), omit(DEFAULT_URGENCY)]
 _Coordinate = Annotated[float, number(-math.inf)]
 _Limit = Annotated[int, whole(1)]
 
@@ -101,23 +114,93 @@ class Infer(JsonValue):
     media_type: Annotated[str, text(128)] = "image/jpeg"
     budget: Annotated[Budget, omit(Budget())] = field(default_factory=Budget)
     want: Annotated[OutputOptions, omit(OutputOptions())] = field(default_factory=OutputOptions)
-    urgency: Annotated[int, whole(0, 7), omit(DEFAULT_URGENCY)] = DEFAULT_URGENCY
+    urgency: _Urgency = DEFAULT_URGENCY
 
     @model_validator(mode="before")
     @classmethod
     def _check(cls, header: Any) -> Any:
         """The media type has a default in Python alone."""
-        if isinstance(header, dict) and "media_type" not in header:
-            raise FieldError("media_type", "nothing", "a media type, such as image/jpeg")
-        return header
+        return _with_media_type(header)
+
+
+@dataclass(frozen=True, slots=True)
+class ReuseOptions(JsonValue):
+    """How far a stream may answer a frame with what was computed for earlier ones.
+
+    Attributes:
+        max_age: frames after which a pixel is computed again at the latest.
+        max_difference: share of the pixels, 0 to 1, that may differ from those of the frame
+            computed alone.
+        motion: follow a camera that moves: estimate one shift of the whole image.
+    """
+
+    max_age: Annotated[int, whole(1, 1000)] = 30
+    max_difference: Annotated[float, number(0, 1, digits=None)] = 0.02
+    motion: Annotated[Flag, omit(False)] = False
+
+
+@dataclass(frozen=True, slots=True)
+class OpenStream(JsonValue):
+    """Opens a stream of frames (type `open`), which counts as one request until it has ended.
+
+    Attributes:
+        id: chosen by the client, as for `infer`.
+        model: one of those in `ready`.
+        budget: of each frame; its times count from the frame's arrival.
+        want: what to send back for each frame.
+        urgency: 0 (most) to 7 (least) of each frame.
+        share: of the machine's time that the stream may take, 0.001 to 1.
+        reuse: what may be taken from earlier frames; None computes each frame alone.
+    """
+
+    type: Literal["open"] = field(default="open", kw_only=True, repr=False)
+    id: Id
+    model: Name
+    budget: Annotated[Budget, omit(Budget())] = field(default_factory=Budget)
+    want: Annotated[OutputOptions, omit(OutputOptions())] = field(default_factory=OutputOptions)
+    urgency: _Urgency = DEFAULT_URGENCY
+    share: Annotated[float, number(0.001, 1, digits=None), omit(1.0)] = 1.0
+    reuse: Absent[ReuseOptions] = None
+
+
+@dataclass(frozen=True, slots=True)
+class Frame(JsonValue):
+    """The next image of a stream.
+
+    Attributes:
+        id: of the stream.
+        frame: its number, higher than that of any frame sent before in this stream.
+        payload: the image file; not part of the JSON.
+        media_type: of the image file.
+    """
+
+    type: Literal["frame"] = field(default="frame", kw_only=True, repr=False)
+    id: Id
+    frame: FrameNumber
+    payload: Annotated[bytes, Field(exclude=True)]
+    media_type: Annotated[str, text(128)] = "image/jpeg"
+
+    @model_validator(mode="before")
+    @classmethod
+    def _check(cls, header: Any) -> Any:
+        """The media type has a default in Python alone."""
+        return _with_media_type(header)
+
+
+@dataclass(frozen=True, slots=True)
+class CloseStream(JsonValue):
+    """No more frames will come (type `close`); those that were sent are still answered."""
+
+    type: Literal["close"] = field(default="close", kw_only=True, repr=False)
+    id: Id
 
 
 @dataclass(frozen=True, slots=True)
 class SetBudget(JsonValue):
-    """Replaces the budget of a running request as a whole.
+    """Replaces the budget of a running request as a whole, or that of a stream's frames.
 
     Attributes:
-        id: of the request.
+        id: of the request or stream.
         rev: 1 or more, and higher than that of any budget sent before for this request.
         budget: the new one; limits that it does not name no longer hold.
     """
@@ -130,7 +213,7 @@ class SetBudget(JsonValue):
 
 @dataclass(frozen=True, slots=True)
 class Cancel(JsonValue):
-    """The client does not want a request any more; to say it twice is no fault."""
+    """The client does not want a request or stream any more; to say it twice is no fault."""
 
     type: Literal["cancel"] = field(default="cancel", kw_only=True, repr=False)
     id: Id
@@ -207,8 +290,8 @@ class Update(JsonValue):
     """The result of one exit.
 
     Attributes:
-        id: of the request.
-        exit: that made it; higher with each update of a request.
+        id: of the request or stream.
+        exit: that made it; higher with each update of a request, or of a frame.
         exits: that the model has.
         width: of the input as the network sees it (EXIF rotation applied), px.
         height: of the same, px.
@@ -220,6 +303,7 @@ class Update(JsonValue):
         skipped: exits since the last update whose updates this one replaced.
         parts: describes the arrays of the payload, in order.
         keypoints: for pose, one per joint in the order that `ready` names; else None.
+        frame: of a stream; None for a request.
         payload: the arrays' bytes, one after the other; not part of the JSON.
     """
 
@@ -237,6 +321,7 @@ class Update(JsonValue):
     skipped: Exits = 0
     parts: Annotated[tuple[ArraySegment, ...], Field(max_length=len(ArrayName))] = ()
     keypoints: Absent[Annotated[tuple[Keypoint, ...], Field(max_length=256)]] = None
+    frame: Absent[FrameNumber] = None
     payload: Annotated[bytes, Field(exclude=True)] = b""
 
     @property
@@ -249,6 +334,11 @@ class Update(JsonValue):
         """The exit whose arrays the deltas of this update change, or None without a delta."""
         return next((part.base for part in self.parts if part.base is not None), None)
 
+    @property
+    def base_frame(self) -> int | None:
+        """The frame of that exit, in a stream."""
+        return next((part.base_frame for part in self.parts if part.base is not None), None)
+
     @model_validator(mode="after")
     def _check(self) -> "Update":
         check_exit("exit", self.exit, self.exits)
@@ -259,10 +349,18 @@ class Update(JsonValue):
         if self.part_bytes != len(self.payload):
             expected = f"{len(self.payload)} bytes, as the payload has"
             raise FieldError("parts", describe(self.part_bytes), expected)
-        bases = {part.base for part in self.parts if part.base is not None}
-        if len(bases) > 1 or any(base >= self.exit for base in bases):
-            raise FieldError("parts", f"bases {sorted(bases)}", f"one base below exit {self.exit}")
+        bases = {(part.base_frame, part.base) for part in self.parts if part.base is not None}
+        if len(bases) > 1 or not all(self._follows(*base) for base in bases):
+            found = " and ".join(_exit_of(*base) for base in bases)
+            expected = f"one base before {_exit_of(self.frame, self.exit)}"
+            raise FieldError("parts", f"a delta on {found}", expected)
         return self
+
+    def _follows(self, frame: int | None, exit_: int) -> bool:
+        """Whether it comes after an exit, of a frame where it has one itself."""
+        if self.frame is None or frame is None:
+            return self.frame is frame and exit_ < self.exit
+        return (frame, exit_) < (self.frame, self.exit)
 
 
 @dataclass(frozen=True, slots=True)
@@ -311,11 +409,138 @@ class Finished(JsonValue):
 
 
 @dataclass(frozen=True, slots=True)
-class Failed(JsonValue):
-    """The one bad end of a request (type `error`); the connection goes on.
+class StreamOpened(JsonValue):
+    """A stream was opened (type `opened`).
 
     Attributes:
-        id: of the request.
+        id: of the stream.
+        exits: that the model has.
+    """
+
+    type: Literal["opened"] = field(default="opened", kw_only=True, repr=False)
+    id: Id
+    exits: Exit
+
+
+@dataclass(frozen=True, slots=True)
+class FrameFailure(JsonValue):
+    """Why a frame got no answer.
+
+    Attributes:
+        code: what went wrong, for programs.
+        detail: what was found, what was expected and the cure, for people.
+        retry_after_ms: when another frame makes sense, if that is known.
+        needed_ms: the deadline that would do for exit 1 as things stand, if it was too tight.
+    """
+
+    code: ErrorCode
+    detail: Detail
+    retry_after_ms: Absent[Duration] = None
+    needed_ms: Absent[Duration] = None
+
+
+@dataclass(frozen=True, slots=True)
+class MeasuredDifference(JsonValue):
+    """How far reuse has changed the answers of a stream, as checked in idle time.
+
+    Attributes:
+        share: of the pixels that differed from those of the same frames computed alone, 0 to 1.
+        frames: that were checked for it.
+    """
+
+    share: Share
+    frames: _Count
+
+
+@dataclass(frozen=True, slots=True)
+class FrameEnd(JsonValue):
+    """The one end of a frame that was not skipped (type `frame_end`); the stream goes on.
+
+    Attributes:
+        id: of the stream.
+        frame: its number.
+        exit: of its last update, 0 if it has none or failed.
+        exits: that the model has.
+        reason: why the network stopped there; None if it failed.
+        error: why it failed; None if it did not.
+        skipped: frames passed over since the last one that ended.
+        reused_share: part of its positions that were taken from earlier frames, 0 to 1.
+        oldest: frames since its oldest position was computed; 0 if all were computed for it.
+        confidence: mean over the last map, 0 to 1; None at exit 0.
+        confident_share: settled pixels of the last map, 0 to 1; None at exit 0.
+        gmacs: really computed, in 1e9 multiply-adds.
+        total_ms: from the frame's arrival until this message was about to be written.
+        queue_ms: part of `total_ms`, spent waiting.
+        decode_ms: another part, spent on decoding the image.
+        compute_ms: another part, spent in the network.
+        encode_ms: another part, spent on rendering, and on encoding after the network had ended.
+        risk: as in `Finished`.
+        difference: as measured so far; None before anything was checked.
+    """
+
+    type: Literal["frame_end"] = field(default="frame_end", kw_only=True, repr=False)
+    id: Id
+    frame: FrameNumber
+    exit: Exits
+    exits: Exit
+    reason: Annotated[Absent[Reason], Field(default=None)]
+    error: Annotated[Absent[FrameFailure], Field(default=None)]
+    skipped: _Count
+    reused_share: Share
+    oldest: _Count
+    confidence: Annotated[Absent[Share], Field(default=None)]
+    confident_share: Annotated[Absent[Share], Field(default=None)]
+    gmacs: Amount
+    total_ms: Amount
+    queue_ms: Amount
+    decode_ms: Amount
+    compute_ms: Amount
+    encode_ms: Amount
+    risk: Absent[Share] = None
+    difference: Absent[MeasuredDifference] = None
+
+    @model_validator(mode="after")
+    def _check(self) -> "FrameEnd":
+        check_exit("exit", self.exit, self.exits)
+        if (self.reason is None) == (self.error is None):
+            found = "neither" if self.reason is None else "both"
+            raise FieldError("reason", found, "either a reason or an error")
+        if self.error is not None and self.exit:
+            raise FieldError("exit", describe(self.exit), "0, as the frame failed")
+        for name in ("confidence", "confident_share"):
+            if self.exit and getattr(self, name) is None:
+                raise FieldError(name, "nothing", "a number from 0 to 1, as there was an exit")
+        return self
+
+
+@dataclass(frozen=True, slots=True)
+class StreamClosed(JsonValue):
+    """The good end of a stream (type `closed`).
+
+    Every frame that came before its `close` or `cancel` is counted once.
+
+    Attributes:
+        id: of the stream.
+        reason: why it ended.
+        frames: that ended with a reason.
+        skipped: that were passed over.
+        failed: that ended in an error.
+    """
+
+    type: Literal["closed"] = field(default="closed", kw_only=True, repr=False)
+    id: Id
+    reason: CloseReason
+    frames: _Count
+    skipped: _Count
+    failed: _Count
+
+
+@dataclass(frozen=True, slots=True)
+class Failed(JsonValue):
+    """The one bad end of a request or stream (type `error`); the connection goes on.
+
+    Attributes:
+        id: of the request or stream.
         code: what went wrong, for programs.
         detail: what was found, what was expected and the cure, for people.
         field: the field of the message at fault, if one is.
@@ -372,8 +597,12 @@ class Role(StrEnum):
         return Role.SERVER if self is Role.CLIENT else Role.CLIENT
 
 
-ClientMessage: TypeAlias = Infer | SetBudget | Cancel | Ping
-ServerMessage: TypeAlias = Ready | Accepted | Update | Finished | Failed | BudgetApplied | Pong
+StreamMessage: TypeAlias = OpenStream | Frame | CloseStream
+ClientMessage: TypeAlias = Infer | SetBudget | Cancel | Ping | StreamMessage
+StreamAnswer: TypeAlias = StreamOpened | FrameEnd | StreamClosed
+ServerMessage: TypeAlias = (
+    Ready | Accepted | Update | Finished | Failed | BudgetApplied | Pong | StreamAnswer
+)
 Message: TypeAlias = ClientMessage | ServerMessage
 
 
@@ -389,7 +618,7 @@ def parse(header: JsonObject, payload: bytes, sender: Role) -> Message:
 
     Args:
         header: the frame's JSON, without its payload.
-        payload: empty for all but `infer` and `update`.
+        payload: empty for all but `infer`, `frame` and `update`.
         sender: who sent it; decides which types exist and whether unknown fields are refused.
 
     Raises:
@@ -404,7 +633,7 @@ def parse(header: JsonObject, payload: bytes, sender: Role) -> Message:
         raise FieldError("type", found, f"what a {sender} sends: {allowed}")
     if "payload" in header:
         raise FieldError("payload", "a field of the JSON", "bytes outside of it")
-    if message_class in {Infer, Update}:
+    if message_class in {Infer, Frame, Update}:
         header = header | {"payload": payload}
     elif payload:
         raise FieldError("payload", f"{len(payload)} bytes", f"none with {kind}")
@@ -412,6 +641,17 @@ def parse(header: JsonObject, payload: bytes, sender: Role) -> Message:
         raise FieldError("payload", "nothing", "an image file")
     message: Message = message_class.from_json(header, ignore_unknown=sender is Role.SERVER)
     return message
+
+
+def _with_media_type(header: Any) -> Any:
+    """An image's header, if it says what its file is."""
+    if isinstance(header, dict) and "media_type" not in header:
+        raise FieldError("media_type", "nothing", "a media type, such as image/jpeg")
+    return header
+
+
+def _exit_of(frame: int | None, exit_: int) -> str:
+    return f"exit {exit_}" if frame is None else f"exit {exit_} of frame {frame}"
 
 
 def check_exit(name: str, exit_: int, exits: int) -> None:
