@@ -28,7 +28,6 @@ from anytime_protocol.messages import (
     Failed,
     Finished,
     Frame,
-    FrameEnd,
     Infer,
     Message,
     OpenStream,
@@ -40,6 +39,7 @@ from anytime_protocol.messages import (
     Update,
     parse,
 )
+from anytime_protocol.stream_answers import FrameEnd
 from anytime_protocol.validation import ID_FORM, JsonObject, is_whole
 
 # Of the text of a close frame (RFC 6455 section 5.5: 125 bytes with the code).

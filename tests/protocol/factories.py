@@ -20,19 +20,21 @@ from anytime_protocol.messages import (
     Failed,
     Finished,
     Frame,
-    FrameEnd,
-    FrameFailure,
     Infer,
-    MeasuredDifference,
     OpenStream,
     OutputOptions,
     Ready,
     ReuseOptions,
-    StreamClosed,
-    StreamOpened,
     Update,
 )
 from anytime_protocol.model_info import CertificateInfo, ClassInfo, ExitInfo, ModelInfo
+from anytime_protocol.stream_answers import (
+    FrameEnd,
+    FrameFailure,
+    MeasuredDifference,
+    StreamClosed,
+    StreamOpened,
+)
 
 STREET = ModelInfo(
     name="street",

@@ -27,7 +27,6 @@ from anytime_protocol.messages import (
     Failed,
     Finished,
     Frame,
-    FrameEnd,
     Infer,
     Message,
     OpenStream,
@@ -36,11 +35,10 @@ from anytime_protocol.messages import (
     Ready,
     Role,
     SetBudget,
-    StreamClosed,
-    StreamOpened,
     Update,
 )
 from anytime_protocol.session import Phase, Session
+from anytime_protocol.stream_answers import FrameEnd, StreamClosed, StreamOpened
 from protocol.factories import (
     BAD_FRAME,
     accepted,
