@@ -213,6 +213,9 @@ class FakeExecutor:
         self.log.append(("forget", job_id, 0))
         self._images.pop(job_id, None)
 
+    def forget_stream(self, stream: str) -> None:
+        self.log.append(("forget stream", stream, 0))
+
     async def close(self) -> None:
         self.is_closed = True
 

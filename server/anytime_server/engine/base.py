@@ -20,7 +20,14 @@ from numpy.typing import NDArray
 
 from anytime_protocol.budget import Budget
 from anytime_protocol.enums import ArrayName, ErrorCode, Reason
-from anytime_protocol.messages import BudgetApplied, Failed, Finished, Infer, OutputOptions
+from anytime_protocol.messages import (
+    BudgetApplied,
+    Failed,
+    Finished,
+    Infer,
+    OutputOptions,
+    ReuseOptions,
+)
 from anytime_protocol.resources import ServerBudget, ServerBudgetStatus
 from anytime_server.core.decisions import (
     Admitted,
@@ -31,7 +38,13 @@ from anytime_server.core.decisions import (
     RunLimits,
 )
 from anytime_server.core.jobs import JobState
-from anytime_server.executor.base import RenderedExit, RenderOptions, RunCommand, ServedModel
+from anytime_server.executor.base import (
+    FrameReuse,
+    RenderedExit,
+    RenderOptions,
+    RunCommand,
+    ServedModel,
+)
 from anytime_server.images import DecodedImage, Image
 
 
@@ -64,9 +77,46 @@ class RequestEnded:
     ending: Ending
     best: ExitRendered | None
 
+    @property
+    def failed(self) -> bool:
+        """It ended in an error."""
+        return isinstance(self.ending, JobFailed)
+
 
 RequestEvent: TypeAlias = ExitRendered | RequestEnded
 OnEvent: TypeAlias = Callable[[RequestEvent], None]
+
+
+@dataclass(slots=True, eq=False)
+class SentMap:
+    """The last update that a client was sent, which the next delta changes.
+
+    Attributes:
+        exit: its exit; 0 before the first.
+        frame: its frame, in a stream.
+        arrays: its arrays, where deltas are wanted.
+    """
+
+    exit: int = 0
+    frame: int | None = None
+    arrays: Mapping[ArrayName, NDArray[np.uint8]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class StreamFrame:
+    """What makes a request a frame of a stream.
+
+    Attributes:
+        stream: unique among the streams of the engine.
+        number: of the frame.
+        reuse: what may be taken from earlier frames; None computes it alone.
+        sent: the last update of the stream, shared by its frames.
+    """
+
+    stream: str
+    number: int
+    reuse: ReuseOptions | None
+    sent: SentMap
 
 
 @dataclass(slots=True, eq=False)
@@ -102,10 +152,12 @@ class ActiveRequest:
         gmacs: 1e9 multiply-adds spent.
         encode_s: the API's: seconds spent on encoding its answer since it ended.
         sent: the API's: the exit of the last update that was sent.
-        sent_arrays: the API's: the arrays of that update, where deltas are wanted.
+        sent_map: the API's: that update; in a stream the last one of all frames.
         terminal: the API's: its terminal message, once it has one.
         render_options: what the client's options need.
         deadline_ms: the hard deadline that it came with; None without one.
+        frame: of a stream; None of a single request.
+        reused: how much was taken from earlier frames of its stream.
     """
 
     wire_id: str
@@ -135,12 +187,15 @@ class ActiveRequest:
     gmacs: float = 0.0
     encode_s: float = 0.0
     sent: ExitReport | None = None
-    sent_arrays: Mapping[ArrayName, NDArray[np.uint8]] = field(default_factory=dict)
+    sent_map: SentMap = field(init=False)
     terminal: Finished | Failed | None = None
     render_options: RenderOptions = field(init=False)
     deadline_ms: float | None = field(init=False)
+    frame: StreamFrame | None = None
+    reused: FrameReuse = field(default_factory=FrameReuse)
 
     def __post_init__(self) -> None:
+        self.sent_map = SentMap() if self.frame is None else self.frame.sent
         self.render_options = RenderOptions.of(self.want)
         self.deadline_ms = self.job.budget.at(0.0).deadline_ms
 
@@ -308,6 +363,7 @@ class Engine(Protocol):
         on_event: OnEvent,
         *,
         pixels: Image | None = None,
+        frame: StreamFrame | None = None,
     ) -> ActiveRequest:
         """Admits a request, before its image is decoded.
 
@@ -318,6 +374,7 @@ class Engine(Protocol):
             transport: "http" or "websocket".
             on_event: told what happens, on the event loop.
             pixels: (H, W, 3) RGB, of an image that came decoded; they count in place of `payload`.
+            frame: what makes it a frame of a stream.
 
         Raises:
             RefusedError: it is not admitted.
@@ -331,6 +388,10 @@ class Engine(Protocol):
             request_id: the request.
             discard: its map is not needed any more.
         """
+        ...
+
+    def forget_stream(self, stream: str) -> None:
+        """A stream is over: what was kept of its frames may go. Unknown ones are ignored."""
         ...
 
     def update_budget(self, request_id: str, budget: Budget, rev: int | None) -> BudgetApplied:

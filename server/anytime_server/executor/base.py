@@ -123,6 +123,23 @@ class RunCommand(NamedTuple):
     monotone: bool = False
 
 
+class FrameReuse(NamedTuple):
+    """How much of a stream's frame was taken from earlier ones.
+
+    Attributes:
+        share: of its positions, 0 to 1.
+        oldest: frames since the oldest of them was computed.
+        difference: share of the pixels, 0 to 1, that differed from those of the same frames
+            computed alone; None before any was checked.
+        checked: frames that it was measured on.
+    """
+
+    share: float = 0.0
+    oldest: int = 0
+    difference: float | None = None
+    checked: int = 0
+
+
 class RunEnd(NamedTuple):
     """How a run ended.
 
@@ -195,6 +212,10 @@ class Executor(Protocol):
 
     def forget(self, job_id: str) -> None:
         """A job is over: its state may go. Returns at once; unknown ids are ignored."""
+        ...
+
+    def forget_stream(self, stream: str) -> None:
+        """A stream is over, and what was kept of its frames may go; as `forget`."""
         ...
 
     async def close(self) -> None:

@@ -98,6 +98,12 @@ class Forget(NamedTuple):
     job_id: str
 
 
+class ForgetStream(NamedTuple):
+    """A stream is over; no answer."""
+
+    stream: str
+
+
 class ExitMade(NamedTuple):
     """An exit in the middle of a run; its report is in the control block."""
 
@@ -122,5 +128,5 @@ class Started(NamedTuple):
     models: tuple[ServedModel, ...]
 
 
-Command: TypeAlias = StartRun | Render | Prepare | Forget | Beat
+Command: TypeAlias = StartRun | Render | Prepare | Forget | ForgetStream | Beat
 Reply: TypeAlias = Started | ExitMade | RunEnd | RenderedExit | Fault

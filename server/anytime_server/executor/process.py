@@ -44,6 +44,7 @@ from anytime_server.executor.messages import (
     ExitMade,
     Fault,
     Forget,
+    ForgetStream,
     Prepare,
     Render,
     Reply,
@@ -327,6 +328,10 @@ class ProcessExecutor:
         if not self._forgotten:
             asyncio.get_running_loop().call_later(_FORGET_S, self._tell_forgotten)
         self._forgotten.append(job_id)
+
+    def forget_stream(self, stream: str) -> None:
+        """See `Executor.forget_stream`."""
+        self._tell(ForgetStream(stream))
 
     async def close(self) -> None:
         """See `Executor.close`."""
