@@ -171,6 +171,9 @@ class Metrics:
             "Sum over computed frames of the share, 0 to 1, that was taken from earlier ones.",
             "model",
         )
+        self._check = self._histogram(
+            "anytime_frame_check_seconds", "Computing one frame once more, alone, in idle time."
+        )
         self._lag = self._histogram(
             "anytime_event_loop_lag_seconds",
             "Lateness of a timer on the event loop: what a ping waits inside the server.",
@@ -303,6 +306,10 @@ class Metrics:
         """A frame of a stream was computed or skipped, or has failed."""
         self._frames.labels(model, outcome).inc()
         self._reused.labels(model).inc(reused_share)
+
+    def frame_checked(self, elapsed_s: float) -> None:
+        """A frame of a stream was computed once more, alone, to see what reuse had changed."""
+        self._check.observe(elapsed_s)
 
     def conflated(self, updates: int) -> None:
         """So many updates were replaced by a newer one before they were sent."""

@@ -1,6 +1,6 @@
 """A stream of a websocket: turns its frames into requests of the engine, one at a time.
 
-Which frame is next, and when, is decided by `core.stream`; what one frame may spend is the
+Which frame is next, and when, is decided by `core.frame_selector`; what one frame may spend is the
 scheduler's to decide, as for any other request.
 """
 
@@ -17,7 +17,7 @@ from anytime_protocol.enums import CloseReason, Effect, ErrorCode
 from anytime_protocol.http.problems import Problem
 from anytime_protocol.messages import BudgetApplied, Frame, Infer, OpenStream, SetBudget
 from anytime_protocol.stream_answers import FrameEnd, FrameFailure, StreamClosed, StreamOpened
-from anytime_server.core.stream import AwaitChange, BeginFrame, EndStream, StreamState
+from anytime_server.core.frame_selector import AwaitChange, BeginFrame, EndStream, FrameSelector
 from anytime_server.engine.base import RequestEnded, RequestEvent, SentMap, StreamFrame
 from anytime_server.errors import RefusedError
 
@@ -83,7 +83,7 @@ class LiveStream:
             opening = replace(opening, urgency=urgency)
         self._opening = opening
         self._budget, self._rev = opening.budget, 0
-        self._stream = StreamState(opening.share)
+        self._selector = FrameSelector(opening.share)
         self._upload = state.uploads.begin()
         self._frames: dict[int, _Arrived] = {}
         self._request: ActiveRequest | None = None
@@ -98,8 +98,8 @@ class LiveStream:
 
     def take(self, frame: Frame, arrival_s: float) -> None:
         """A frame has come."""
-        replaced, number = self._stream.waiting, frame.frame
-        if self._stream.arrived(number) and replaced is not None:
+        replaced, number = self._selector.waiting, frame.frame
+        if self._selector.arrived(number) and replaced is not None:
             self._skip(replaced)
         self._frames[number] = _Arrived(frame, arrival_s)
         try:
@@ -121,10 +121,10 @@ class LiveStream:
 
     def close(self, reason: CloseReason) -> None:
         """No more frames come; what is under way ends at once unless it was merely closed."""
-        waiting = self._stream.waiting
-        if self._stream.close(reason) and waiting is not None:
+        waiting = self._selector.waiting
+        if self._selector.close(reason) and waiting is not None:
             self._skip(waiting)
-        if self._stream.closing is not CloseReason.CLOSED and self._request is not None:
+        if self._selector.closing is not CloseReason.CLOSED and self._request is not None:
             self._engine.cancel(self._request.id, discard=False)
         self._proceed()
 
@@ -145,12 +145,12 @@ class LiveStream:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        match self._stream.decide(self._engine.clock()):
+        match self._selector.decide(self._engine.clock()):
             case BeginFrame(number=number):
                 self._admission = asyncio.create_task(self._admit(self._frames[number]))
             case EndStream(reason=reason):
-                stream = self._stream
-                counts = (stream.frames, stream.skipped, stream.failed)
+                selector = self._selector
+                counts = (selector.frames, selector.skipped, selector.failed)
                 closed = StreamClosed(self._opening.id, reason, *counts)
                 self._outbox.put(self._opening.id, closed, terminal=True)
                 self._release()
@@ -186,7 +186,7 @@ class LiveStream:
         self._request = request
         if self._rev != rev:
             self._engine.update_budget(request.id, self._budget, self._rev)
-        if self._stream.closing not in {None, CloseReason.CLOSED}:
+        if self._selector.closing not in {None, CloseReason.CLOSED}:
             self._engine.cancel(request.id, discard=False)
 
     def _infer(self, frame: Frame) -> Infer:
@@ -206,15 +206,15 @@ class LiveStream:
         """A frame was not admitted."""
         now, number = self._engine.clock(), arrived.frame.frame
         if problem.code is ErrorCode.NOT_READY:  # the executor starts again
-            if self._stream.postpone(now + _RETRY_S):
+            if self._selector.postpone(now + _RETRY_S):
                 self._skip(number)
         elif problem.code is ErrorCode.DRAINING:
-            self._stream.close(CloseReason.DRAINING)
-            self._stream.postpone(now)
+            self._selector.close(CloseReason.DRAINING)
+            self._selector.postpone(now)
             self._skip(number)
         else:
             self._drop(number)
-            self._stream.ended(0.0, now, failed=True)
+            self._selector.ended(0.0, now, failed=True)
             self._state.metrics.frame_ended(self._opening.model, "failed")
             end = partial(self._refused_end, arrived, problem)
             self._outbox.put(self._opening.id, end, seals=True)
@@ -251,7 +251,7 @@ class LiveStream:
     def _end_sent(self) -> int:
         """The end of a frame is about to be sent; how many were passed over before it."""
         asyncio.get_running_loop().call_soon(self._proceed)
-        return self._stream.end_sent()
+        return self._selector.end_sent()
 
     def _on_event(self, event: RequestEvent) -> None:
         """The engine tells of the frame under way."""
@@ -267,7 +267,7 @@ class LiveStream:
                 self._opening.model, "failed" if failed else "computed", request.reused.share
             )
             used_s = request.compute_s + request.render_s
-            self._stream.ended(used_s, self._engine.clock(), failed=failed)
+            self._selector.ended(used_s, self._engine.clock(), failed=failed)
             asyncio.get_running_loop().call_soon(self._proceed)
 
     def _skip(self, number: int) -> None:

@@ -9,11 +9,12 @@ callback must only take note; writing is the API's own work.
 from __future__ import annotations
 
 import asyncio
+import logging
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from enum import Enum
-from typing import Protocol, TypeAlias
+from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,14 +39,21 @@ from anytime_server.core.decisions import (
     RunLimits,
 )
 from anytime_server.core.jobs import JobState
+from anytime_server.errors import ExecutorCallError, ImageRejectedError
 from anytime_server.executor.base import (
     FrameReuse,
     RenderedExit,
     RenderOptions,
     RunCommand,
     ServedModel,
+    StreamMemory,
 )
 from anytime_server.images import DecodedImage, Image
+
+if TYPE_CHECKING:  # it only holds it
+    from anytime_server.engine.alarm import Alarm
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -262,6 +270,35 @@ class ActiveRequest:
             allowed = 0.0 if self.want.monotone else max_risk
             self.risk = self.served.info.certified_risk(allowed)
 
+    async def decoded_image(
+        self, changed: Alarm, limits: Callable[[float], RunLimits]
+    ) -> DecodedImage | None:
+        """Waits for its image; None if it is not wanted any more.
+
+        Args:
+            changed: set when something may have changed.
+            limits: tells how far its run may go at a moment.
+
+        Raises:
+            ImageRejectedError: it cannot be decoded.
+            ExecutorCallError: our decoder failed.
+        """
+        if self.image is None:
+            raise RuntimeError(f"request {self.id} was not submitted")
+        self.image.add_done_callback(lambda _: changed.set())
+        while not self.image.done():
+            now = limits(changed.clock())
+            if not now.path or changed.clock() > now.stop_at_s:
+                return None
+            await changed.wait_until(now.stop_at_s)
+        try:
+            return self.image.result()
+        except ImageRejectedError:
+            raise
+        except Exception as error:
+            logger.exception("decoding for request %s failed", self.id)
+            raise ExecutorCallError(f"{type(error).__name__} while decoding") from error
+
     def note_decoded(self, image: DecodedImage, now: float) -> bool:
         """Its image is decoded; whether for the first time."""
         if self.size != (0, 0):
@@ -293,7 +330,20 @@ class ActiveRequest:
             each_exit=self.want.progress,
             risk=self.risk,
             monotone=self.want.monotone,
+            memory=self.memory,
         )
+
+    @property
+    def memory(self) -> StreamMemory | None:
+        """Of its stream, if it may be answered from earlier frames: by the model's own masks."""
+        frame = self.frame
+        if frame is None or frame.reuse is None or self.risk is not None:
+            return None
+        return StreamMemory(frame.stream, frame.reuse)
+
+    def must_finish(self) -> bool:
+        """Whether the executor must be told of its end, for the frames that follow."""
+        return self.has_begun and self.memory is not None and not self.discarded
 
     def restart(self) -> None:
         """The executor and all exits that it has made are gone, but for the best map."""

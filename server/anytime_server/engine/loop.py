@@ -46,6 +46,7 @@ from anytime_server.core.scheduler import Scheduler
 from anytime_server.core.settings import SchedulerSettings
 from anytime_server.engine.alarm import Alarm
 from anytime_server.engine.base import ActiveRequest, EngineState, RequestEnded
+from anytime_server.engine.idle_checks import IdleChecks
 from anytime_server.engine.starter import Starter, first_costs
 from anytime_server.errors import (
     ExecutorCallError,
@@ -109,6 +110,7 @@ class ExecutorLoop:
         self._busy_since_s = math.inf  # since when the loop has not waited for anything to do
         self._changed = Alarm(clock)
         self._starter = Starter(executor, self._changed.set)
+        self._checks = IdleChecks(executor, metrics.frame_checked, clock)
         self._empty = asyncio.Event()
         self._empty.set()
 
@@ -245,7 +247,9 @@ class ExecutorLoop:
             case RunJob() as run:
                 await self._run(run, self.requests[run.job_id])
             case Wait(until_s=until_s):
-                await self._changed.wait_until(math.inf if until_s is None else until_s)
+                until_s = math.inf if until_s is None else until_s
+                if self.requests or not await self._checks.run_next(self._changed, until_s):
+                    await self._changed.wait_until(until_s)
                 self._busy_since_s = self._clock()
 
     async def _run(self, run: RunJob, request: ActiveRequest) -> None:
@@ -297,6 +301,7 @@ class ExecutorLoop:
             render = request.render_options
         if not request.has_begun:
             request.choose_risk(run.max_risk)
+            self._checks.frame_begins(request)
         command = request.command(run.stage, limits, image, render)
         request.has_begun = True
         call = asyncio.ensure_future(self._executor.run(command, partial(self._exit_made, request)))
@@ -369,27 +374,10 @@ class ExecutorLoop:
         return limits._replace(stop_at_s=min(limits.stop_at_s, self._give_up_s))
 
     async def _decoded_image(self, request: ActiveRequest) -> Image | None:
-        """Waits for a request's image; None if it is not wanted any more.
-
-        Raises:
-            ImageRejectedError: it cannot be decoded.
-            ExecutorCallError: our decoder failed.
-        """
-        if request.image is None:
-            raise RuntimeError(f"request {request.id} was not submitted")
-        request.image.add_done_callback(lambda _: self._changed.set())
-        while not request.image.done():
-            limits = self._scheduler.run_limits(self._clock())
-            if not limits.path or self._clock() > limits.stop_at_s:
-                return None
-            await self._changed.wait_until(limits.stop_at_s)
-        try:
-            decoded = request.image.result()
-        except ImageRejectedError:
-            raise
-        except Exception as error:
-            logger.exception("decoding for request %s failed", request.id)
-            raise ExecutorCallError(f"{type(error).__name__} while decoding") from error
+        """Waits for a request's image; see `ActiveRequest.decoded_image`."""
+        decoded = await request.decoded_image(self._changed, self._scheduler.run_limits)
+        if decoded is None:
+            return None
         if request.note_decoded(decoded, self._clock()):
             self._metrics.decoded(decoded.elapsed_s)
         # Images are decoded while others compute; elapsed time would mostly tell of those.
@@ -436,7 +424,21 @@ class ExecutorLoop:
             except ExecutorCallError as error:
                 logger.error("request %s: %s", request.id, error)
                 ending = JobFailed(request.id, error.code, str(error), request.compute_s)
-        self._end(ending)
+        try:
+            if request is not None and request.must_finish():
+                await self._finish_frame(request)
+        finally:
+            self._end(ending)
+
+    async def _finish_frame(self, request: ActiveRequest) -> None:
+        """Tells the executor that a frame of a stream is over, and learns what it has reused."""
+        if request.want.progress:
+            request.show_best()
+        try:
+            request.reused = await self._executor.finish_frame(request.id)
+        except ExecutorCallError as error:
+            logger.error("frame %s: %s", request.id, error)
+        self._checks.frame_finished(request)
 
     def _end_others(self) -> float:
         """Ends requests whose time has come while another one computes.
@@ -452,7 +454,7 @@ class ExecutorLoop:
         for _ in range(len(self._unreported)):
             ending = self._unreported.popleft()
             request = self.requests.get(ending.job_id)
-            if request is not None and request.must_render(ending):
+            if request and (request.must_render(ending) or request.must_finish()):
                 self._unreported.append(ending)
             else:
                 self._end(ending)
@@ -526,6 +528,7 @@ class ExecutorLoop:
         self.state = EngineState.RECOVERING
         self._scheduler.executor_lost()
         self._scheduler.costs.forget_sizes()
+        self._checks.forget_all()
         for request in self.requests.values():
             request.restart()
         starting = asyncio.ensure_future(self._starter.start_again())

@@ -10,7 +10,14 @@ from pathlib import Path
 from typing import NamedTuple, TypeAlias
 
 from anytime_protocol.enums import ErrorCode
-from anytime_server.executor.base import RenderedExit, RenderOptions, RunEnd, ServedModel
+from anytime_server.executor.base import (
+    FrameReuse,
+    RenderedExit,
+    RenderOptions,
+    RunEnd,
+    ServedModel,
+    StreamMemory,
+)
 from anytime_server.images import Image
 
 
@@ -59,6 +66,7 @@ class StartRun(NamedTuple):
         each_exit: report and render every exit.
         risk: see `RunCommand`.
         monotone: see `RunCommand`.
+        memory: see `RunCommand`.
     """
 
     run: int
@@ -72,6 +80,7 @@ class StartRun(NamedTuple):
     each_exit: bool
     risk: float | None
     monotone: bool
+    memory: StreamMemory | None = None
 
 
 class Render(NamedTuple):
@@ -96,6 +105,34 @@ class Forget(NamedTuple):
     """A job is over; no answer."""
 
     job_id: str
+
+
+class FinishFrame(NamedTuple):
+    """A frame of a stream is over; answered by `FrameReuse` or `Fault`."""
+
+    job_id: str
+
+
+class CheckFrame(NamedTuple):
+    """Compute the last frame of a stream once more, alone; answered by `Checked` or `Fault`.
+
+    Attributes:
+        run: its number; the control block's words are about it.
+        stream: the stream.
+    """
+
+    run: int
+    stream: str
+
+
+class Checked(NamedTuple):
+    """A check has ended.
+
+    Attributes:
+        is_done: it was not stopped before.
+    """
+
+    is_done: bool
 
 
 class ForgetStream(NamedTuple):
@@ -128,5 +165,7 @@ class Started(NamedTuple):
     models: tuple[ServedModel, ...]
 
 
-Command: TypeAlias = StartRun | Render | Prepare | Forget | ForgetStream | Beat
-Reply: TypeAlias = Started | ExitMade | RunEnd | RenderedExit | Fault
+Command: TypeAlias = (
+    StartRun | Render | Prepare | Forget | FinishFrame | CheckFrame | ForgetStream | Beat
+)
+Reply: TypeAlias = Started | ExitMade | RunEnd | RenderedExit | FrameReuse | Checked | Fault

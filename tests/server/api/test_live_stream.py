@@ -18,10 +18,17 @@ from anytime_protocol.messages import (
     Infer,
     OpenStream,
     OutputOptions,
+    ReuseOptions,
     SetBudget,
     Update,
 )
-from anytime_protocol.stream_answers import FrameEnd, StreamClosed, StreamOpened
+from anytime_protocol.stream_answers import (
+    FrameEnd,
+    MeasuredDifference,
+    StreamClosed,
+    StreamOpened,
+)
+from anytime_server.executor.base import FrameReuse
 from server.api.test_websocket import client
 from server.factories import SIZE, damaged_image_file, image_file
 
@@ -313,3 +320,81 @@ async def test_a_share_of_the_machine_leaves_time_between_frames(live):
         end = (await until(one, FrameEnd))[-1]
         assert end.frame == 2
         assert loop.time() - began > 0.1  # 19 times the 10 ms of frame 1
+
+
+REUSED = FrameReuse(0.7, 12, 0.008, 3, wants_check=True)
+
+
+def log_of(live, *kinds):
+    return [(what, job.rpartition("/")[2]) for what, job, _ in live.executor.log if what in kinds]
+
+
+async def eventually(is_true):
+    async with asyncio.timeout(5):
+        while not is_true():
+            await asyncio.sleep(0.005)
+
+
+async def test_a_frame_says_what_was_reused_and_what_was_measured(live):
+    live.executor.reuse = REUSED
+    async with client(live) as one:
+        await one.say(opening(budget=QUICK, reuse=ReuseOptions(max_age=5)), frame(1))
+        end = (await until(one, FrameEnd))[-1]
+        assert (end.reused_share, end.oldest) == (0.7, 12)
+        assert end.difference == MeasuredDifference(0.008, 3)
+        assert live.executor.commands[-1].memory.reuse == ReuseOptions(max_age=5)
+        assert log_of(live, "finish") == [("finish", "1")]
+
+
+async def test_nothing_is_reused_unless_asked_for_and_never_under_a_risk(live):
+    live.executor.reuse = REUSED
+    async with client(live) as one:
+        risky = Budget(max_exit=1, max_risk=0.1)
+        await one.say(opening("a", budget=QUICK), frame(1, "a"))
+        await until(one, FrameEnd, stream_id="a")
+        await one.say(opening("b", budget=risky, reuse=ReuseOptions()), frame(1, "b"))
+        end = (await until(one, FrameEnd, stream_id="b"))[-1]
+        assert (end.reused_share, end.risk) == (0.0, 0.1)
+        assert [command.memory for command in live.executor.commands] == [None, None]
+        assert log_of(live, "finish") == []
+
+
+async def test_a_frame_is_checked_when_nothing_else_is_to_be_done_and_gives_way_at_once(live):
+    executor = live.executor
+    executor.reuse = REUSED
+    async with client(live) as one:
+        await one.say(opening(budget=QUICK, reuse=ReuseOptions()), frame(1))
+        await until(one, FrameEnd)
+        await eventually(lambda: log_of(live, "check") == [("check", "s")])
+        await one.say(Infer("r", "street", image_file()))  # the check is not over
+        while not isinstance(await one.hear(), Finished):
+            pass
+        await eventually(lambda: len(log_of(live, "check")) == 2)  # again, from the start
+        executor.reuse = FrameReuse()
+        await one.say(frame(2))
+        await until(one, FrameEnd)
+        await asyncio.sleep(0.05)
+        assert log_of(live, "check", "finish") == [
+            ("finish", "1"),
+            ("check", "s"),
+            ("check", "s"),
+            ("finish", "2"),
+        ]
+
+
+async def test_a_check_that_is_over_is_not_made_again(live):
+    live.executor.reuse = REUSED
+    live.executor.may_check.set()
+    async with client(live) as one:
+        await one.say(opening(budget=QUICK, reuse=ReuseOptions()), frame(1))
+        await until(one, FrameEnd)
+        await eventually(lambda: "anytime_frame_check_seconds_count 1.0" in exposed(live))
+        await asyncio.sleep(0.05)
+        assert log_of(live, "check") == [("check", "s")]
+        assert 'anytime_frames_total{model="street",outcome="computed"} 1.0' in exposed(live)
+        assert 'anytime_frames_reused_total{model="street"} 0.7' in exposed(live)
+        assert "anytime_streams 1.0" in exposed(live)
+
+
+def exposed(live):
+    return live.state.metrics.expose().decode()

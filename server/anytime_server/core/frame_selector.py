@@ -43,8 +43,8 @@ NextOfStream: TypeAlias = BeginFrame | EndStream | AwaitChange
 
 
 @dataclass(slots=True)
-class StreamState:
-    """One stream and how far it has come.
+class FrameSelector:
+    """Selects the frames of one stream, and counts what became of them.
 
     Attributes:
         share: of the machine's time that it may take, more than 0, at most 1.

@@ -7,11 +7,11 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from anytime_protocol.enums import CloseReason
-from anytime_server.core.stream import AwaitChange, BeginFrame, EndStream, StreamState
+from anytime_server.core.frame_selector import AwaitChange, BeginFrame, EndStream, FrameSelector
 
 
 def test_the_latest_frame_wins_and_those_before_it_are_counted():
-    stream = StreamState()
+    stream = FrameSelector()
     assert not stream.arrived(1)
     assert stream.decide(0.0) == BeginFrame(1)
     assert [stream.arrived(number) for number in (2, 3, 7)] == [False, True, True]
@@ -24,7 +24,7 @@ def test_the_latest_frame_wins_and_those_before_it_are_counted():
 
 
 def test_a_share_of_the_machine_keeps_frames_apart():
-    stream = StreamState(share=0.25)
+    stream = FrameSelector(share=0.25)
     stream.arrived(1)
     stream.decide(10.0)
     stream.arrived(2)
@@ -37,7 +37,7 @@ def test_a_share_of_the_machine_keeps_frames_apart():
 
 
 def test_a_client_that_does_not_read_gets_no_third_frame():
-    stream = StreamState()
+    stream = FrameSelector()
     for number in (1, 2):
         stream.arrived(number)
         assert stream.decide(0.0) == BeginFrame(number)
@@ -49,7 +49,7 @@ def test_a_client_that_does_not_read_gets_no_third_frame():
 
 
 def test_a_closed_stream_answers_what_came_and_ends_once():
-    stream = StreamState()
+    stream = FrameSelector()
     stream.arrived(1)
     stream.decide(0.0)
     stream.arrived(2)
@@ -63,7 +63,7 @@ def test_a_closed_stream_answers_what_came_and_ends_once():
 
 
 def test_a_cancelled_stream_passes_over_what_waits_and_ends_after_what_is_under_way():
-    stream = StreamState()
+    stream = FrameSelector()
     stream.arrived(1)
     stream.decide(0.0)
     stream.arrived(2)
@@ -76,7 +76,7 @@ def test_a_cancelled_stream_passes_over_what_waits_and_ends_after_what_is_under_
 
 
 def test_a_frame_that_cannot_begin_waits_again_unless_a_newer_one_does():
-    stream = StreamState()
+    stream = FrameSelector()
     stream.arrived(1)
     stream.decide(0.0)
     assert not stream.postpone(0.5)
@@ -89,7 +89,7 @@ def test_a_frame_that_cannot_begin_waits_again_unless_a_newer_one_does():
 
 
 def test_nothing_is_postponed_in_a_stream_that_ends():
-    stream = StreamState()
+    stream = FrameSelector()
     stream.arrived(1)
     stream.decide(0.0)
     stream.close(CloseReason.DRAINING)
@@ -102,7 +102,7 @@ class Turns(RuleBasedStateMachine):
 
     def __init__(self):
         super().__init__()
-        self.stream = StreamState(share=0.5)
+        self.stream = FrameSelector(share=0.5)
         self.now = 0.0
         self.came = 0
         self.begun = []
