@@ -51,6 +51,11 @@ class IdleChecks:
         if request.frame is not None and request.reused.wants_check:
             self._wanted[request.frame.stream] = None
 
+    def forget_stream(self, stream: str) -> None:
+        """A stream is over, and so is all that the executor has kept of it."""
+        self._wanted.pop(stream, None)
+        self._executor.forget_stream(stream)
+
     def forget_all(self) -> None:
         """The executor and what it had kept are gone."""
         self._wanted.clear()

@@ -181,6 +181,7 @@ class LocalEngine:
             encoding=infer.want.encoding.value,
             awaits_image=not images.is_quick(data, header),
             shows_each=infer.want.progress,
+            stream=frame.stream if frame is not None and frame.reuse is not None else None,
         )
         request = ActiveRequest(infer.id, infer.want, job, served, transport, on_event, frame=frame)
         request.upload_s = uploaded_s - arrival_s
@@ -209,7 +210,7 @@ class LocalEngine:
 
     def forget_stream(self, stream: str) -> None:
         """See `Engine.forget_stream`."""
-        self._executor.forget_stream(stream)
+        self._loop.forget_stream(stream)
 
     def update_budget(self, request_id: str, budget: Budget, rev: int | None) -> BudgetApplied:
         """See `Engine.update_budget`."""

@@ -153,6 +153,11 @@ class ExecutorLoop:
         self._update_run()
         return change
 
+    def forget_stream(self, stream: str) -> None:
+        """A stream is over; see `Engine.forget_stream`."""
+        self._scheduler.costs.forget_stream(stream)
+        self._checks.forget_stream(stream)
+
     def image_ready(self, request_id: str, image: asyncio.Future[DecodedImage]) -> None:
         """Decoding that a job awaits is over, well or not."""
         failed = image.cancelled() or image.exception() is not None
@@ -441,12 +446,9 @@ class ExecutorLoop:
         self._checks.frame_finished(request)
 
     def _end_others(self) -> float:
-        """Ends requests whose time has come while another one computes.
+        """Ends requests whose time has come while another one computes; when to look again.
 
-        One that still has to be rendered waits for the executor.
-
-        Returns:
-            When to look again.
+        One that the executor still has to do something for waits for it.
         """
         self.take_exits()
         while isinstance(decision := self._scheduler.decide(self._clock()), EndJob):
@@ -464,8 +466,7 @@ class ExecutorLoop:
     def _end_overdue(self, request: ActiveRequest) -> float:
         """Ends the request that is computed if its deadline is over and nothing comes of its run.
 
-        Returns:
-            When to look again.
+        Returns when to look again.
         """
         overdue_s = self._scheduler.overdue_s(self._clock())
         if self._clock() < overdue_s:
@@ -527,7 +528,6 @@ class ExecutorLoop:
             return
         self.state = EngineState.RECOVERING
         self._scheduler.executor_lost()
-        self._scheduler.costs.forget_sizes()
         self._checks.forget_all()
         for request in self.requests.values():
             request.restart()
