@@ -29,14 +29,18 @@ from anytime_model.kernels.cpus import usable_cpus
 from anytime_protocol.enums import ErrorCode
 from anytime_server import logs
 from anytime_server.core.decisions import ExitReport
-from anytime_server.executor.base import RenderedExit, RenderOptions, RunEnd
+from anytime_server.executor.base import FrameReuse, RenderedExit, RenderOptions, RunEnd
 from anytime_server.executor.control import ControlBlock, SharedMemory
 from anytime_server.executor.loading import LoadedModel, load, profile
 from anytime_server.executor.messages import (
+    Checked,
+    CheckFrame,
     Command,
     ExitMade,
     Fault,
+    FinishFrame,
     Forget,
+    ForgetStream,
     Prepare,
     Render,
     Reply,
@@ -162,6 +166,12 @@ class Worker:
                         self._models[model].engine.prepare(size)
                 case Forget(job_id=job_id):
                     self._jobs.pop(job_id, None)
+                case FinishFrame():
+                    return FrameReuse()
+                case CheckFrame():
+                    return Checked(is_done=True)
+                case ForgetStream():
+                    pass
         except ConnectionError:
             raise
         except (InputError, MemoryError) as error:
@@ -171,7 +181,7 @@ class Worker:
             # Whatever one job meets, the others go on.
             logger.exception("command %s failed", type(command).__name__)
             fault = Fault(f"{type(error).__name__}: {error}")
-        return fault if isinstance(command, StartRun | Render) else None
+        return fault if isinstance(command, StartRun | Render | FinishFrame | CheckFrame) else None
 
     def _run(self, command: StartRun) -> RunEnd:
         """Computes stages until the control block, or the network, has no more for this run."""
