@@ -450,7 +450,8 @@ def _shift(cells: _Cells, rows: int, columns: int) -> None:
     cells.colours = np.roll(cells.colours, (rows, columns), (0, 1))
     cells.age = np.roll(cells.age, (rows, columns), (0, 1))
     cells.rung = np.roll(cells.rung, (rows, columns), (0, 1))
-    new = np.zeros(cells.age.shape, np.bool_)
-    new[: max(rows, 0)] = new[new.shape[0] + min(rows, 0) :] = True
-    new[:, : max(columns, 0)] = new[:, new.shape[1] + min(columns, 0) :] = True
+    height, width = cells.age.shape
+    new = np.zeros((height, width), np.bool_)
+    new[: max(rows, 0)] = new[height + min(rows, 0) :] = True
+    new[:, : max(columns, 0)] = new[:, width + min(columns, 0) :] = True
     cells.colours[new] = np.inf
