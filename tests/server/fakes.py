@@ -14,7 +14,7 @@ from anytime_server.core.decisions import CHECK, STOP, ExitReport, RunLimits
 from anytime_server.engine.base import ExitRendered, RequestEnded, RequestEvent
 from anytime_server.errors import ExecutorCallError, ExecutorCrashedError
 from anytime_server.executor.base import (
-    FrameReuse,
+    FinishedFrame,
     Image,
     OnExit,
     RenderedExit,
@@ -71,7 +71,7 @@ class FakeExecutor:
     limits: RunLimits = STOP
     may_start: asyncio.Event = field(default_factory=asyncio.Event)
     hangs: bool = False
-    reuse: FrameReuse = field(default_factory=FrameReuse)
+    reuse: FinishedFrame = field(default_factory=FinishedFrame)
     may_check: asyncio.Event = field(default_factory=asyncio.Event)
     killed: asyncio.Event = field(default_factory=asyncio.Event)
     die: Callable[[], None] = lambda: None
@@ -219,7 +219,7 @@ class FakeExecutor:
         self.log.append(("forget", job_id, 0))
         self._images.pop(job_id, None)
 
-    async def finish_frame(self, job_id: str) -> FrameReuse:
+    async def finish_frame(self, job_id: str) -> FinishedFrame:
         self.log.append(("finish", job_id, self._exits[job_id]))
         return self.reuse
 

@@ -156,6 +156,47 @@ def test_a_stream_of_frames_with_deltas_shows_what_each_frame_alone_shows(server
         assert encodings[Encoding.DELTA] > 10
 
 
+def checks(server):
+    text = httpx.get(f"{server.url}/metrics", trust_env=False).text
+    return float(re.search(r"^anytime_frame_check_seconds_count (\S+)", text, re.M)[1])
+
+
+def test_a_standing_camera_is_mostly_answered_from_earlier_frames_and_checked_when_idle(server):
+    want = OutputOptions(Encoding.DELTA, progress=False)
+    with line(server) as one:
+        one.say(opening(server, want=want, reuse=ReuseOptions(max_age=12, max_difference=1.0)))
+        before, ends = checks(server), []
+        for number in range(1, 31):
+            one.say(frame(number))
+            ends.append(one.until(FrameEnd))
+            if number in {20, 29}:
+                eventually(lambda: checks(server) > before)
+        first, *others = ends
+        assert (first.reused_share, first.oldest, first.difference) == (0.0, 0, None)
+        shares = [end.reused_share for end in others]
+        assert np.mean(shares) > 0.4
+        assert all(0 < end.oldest <= 12 for end in others if end.reused_share)
+        assert np.mean([end.gmacs for end in others]) < 0.9 * first.gmacs
+        assert ends[-1].difference.frames >= 1
+        one.say(CloseStream("cam"))
+        one.until(StreamClosed)
+        one.check()
+
+
+def test_an_image_that_has_not_changed_costs_nothing(server):
+    with line(server) as one:
+        one.say(opening(server, reuse=ReuseOptions(max_age=1000)))
+        ends = []
+        for number in (1, 2, 3):
+            one.say(Frame("cam", number, scene(0), "image/png"))
+            ends.append(one.until(FrameEnd))
+        assert ends[0].gmacs > 0
+        assert min(end.gmacs for end in ends[1:]) < 0.5 * ends[0].gmacs
+        assert {end.exit for end in ends} == {4}
+        one.say(CloseStream("cam"))
+        one.until(StreamClosed)
+
+
 def test_a_client_that_is_faster_than_the_server_gets_the_latest_frames(server):
     with line(server) as one:
         frames = [frame(number, size=(480, 640)) for number in range(1, 60)]

@@ -41,7 +41,7 @@ from anytime_server.core.decisions import (
 from anytime_server.core.jobs import JobState
 from anytime_server.errors import ExecutorCallError, ImageRejectedError
 from anytime_server.executor.base import (
-    FrameReuse,
+    FinishedFrame,
     RenderedExit,
     RenderOptions,
     RunCommand,
@@ -200,7 +200,7 @@ class ActiveRequest:
     render_options: RenderOptions = field(init=False)
     deadline_ms: float | None = field(init=False)
     frame: StreamFrame | None = None
-    reused: FrameReuse = field(default_factory=FrameReuse)
+    reused: FinishedFrame = field(default_factory=FinishedFrame)
 
     def __post_init__(self) -> None:
         self.sent_map = SentMap() if self.frame is None else self.frame.sent

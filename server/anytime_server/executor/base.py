@@ -94,7 +94,7 @@ class RenderedExit(NamedTuple):
     elapsed_s: float
 
 
-class FrameReuse(NamedTuple):
+class FinishedFrame(NamedTuple):
     """How much of a stream's frame was taken from earlier ones.
 
     Attributes:
@@ -230,7 +230,7 @@ class Executor(Protocol):
         """A job is over: its state may go. Returns at once; unknown ids are ignored."""
         ...
 
-    async def finish_frame(self, job_id: str) -> FrameReuse:
+    async def finish_frame(self, job_id: str) -> FinishedFrame:
         """A frame of a stream is over: later ones may be answered from what it has found.
 
         Raises:

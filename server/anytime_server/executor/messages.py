@@ -11,7 +11,7 @@ from typing import NamedTuple, TypeAlias
 
 from anytime_protocol.enums import ErrorCode
 from anytime_server.executor.base import (
-    FrameReuse,
+    FinishedFrame,
     RenderedExit,
     RenderOptions,
     RunEnd,
@@ -108,7 +108,7 @@ class Forget(NamedTuple):
 
 
 class FinishFrame(NamedTuple):
-    """A frame of a stream is over; answered by `FrameReuse` or `Fault`."""
+    """A frame of a stream is over; answered by `FinishedFrame` or `Fault`."""
 
     job_id: str
 
@@ -168,4 +168,4 @@ class Started(NamedTuple):
 Command: TypeAlias = (
     StartRun | Render | Prepare | Forget | FinishFrame | CheckFrame | ForgetStream | Beat
 )
-Reply: TypeAlias = Started | ExitMade | RunEnd | RenderedExit | FrameReuse | Checked | Fault
+Reply: TypeAlias = Started | ExitMade | RunEnd | RenderedExit | FinishedFrame | Checked | Fault

@@ -30,7 +30,7 @@ from typing import Final
 from anytime_server.core.decisions import CHECK, STOP, ExitReport, RunLimits
 from anytime_server.errors import ExecutorCallError, ExecutorCrashedError, ExecutorStartError
 from anytime_server.executor.base import (
-    FrameReuse,
+    FinishedFrame,
     OnExit,
     RenderedExit,
     RenderOptions,
@@ -333,10 +333,10 @@ class ProcessExecutor:
             asyncio.get_running_loop().call_later(_FORGET_S, self._tell_forgotten)
         self._forgotten.append(job_id)
 
-    async def finish_frame(self, job_id: str) -> FrameReuse:
+    async def finish_frame(self, job_id: str) -> FinishedFrame:
         """See `Executor.finish_frame`."""
         reply = await self._ask(FinishFrame(job_id))
-        if isinstance(reply, FrameReuse):
+        if isinstance(reply, FinishedFrame):
             return reply
         raise _unexpected(reply)
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from anytime_server.executor.base import FrameReuse, StreamMemory
+from anytime_model.video import ReuseSettings, VideoMemory
+from anytime_server.executor.base import FinishedFrame, StreamMemory
 
 if TYPE_CHECKING:  # it only holds them
     from anytime_model.engines.ladder import LadderRun, RungResult
@@ -17,63 +18,7 @@ if TYPE_CHECKING:  # it only holds them
     from anytime_server.executor.loading import LoadedModel
 
 
-class MeasuredReuse(Protocol):
-    """How much of a frame was taken from earlier ones; see `FrameReuse`."""
-
-    @property
-    def share(self) -> float:
-        """Of its positions, 0 to 1."""
-        ...
-
-    @property
-    def oldest(self) -> int:
-        """Frames since the oldest of them was computed."""
-        ...
-
-    @property
-    def difference(self) -> float | None:
-        """Share of the pixels that differed; None before any was checked."""
-        ...
-
-    @property
-    def checked(self) -> int:
-        """Frames that it was measured on."""
-        ...
-
-
-class FrameMemory(Protocol):
-    """What a stream remembers, as the model makes it."""
-
-    def begin(
-        self, image: NDArray[np.uint8], *, size: tuple[int, int], monotone: bool
-    ) -> LadderRun:
-        """Begins the next frame."""
-        ...
-
-    def finish(self, result: RungResult | None) -> MeasuredReuse:
-        """The frame is over, with its last map; None if it has none."""
-        ...
-
-    @property
-    def wants_check(self) -> bool:
-        """The last frame should be computed once more, alone."""
-        ...
-
-    def begin_check(self) -> LadderRun:
-        """Begins the last frame once more, alone."""
-        ...
-
-    def finish_check(self, result: RungResult) -> None:
-        """Compares: the frame computed alone along the same path has this map."""
-        ...
-
-    @property
-    def bytes(self) -> int:
-        """That it holds."""
-        ...
-
-
-MakeMemory: TypeAlias = "Callable[[LoadedModel, ReuseOptions], FrameMemory]"
+MakeMemory: TypeAlias = "Callable[[LoadedModel, ReuseOptions], VideoMemory]"
 Advance: TypeAlias = "Callable[[LoadedModel, LadderRun, int], RungResult]"
 
 
@@ -89,7 +34,7 @@ class _Kept:
         check: of the last frame, as far as it has come.
     """
 
-    memory: FrameMemory
+    memory: VideoMemory
     model: LoadedModel
     path: tuple[int, ...] = ()
     is_open: bool = False
@@ -137,7 +82,9 @@ class StreamMemories:
         kept.is_open = True
         return run
 
-    def finish(self, stream: str, result: RungResult | None, made: tuple[int, ...]) -> FrameReuse:
+    def finish(
+        self, stream: str, result: RungResult | None, made: tuple[int, ...]
+    ) -> FinishedFrame:
         """A frame is over; one that is not open any more has reused nothing.
 
         Args:
@@ -147,14 +94,14 @@ class StreamMemories:
         """
         kept = self._kept.get(stream)
         if kept is None or not kept.is_open:
-            return FrameReuse()
+            return FinishedFrame()
         kept.is_open = False
         found = kept.memory.finish(result)
         kept.path = () if result is None else tuple(e for e in made if e <= result.exit)
         while len(self._kept) > 1 and self.bytes > self._most_bytes:
             del self._kept[next(iter(self._kept))]
         wants_check = bool(kept.path) and kept.memory.wants_check
-        return FrameReuse(
+        return FinishedFrame(
             found.share, found.oldest, found.difference, found.checked, wants_check=wants_check
         )
 
@@ -189,31 +136,7 @@ class StreamMemories:
             kept.check = None
 
 
-class _NothingReused:
-    """Computes every frame alone."""
-
-    share, oldest, difference, checked = 0.0, 0, None, 0
-    wants_check = False
-    bytes = 0
-
-    def __init__(self, model: LoadedModel) -> None:
-        self._model = model
-
-    def begin(
-        self, image: NDArray[np.uint8], *, size: tuple[int, int], monotone: bool
-    ) -> LadderRun:
-        return self._model.engine.begin(image, size=size, monotone=monotone)
-
-    def finish(self, _result: RungResult | None) -> MeasuredReuse:
-        return self
-
-    def begin_check(self) -> LadderRun:
-        raise NotImplementedError
-
-    def finish_check(self, result: RungResult) -> None:
-        raise NotImplementedError
-
-
-def frame_memory(model: LoadedModel, _reuse: ReuseOptions) -> FrameMemory:
-    """What a stream of a model remembers."""
-    return _NothingReused(model)
+def frame_memory(model: LoadedModel, reuse: ReuseOptions) -> VideoMemory:
+    """What a stream of a model remembers, to begin with."""
+    settings = ReuseSettings(reuse.max_age, reuse.max_difference, reuse.motion)
+    return VideoMemory(model.engine, settings)

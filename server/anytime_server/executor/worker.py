@@ -29,7 +29,7 @@ from anytime_model.kernels.cpus import usable_cpus
 from anytime_protocol.enums import ErrorCode
 from anytime_server import logs
 from anytime_server.core.decisions import ExitReport
-from anytime_server.executor.base import FrameReuse, RenderedExit, RenderOptions, RunEnd
+from anytime_server.executor.base import FinishedFrame, RenderedExit, RenderOptions, RunEnd
 from anytime_server.executor.control import ControlBlock, SharedMemory
 from anytime_server.executor.loading import LoadedModel, load, profile
 from anytime_server.executor.messages import (
@@ -234,10 +234,10 @@ class Worker:
         stream = None if how is None else how.stream
         self._jobs[command.job_id] = _Job(model, run, command.risk, stream=stream)
 
-    def _finish(self, job: _Job) -> FrameReuse:
+    def _finish(self, job: _Job) -> FinishedFrame:
         """A job is over: its stream, if it has one, keeps what it has found."""
         if job.stream is None:
-            return FrameReuse()
+            return FinishedFrame()
         stream, job.stream = job.stream, None
         return self._streams.finish(stream, job.best, job.made)
 

@@ -28,7 +28,7 @@ from anytime_protocol.stream_answers import (
     StreamClosed,
     StreamOpened,
 )
-from anytime_server.executor.base import FrameReuse
+from anytime_server.executor.base import FinishedFrame
 from server.api.test_websocket import client
 from server.factories import SIZE, damaged_image_file, image_file
 
@@ -322,7 +322,7 @@ async def test_a_share_of_the_machine_leaves_time_between_frames(live):
         assert loop.time() - began > 0.1  # 19 times the 10 ms of frame 1
 
 
-REUSED = FrameReuse(0.7, 12, 0.008, 3, wants_check=True)
+REUSED = FinishedFrame(0.7, 12, 0.008, 3, wants_check=True)
 
 
 def log_of(live, *kinds):
@@ -370,7 +370,7 @@ async def test_a_frame_is_checked_when_nothing_else_is_to_be_done_and_gives_way_
         while not isinstance(await one.hear(), Finished):
             pass
         await eventually(lambda: len(log_of(live, "check")) == 2)  # again, from the start
-        executor.reuse = FrameReuse()
+        executor.reuse = FinishedFrame()
         await one.say(frame(2))
         await until(one, FrameEnd)
         await asyncio.sleep(0.05)

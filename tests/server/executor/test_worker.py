@@ -13,7 +13,7 @@ from anytime_protocol.enums import ErrorCode
 from anytime_protocol.messages import ReuseOptions
 from anytime_server.core.decisions import CHECK, STOP, RunLimits
 from anytime_server.executor.base import (
-    FrameReuse,
+    FinishedFrame,
     RenderedExit,
     RenderOptions,
     RunEnd,
@@ -154,7 +154,7 @@ class FakeMemory:
     def finish(self, result):
         self.results.append(result and result.exit)
         self.wants_check = result is not None
-        return FrameReuse(0.1 * self.frames, self.frames, None, 0)
+        return FinishedFrame(0.1 * self.frames, self.frames, None, 0)
 
     def begin_check(self):
         return FakeRun(self.model, IMAGE.shape[:2])
@@ -481,7 +481,7 @@ def test_frames_of_a_stream_are_begun_from_what_is_kept_of_it():
         FinishFrame("c"),
         run(4, 1, 1, job="alone"),
     )
-    finished = [reply for reply in replies if isinstance(reply, FrameReuse)]
+    finished = [reply for reply in replies if isinstance(reply, FinishedFrame)]
     assert [(reuse.oldest, reuse.wants_check) for reuse in finished] == [
         (1, True),
         (2, True),
@@ -554,7 +554,7 @@ def test_memories_that_take_too_much_are_dropped_the_one_longest_unused_first():
         job = f"{stream}{number}"
         commands += [run(number, 1, 1, job=job, stream=stream), FinishFrame(job)]
     model, replies, _ = serve(*commands)  # two of 400 bytes fit into 1000
-    ages = [reply.oldest for reply in replies if isinstance(reply, FrameReuse)]
+    ages = [reply.oldest for reply in replies if isinstance(reply, FinishedFrame)]
     assert ages == [1, 1, 1, 1, 1]
     assert len(model.memories) == 5
 
