@@ -166,21 +166,20 @@ class AsyncVideo:
         if stream is None or sender is None:
             raise RuntimeError("the stream is not open")
         while True:
+            if sender.done() and not sender.cancelled():
+                sender.result()
             event = asyncio.ensure_future(stream.next())
+            is_due = sender.done() or self._ended < self._sent
             waited = {event} if sender.done() else {event, sender}
-            under_way = self._sent
             try:
-                await asyncio.wait(
+                done, _ = await asyncio.wait(
                     waited, timeout=self._timeout_s, return_when=asyncio.FIRST_COMPLETED
                 )
-                if event.done():
-                    return event.result()
             finally:
                 event.cancel()
-            if sender.done():
-                if not sender.cancelled():
-                    sender.result()
-            elif self._ended < under_way == self._sent:
+            if event in done:
+                return event.result()
+            if not done and is_due:
                 raise SilenceError(self._timeout_s)
 
     async def _handle(self, event: VideoEvent) -> FrameResult | None:
@@ -219,7 +218,7 @@ class AsyncVideo:
             await self._stream.finish()
 
 
-async def _read(frames: Frames) -> AsyncGenerator[ImageLike]:
+async def _read(frames: Frames) -> AsyncGenerator[ImageLike, None]:
     """The frames of any source. One that blocks is read in a thread that holds up no exit."""
     if isinstance(frames, AsyncIterable):
         async for image in frames:

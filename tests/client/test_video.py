@@ -219,14 +219,16 @@ async def test_what_a_source_raises_reaches_the_caller():
             server.wait_for(Cancel)
 
 
-async def test_a_server_that_never_answers_a_frame_is_given_up():
+@pytest.mark.parametrize("frames", [itertools.repeat(PIXELS), [PIXELS]], ids=["many", "one"])
+@pytest.mark.parametrize("every", [True, False])
+async def test_a_server_that_never_answers_a_frame_is_given_up(frames, every):
     def open_only(event):
         return [StreamOpened(event.id, 4)] if isinstance(event, OpenStream) else []
 
     with fake_server(open_only) as server:
         async with AsyncClient(server.url, timeout_s=0.2) as client:
             with pytest.raises(SilenceError):
-                await collect(client.video(itertools.repeat(PIXELS), every=True))
+                await collect(client.video(frames, every=every))
 
 
 async def test_a_stream_takes_the_place_of_one_request():
