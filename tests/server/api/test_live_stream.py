@@ -1,6 +1,7 @@
 """Streams on `/v1/stream` over real sockets, a fake executor behind."""
 
 import asyncio
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -30,7 +31,8 @@ from anytime_protocol.stream_answers import (
 )
 from anytime_server.executor.base import FinishedFrame
 from server.api.test_websocket import client
-from server.factories import SIZE, damaged_image_file, image_file
+from server.factories import SIZE, STREET, damaged_image_file, image_file, served_model
+from server.fakes import FakeExecutor
 
 QUICK = Budget(max_exit=1)
 
@@ -395,3 +397,16 @@ async def test_a_check_that_is_over_is_not_made_again(live):
         assert 'anytime_frames_total{model="street",outcome="computed"} 1.0' in metrics
         assert 'anytime_frames_reused_total{model="street"} 0.7' in metrics
         assert "anytime_streams 1.0" in metrics
+
+
+async def test_a_new_size_that_takes_long_to_prepare_costs_a_stream_one_frame(serve):
+    slow = served_model(STREET)
+    slow = replace(slow, profile=replace(slow.profile, prepare_s_per_px=1e-4))
+    async with serve(FakeExecutor(models=(slow,))) as live, client(live) as one:
+        await one.say(opening(budget=Budget(deadline_ms=200, max_exit=1)))
+        ends = []
+        for number in (1, 2):
+            await one.say(frame(number))
+            ends += (await until(one, FrameEnd))[-1:]
+        assert [end.error and end.error.code for end in ends] == [ErrorCode.DEADLINE_EXCEEDED, None]
+        assert live.executor.prepared == [("street", SIZE)]
