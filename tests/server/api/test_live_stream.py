@@ -410,3 +410,24 @@ async def test_a_new_size_that_takes_long_to_prepare_costs_a_stream_one_frame(se
             ends += (await until(one, FrameEnd))[-1:]
         assert [end.error and end.error.code for end in ends] == [ErrorCode.DEADLINE_EXCEEDED, None]
         assert live.executor.prepared == [("street", SIZE)]
+
+
+@pytest.mark.parametrize("fault", ["crash_at", "fail_at"])
+async def test_a_fault_while_a_frame_is_kept_does_not_cost_its_map(live, fault):
+    executor = live.executor
+    executor.reuse = REUSED
+
+    def fail_after_the_stage(job, _stage):
+        if job.endswith("/1"):
+            asyncio.get_running_loop().call_soon(getattr(executor, fault).add, job)
+
+    executor.on_stage = fail_after_the_stage
+    async with client(live) as one:
+        await one.say(opening(budget=QUICK, reuse=ReuseOptions()), frame(1))
+        first = await until(one, FrameEnd)
+        assert any(isinstance(message, Update) for message in first)
+        assert (first[-1].exit, first[-1].error, first[-1].reused_share) == (1, None, 0.0)
+        await one.say(frame(2))
+        assert (await until(one, FrameEnd))[-1].reused_share == 0.7
+        await one.say(CloseStream("s"))
+        assert counts((await to_the_end(one))[-1]) == (2, 0, 0)
