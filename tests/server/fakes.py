@@ -221,6 +221,11 @@ class FakeExecutor:
 
     async def finish_frame(self, job_id: str) -> FinishedFrame:
         self.log.append(("finish", job_id, self._exits[job_id]))
+        if job_id in self.crash_at:
+            self.crash_at.discard(job_id)
+            raise ExecutorCrashedError("the executor died (exit code -9)")
+        if job_id in self.fail_at:
+            raise ExecutorCallError("MemoryError: no memory")
         return self.reuse
 
     async def check_frame(self, stream: str) -> bool:

@@ -66,8 +66,7 @@ logger = logging.getLogger(__name__)
 
 _OVERRUN: Final = 20.0
 _OVERRUN_S: Final = 60.0
-"""A run is given up after this multiple of its predicted time and this many seconds more. An
-executor that shows no sign of life has been killed long before."""
+"""A run is given up after this multiple of its predicted time and so many seconds more."""
 
 
 class ExecutorLoop:
@@ -125,13 +124,15 @@ class ExecutorLoop:
         self.take_exits()
         job = request.job
         answer = self._scheduler.submit(job, self._clock())
+        if job.prepare_s and (isinstance(answer, Admitted) or request.frame is not None):
+            # The size is new: get ready while the image is decoded, or for a stream's next frame.
+            self._scheduler.costs.note_size(job.model, job.height, job.width)
+            self._executor.prepare(job.model, (job.height, job.width))
         if isinstance(answer, Admitted):
             request.ready_s = self._clock()
             self.requests[request.id] = request
             self._metrics.active_requests(len(self.requests))
             self._empty.clear()
-            if job.prepare_s:  # the size is new: get ready while the image is decoded
-                self._executor.prepare(job.model, (job.height, job.width))
             self._update_run()
         return answer
 

@@ -109,13 +109,15 @@ class StreamMemories:
         """Computes a stream's last frame alone, and compares; goes on where it was stopped.
 
         Args:
-            stream: the stream; nothing is done for one of which nothing is kept.
+            stream: the stream; nothing is done for one that wants no check.
             advance: computes an exit; what it raises stops the check.
         """
         kept = self._kept.get(stream)
         if kept is None or kept.is_open or not kept.path:
             return
         if kept.check is None:
+            if not kept.memory.wants_check:
+                return
             kept.check = kept.memory.begin_check()
         run, result = kept.check, None
         for exit_ in kept.path:

@@ -1,6 +1,7 @@
 """Streams on `/v1/stream` over real sockets, a fake executor behind."""
 
 import asyncio
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -30,7 +31,8 @@ from anytime_protocol.stream_answers import (
 )
 from anytime_server.executor.base import FinishedFrame
 from server.api.test_websocket import client
-from server.factories import SIZE, damaged_image_file, image_file
+from server.factories import SIZE, STREET, damaged_image_file, image_file, served_model
+from server.fakes import FakeExecutor
 
 QUICK = Budget(max_exit=1)
 
@@ -395,3 +397,37 @@ async def test_a_check_that_is_over_is_not_made_again(live):
         assert 'anytime_frames_total{model="street",outcome="computed"} 1.0' in metrics
         assert 'anytime_frames_reused_total{model="street"} 0.7' in metrics
         assert "anytime_streams 1.0" in metrics
+
+
+async def test_a_new_size_that_takes_long_to_prepare_costs_a_stream_one_frame(serve):
+    slow = served_model(STREET)
+    slow = replace(slow, profile=replace(slow.profile, prepare_s_per_px=1e-4))
+    async with serve(FakeExecutor(models=(slow,))) as live, client(live) as one:
+        await one.say(opening(budget=Budget(deadline_ms=200, max_exit=1)))
+        ends = []
+        for number in (1, 2):
+            await one.say(frame(number))
+            ends += (await until(one, FrameEnd))[-1:]
+        assert [end.error and end.error.code for end in ends] == [ErrorCode.DEADLINE_EXCEEDED, None]
+        assert live.executor.prepared == [("street", SIZE)]
+
+
+@pytest.mark.parametrize("fault", ["crash_at", "fail_at"])
+async def test_a_fault_while_a_frame_is_kept_does_not_cost_its_map(live, fault):
+    executor = live.executor
+    executor.reuse = REUSED
+
+    def fail_after_the_stage(job, _stage):
+        if job.endswith("/1"):
+            asyncio.get_running_loop().call_soon(getattr(executor, fault).add, job)
+
+    executor.on_stage = fail_after_the_stage
+    async with client(live) as one:
+        await one.say(opening(budget=QUICK, reuse=ReuseOptions()), frame(1))
+        first = await until(one, FrameEnd)
+        assert any(isinstance(message, Update) for message in first)
+        assert (first[-1].exit, first[-1].error, first[-1].reused_share) == (1, None, 0.0)
+        await one.say(frame(2))
+        assert (await until(one, FrameEnd))[-1].reused_share == 0.7
+        await one.say(CloseStream("s"))
+        assert counts((await to_the_end(one))[-1]) == (2, 0, 0)
