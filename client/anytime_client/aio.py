@@ -10,13 +10,26 @@ from anytime_client.address import DEFAULT_URL, Address, is_worth_retrying, retr
 from anytime_client.errors import AnytimeError, ConnectError, ConnectionLostError, RequestError
 from anytime_client.http import HttpApi
 from anytime_client.images import ImageLike
-from anytime_client.requests import InferRequest, last_map_only
+from anytime_client.requests import InferRequest, VideoRequest, last_map_only
 from anytime_client.results import Result, Update
 from anytime_client.session import RequestEvent
 from anytime_client.stream_state import SATISFIED_BUDGET, Satisfied, StreamState
-from anytime_client.transport import RequestStream, Transport, TransportKind, open_transport
+from anytime_client.transport import (
+    RequestStream,
+    Transport,
+    TransportKind,
+    VideoStream,
+    open_transport,
+)
+from anytime_client.video import AsyncVideo, Frames
 from anytime_protocol.budget import Budget
-from anytime_protocol.messages import DEFAULT_URGENCY, Accepted, BudgetApplied, OutputOptions
+from anytime_protocol.messages import (
+    DEFAULT_URGENCY,
+    Accepted,
+    BudgetApplied,
+    OutputOptions,
+    ReuseOptions,
+)
 from anytime_protocol.model_info import ModelInfo
 from anytime_protocol.resources import ServerBudget, ServerBudgetStatus
 
@@ -292,6 +305,53 @@ class AsyncClient:
         )
         return AsyncStream(lambda: self._send(request), lambda: self._transport is None, satisfied)
 
+    def video(
+        self,
+        frames: Frames,
+        *,
+        model: str | None = None,
+        deadline_ms: float | None = None,
+        max_exit: int | None = None,
+        budget: Budget | None = None,
+        want: OutputOptions | None = None,
+        urgency: int = DEFAULT_URGENCY,
+        share: float = 1.0,
+        reuse: ReuseOptions | None = None,
+        every: bool = False,
+    ) -> AsyncVideo:
+        """Streams frames, and gives back each answered frame's best map.
+
+        The latest frame wins: while one is computed, newer ones replace each other.
+
+        Args:
+            frames: images as `predict` takes them, iterated with `for` (in a thread) or `async
+                for`; a camera's, or a file's.
+            model: name; the server's first unless given.
+            deadline_ms: from a frame's arrival at the server to the last byte of its answer.
+            max_exit: the deepest exit, 1 or more.
+            budget: more limits of each frame; the tightest hold.
+            want: what to send back; the class map alone unless given.
+            urgency: 0 (most) to 7 (least).
+            share: of the machine's time that the stream may take, 0.001 to 1.
+            reuse: take what has not changed from earlier frames, within these bounds; by default
+                each frame is computed alone.
+            every: send a frame only when the one before has ended, so that none is skipped.
+
+        Raises:
+            BudgetError, FieldError: an argument is not of its kind or range.
+        """
+        request = VideoRequest.make(
+            model=model,
+            budget=budget,
+            deadline_ms=deadline_ms,
+            max_exit=max_exit,
+            want=want,
+            urgency=urgency,
+            share=share,
+            reuse=reuse,
+        )
+        return AsyncVideo(self._open_video, frames, request, every=every, timeout_s=self._timeout_s)
+
     async def server_budget(self) -> ServerBudgetStatus:
         """The operator's budget, the limits in force now, and the server's load."""
         return await self._call(HttpApi.server_budget)
@@ -325,6 +385,9 @@ class AsyncClient:
             if self._transport is None:
                 raise
             return await (await self._connected()).infer(request)
+
+    async def _open_video(self, request: VideoRequest) -> VideoStream:
+        return await (await self._connected()).open_video(request)
 
     async def _connected(self) -> Transport:
         async with self._connecting:

@@ -17,11 +17,13 @@ from anytime_client.aio import AsyncClient, AsyncStream
 from anytime_client.images import ImageLike
 from anytime_client.loop_thread import LoopThread
 from anytime_client.requests import last_map_only
-from anytime_client.results import Result, Update
+from anytime_client.results import FrameResult, Result, Update
 from anytime_client.stream_state import Satisfied
 from anytime_client.transport import TransportKind
+from anytime_client.video import AsyncVideo, Frames
 from anytime_protocol.messages import Accepted, BudgetApplied
 from anytime_protocol.model_info import ModelInfo
+from anytime_protocol.stream_answers import StreamClosed
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -139,6 +141,62 @@ class Stream:
         return self._loop, self._stream
 
 
+class Video:
+    """A stream of frames, iterated for their results; leaving the loop ends it.
+
+    Use it in a `with` statement where the server should stop at that very moment.
+    """
+
+    def __init__(self, loop: LoopThread, video: AsyncVideo) -> None:
+        self._loop = loop
+        self._video = video
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __iter__(self) -> Iterator[FrameResult]:
+        """Each frame's result, until the source or the stream ends.
+
+        A frame that fails ends nothing: see `FrameResult.error`.
+
+        Raises:
+            RequestError: the server refused the stream, or a frame is larger than it takes.
+            ConnectError: the connection was lost, and there is no other one.
+            SilenceError: the server sent nothing for too long.
+            ImageError: the source has given something that is no image.
+        """
+        try:
+            while (result := self._next()) is not None:
+                yield result
+        finally:
+            self.close()
+
+    @property
+    def sent(self) -> int:
+        """Frames sent so far."""
+        return self._video.sent
+
+    @property
+    def closed(self) -> StreamClosed | None:
+        """The server's counts, once the stream has ended well."""
+        return self._video.closed
+
+    _next = _blocking(AsyncVideo.next)
+    set_budget = _blocking(AsyncVideo.set_budget)
+    finish = _blocking(AsyncVideo.finish)
+
+    def close(self) -> None:
+        """Ends the stream at once, if it still runs, without waiting for its end."""
+        if not self._video.is_over:
+            self._loop.finish(self._video.close())
+
+    def _running(self) -> tuple[LoopThread, AsyncVideo]:
+        return self._loop, self._video
+
+
 class Client:
     """A client of one server. It connects with its first request, and again when it has to.
 
@@ -210,6 +268,13 @@ class Client:
         stream = client.stream(image, **options)
         loop.run(stream.start())
         return Stream(loop, stream, satisfied)
+
+    @_with_arguments_of(AsyncClient.video)
+    def video(self, frames: Frames, **options: Any) -> Video:  # noqa: D102
+        loop, client = self._running()
+        video = client.video(frames, **options)
+        loop.run(video.start())
+        return Video(loop, video)
 
     def close(self) -> None:
         """Closes the connection; requests that run are lost. The next request opens it anew."""

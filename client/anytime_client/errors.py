@@ -20,6 +20,7 @@ from anytime_protocol.enums import CloseCode, ErrorCode
 from anytime_protocol.errors import AnytimeError, BudgetError, FieldError
 from anytime_protocol.http.problems import Problem
 from anytime_protocol.messages import Failed
+from anytime_protocol.stream_answers import FrameFailure
 
 __all__ = [
     "AnswerError",
@@ -134,6 +135,16 @@ class RequestError(AnytimeError):
             failure.field,
             failure.retry_after_ms,
             failure.needed_ms,
+        )
+
+    @classmethod
+    def of_frame(cls, failure: FrameFailure) -> RequestError:
+        """The error of one frame of a stream."""
+        return cls(
+            failure.code,
+            failure.detail,
+            retry_after_ms=failure.retry_after_ms,
+            needed_ms=failure.needed_ms,
         )
 
 

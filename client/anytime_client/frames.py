@@ -18,14 +18,23 @@ from anytime_client.images import ImageLike
 
 SUFFIXES: Final = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".ppm", ".tif", ".tiff"})
 _POLL_S: Final = 0.1
+_SILENCE_S: Final = 10.0
+"""Of a URL, after which it is given up."""
 
 
 @dataclass(frozen=True, slots=True)
 class NamedImage:
-    """One image of a sequence, and a name for it."""
+    """One image of a sequence.
+
+    Attributes:
+        name: for people and file names.
+        image: as the client takes it.
+        time_s: of a video or a camera when it was taken, in seconds from the first on; else None.
+    """
 
     name: str
     image: ImageLike
+    time_s: float | None = None
 
 
 class LatestImage:
@@ -120,10 +129,10 @@ def watch_folder(folder: Path) -> Iterator[NamedImage]:
 
 
 def read_video(source: str, *, paced: bool) -> Iterator[NamedImage]:
-    """The frames of a video file, or of a camera by its number or device file.
+    """The frames of a video file, of a camera by its number or device file, or of a URL.
 
     Args:
-        source: a path, a number such as `0`, or a device file.
+        source: a path, a number such as `0`, a device file, or a URL such as `rtsp://...`.
         paced: a file's frames at the speed at which they were taken, as a camera would give them.
 
     Raises:
@@ -135,24 +144,41 @@ def read_video(source: str, *, paced: bool) -> Iterator[NamedImage]:
         frames = _read_with_opencv(source)
     else:
         raise ImageError(f"{source}: video needs PyAV or OpenCV: pip install av")
-    began = time.monotonic()
-    for number, (time_s, pixels) in enumerate(frames):
-        if paced and time_s is not None:
-            time.sleep(max(0.0, began + time_s - time.monotonic()))
-        yield NamedImage(f"{Path(source).stem}-{number:06d}", pixels)
+    name = "stream" if is_url(source) else Path(source).stem
+    live, began = is_live(source), time.monotonic()
+    for number, (media_s, pixels) in enumerate(frames):
+        elapsed_s = time.monotonic() - began
+        if paced and media_s is not None:
+            time.sleep(max(0.0, media_s - elapsed_s))
+        time_s = elapsed_s if live or media_s is None else media_s
+        yield NamedImage(f"{name}-{number:06d}", pixels, time_s)
 
 
 def is_camera(source: str) -> bool:
-    """Whether a source is a camera, which keeps its own pace."""
+    """Whether a source is a camera of this machine."""
     return source.isdigit() or source.startswith("/dev/")
+
+
+def is_url(source: str) -> bool:
+    """Whether a source is a URL, such as a network camera's."""
+    return "://" in source
+
+
+def is_live(source: str) -> bool:
+    """Whether a source keeps its own pace."""
+    return is_camera(source) or is_url(source)
 
 
 def _read_with_pyav(source: str) -> Iterator[tuple[float | None, Any]]:
     import av  # noqa: PLC0415 - optional, not part of the base install
 
     device = f"/dev/video{source}" if source.isdigit() else source
+    format_ = "v4l2" if is_camera(source) else None
+    # Over TCP no packets of a picture are lost; UDP is what cameras take first.
+    options = {"rtsp_transport": "tcp"} if source.startswith("rtsp") else {}
+    timeout_s = _SILENCE_S if is_url(source) else None
     try:
-        with av.open(device, format="v4l2" if is_camera(source) else None) as container:
+        with av.open(device, format=format_, options=options, timeout=timeout_s) as container:
             for frame in container.decode(video=0):
                 yield frame.time, frame.to_ndarray(format="rgb24")
     except (av.FFmpegError, OSError, IndexError) as error:

@@ -6,7 +6,7 @@ import json
 import uuid
 from collections import deque
 from collections.abc import AsyncIterator
-from typing import Any, Final, Self, TypeVar
+from typing import Any, Final, NoReturn, Self, TypeVar
 from urllib.parse import quote
 
 import httpx
@@ -20,8 +20,8 @@ from anytime_client.errors import (
     RequestError,
     SilenceError,
 )
-from anytime_client.requests import InferRequest
-from anytime_client.results import Result
+from anytime_client.requests import InferRequest, VideoRequest
+from anytime_client.results import FrameResult, Result
 from anytime_client.session import ClientSession, RequestEvent
 from anytime_protocol.budget import Budget
 from anytime_protocol.codec import load_json
@@ -36,6 +36,7 @@ from anytime_protocol.resources import (
     ServerBudget,
     ServerBudgetStatus,
 )
+from anytime_protocol.stream_answers import StreamClosed
 from anytime_protocol.validation import JsonValue
 
 _EVENT_STREAM: Final = "text/event-stream"
@@ -183,6 +184,17 @@ class HttpTransport:
         session.outgoing()
         return _HttpStream(self, session, message.id, await self.api.predict(message))
 
+    async def open_video(self, request: VideoRequest) -> NoReturn:  # noqa: ARG002
+        """HTTP has no streams of frames.
+
+        Raises:
+            AnswerError: always.
+        """
+        raise AnswerError(
+            f"{self.address.base}: streams of frames need a websocket, found HTTP alone; let "
+            "websockets through, or send single images."
+        )
+
     async def close(self) -> None:
         """Closes all connections."""
         await self.api.close()
@@ -236,7 +248,9 @@ class _HttpStream:
     def _receive(self, data: str) -> None:
         self._session.receive(data)
         self._session.outgoing()
-        self._events += [event for _, event in self._session.events()]
+        for _, event in self._session.events():
+            if not isinstance(event, FrameResult | StreamClosed):  # of websockets alone
+                self._events.append(event)
 
     async def _read(self) -> str:
         try:

@@ -10,7 +10,7 @@ from anytime_client.images import ImageLike, encode_image
 from anytime_protocol.budget import Budget, tightest
 from anytime_protocol.enums import Encoding
 from anytime_protocol.errors import describe
-from anytime_protocol.messages import DEFAULT_URGENCY, OutputOptions
+from anytime_protocol.messages import DEFAULT_URGENCY, OutputOptions, ReuseOptions
 from anytime_protocol.validation import is_whole
 
 DEFAULT_WANT: Final = OutputOptions(encoding=Encoding.DELTA)
@@ -63,6 +63,49 @@ class InferRequest:
         payload, media_type = encode_image(image)
         limits = merge_limits(budget, deadline_ms, max_exit)
         return cls(payload, media_type, model, limits, want or DEFAULT_WANT, urgency)
+
+
+@dataclass(frozen=True, slots=True)
+class VideoRequest:
+    """A stream of frames that has not been opened yet.
+
+    Attributes:
+        model: name; None for the server's first.
+        budget: limits of each frame.
+        want: what to send back for each frame: its last map alone.
+        urgency: 0 (most) to 7 (least).
+        share: of the machine's time that the stream may take.
+        reuse: what may be taken from earlier frames; None computes each frame alone.
+    """
+
+    model: str | None
+    budget: Budget
+    want: OutputOptions
+    urgency: int
+    share: float
+    reuse: ReuseOptions | None
+
+    @classmethod
+    def make(
+        cls,
+        *,
+        model: str | None = None,
+        budget: Budget | None = None,
+        deadline_ms: float | None = None,
+        max_exit: int | None = None,
+        want: OutputOptions | None = None,
+        urgency: int = DEFAULT_URGENCY,
+        share: float = 1.0,
+        reuse: ReuseOptions | None = None,
+    ) -> VideoRequest:
+        """A request from the arguments of `AsyncClient.video`.
+
+        Raises:
+            BudgetError: a limit is out of its range.
+            FieldError: another argument is not of its kind or range.
+        """
+        limits = merge_limits(budget, deadline_ms, max_exit)
+        return cls(model, limits, last_map_only(want), urgency, share, reuse)
 
 
 def merge_limits(

@@ -13,10 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anytime_client.arrays import Array
-from anytime_client.errors import MissingArrayError
+from anytime_client.errors import MissingArrayError, RequestError
 from anytime_protocol import messages
 from anytime_protocol.enums import ArrayName, Reason
 from anytime_protocol.model_info import ModelInfo
+from anytime_protocol.stream_answers import FrameEnd, MeasuredDifference
 
 _CURES: Final = {
     ArrayName.MAP: "a pose model gives keypoints: use .keypoints",
@@ -260,17 +261,76 @@ class Result:
 
     @classmethod
     def from_message(
-        cls, message: messages.Finished, model: ModelInfo, update: Update | None
+        cls,
+        message: messages.Finished | FrameEnd,
+        reason: Reason,
+        model: ModelInfo,
+        update: Update | None,
     ) -> Result:
-        """The result of a `final` message and the last update."""
+        """The result of a `final` or `frame_end` message and the last update."""
         times = {item.name: getattr(message, item.name) for item in fields(Timing)}
         return cls(
             model,
             message.exit,
             message.exits,
-            message.reason,
+            reason,
             message.gmacs,
             Timing(**times),
             update,
             message.risk,
+        )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class FrameResult:
+    """How one frame of a stream ended.
+
+    Attributes:
+        frame: its number; the first that was sent is 1.
+        result: its end, with its best map; None if it failed.
+        error: why it failed; None if it did not.
+        skipped: frames passed over by the server since the last one that ended, as newer ones came.
+        reused_share: part of the pixels that was taken from earlier frames, 0 to 1.
+        oldest: frames since the oldest of those was computed; 0 if there are none.
+        difference: as the server has measured it in idle time; None before.
+    """
+
+    frame: int
+    result: Result | None
+    error: RequestError | None
+    skipped: int
+    reused_share: float
+    oldest: int
+    difference: MeasuredDifference | None
+
+    @property
+    def best(self) -> Update:
+        """The best map.
+
+        Raises:
+            RequestError: the frame failed.
+            MissingArrayError: it was stopped before exit 1.
+        """
+        if self.error is not None:
+            raise self.error
+        if self.result is None:
+            raise AssertionError("a frame has a result or an error")
+        return self.result.best
+
+    @classmethod
+    def from_message(
+        cls, message: FrameEnd, model: ModelInfo, update: Update | None
+    ) -> FrameResult:
+        """The result of a `frame_end` message and the frame's last update."""
+        error, result = message.error, None
+        if message.reason is not None:
+            result = Result.from_message(message, message.reason, model, update)
+        return cls(
+            message.frame,
+            result,
+            None if error is None else RequestError.of_frame(error),
+            message.skipped,
+            message.reused_share,
+            message.oldest,
+            message.difference,
         )

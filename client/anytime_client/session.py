@@ -21,8 +21,8 @@ from anytime_client.errors import (
     MissingArrayError,
     RequestError,
 )
-from anytime_client.requests import InferRequest
-from anytime_client.results import Result, Update
+from anytime_client.requests import InferRequest, VideoRequest
+from anytime_client.results import FrameResult, Result, Update
 from anytime_protocol import messages
 from anytime_protocol.budget import Budget
 from anytime_protocol.codec import encode_text
@@ -31,12 +31,16 @@ from anytime_protocol.errors import LocalProtocolError, PayloadError
 from anytime_protocol.messages import Accepted, BudgetApplied, ConnectionLimits, Role
 from anytime_protocol.model_info import ModelInfo
 from anytime_protocol.session import Closed, Event, Phase, Session
+from anytime_protocol.stream_answers import FrameEnd, StreamClosed
 
 _NO_LIMITS: Final = ConnectionLimits(max_payload_bytes=2**31)
 """Over HTTP only the server knows its limits, and answers 413."""
 
 RequestEvent: TypeAlias = Accepted | Update | BudgetApplied | Result | AnytimeError
 """What happened to a request; a `Result` or an error is its last event."""
+
+VideoEvent: TypeAlias = FrameResult | BudgetApplied | StreamClosed | AnytimeError
+"""What happened to a stream of frames; `StreamClosed` or an error is its last event."""
 
 
 @dataclass(slots=True)
@@ -62,7 +66,7 @@ class ClientSession:
         self._session = Session(Role.CLIENT)
         self._running: dict[str, _RunningRequest] = {}
         self._ids = itertools.count(1)
-        self._events: list[tuple[str, RequestEvent]] = []
+        self._events: list[tuple[str, RequestEvent | VideoEvent]] = []
         self.ready: messages.Ready | None = None
 
     @classmethod
@@ -93,7 +97,8 @@ class ClientSession:
                 run or the image is too large.
         """
         model = self._find_model(request.model)
-        self._check_limits(request)
+        self._check_size(request.payload)
+        self._check_room()
         message = messages.Infer(
             request_id or str(next(self._ids)),
             model.name,
@@ -106,6 +111,47 @@ class ClientSession:
         self._session.send(message)
         self._running[message.id] = _RunningRequest(model)
         return message
+
+    def open_video(self, request: VideoRequest) -> str:
+        """Opens a stream of frames.
+
+        Returns:
+            Its id.
+
+        Raises:
+            RequestError: the server has no such model, or by what `ready` said too many requests
+                run.
+            FieldError: a field is out of its range.
+        """
+        model = self._find_model(request.model)
+        self._check_room()
+        message = messages.OpenStream(
+            str(next(self._ids)),
+            model.name,
+            request.budget,
+            request.want,
+            request.urgency,
+            request.share,
+            request.reuse,
+        )
+        self._session.send(message)
+        self._running[message.id] = _RunningRequest(model)
+        return message.id
+
+    def send_frame(self, stream_id: str, frame: int, payload: bytes, media_type: str) -> None:
+        """Sends a frame; nothing is sent if its stream is over.
+
+        Raises:
+            RequestError: the image is larger than the server takes.
+        """
+        self._check_size(payload)
+        if self._session.phase(stream_id) is not Phase.IDLE:
+            self._session.send(messages.Frame(stream_id, frame, payload, media_type))
+
+    def close_video(self, stream_id: str) -> None:
+        """Says that no more frames come; nothing is sent if the stream is over."""
+        if self._session.phase(stream_id) is not Phase.IDLE:
+            self._session.send(messages.CloseStream(stream_id))
 
     def set_budget(self, request_id: str, budget: Budget) -> messages.SetBudget | None:
         """Replaces a request's budget; None, and nothing is sent, if it is over."""
@@ -136,8 +182,8 @@ class ClientSession:
         """Frames to write, in order."""
         return self._session.outgoing()
 
-    def events(self) -> list[tuple[str, RequestEvent]]:
-        """Pairs of request id and event since the last call, in order."""
+    def events(self) -> list[tuple[str, RequestEvent | VideoEvent]]:
+        """Pairs of an id and event since the last call, in order."""
         events, self._events = self._events, []
         return events
 
@@ -152,11 +198,14 @@ class ClientSession:
             raise RequestError(ErrorCode.UNKNOWN_MODEL, detail)
         return found
 
-    def _check_limits(self, request: InferRequest) -> None:
-        limits, size = self._session.limits, len(request.payload)
-        if size > limits.max_payload_bytes:
-            detail = f"the image has {size} bytes, the server takes {limits.max_payload_bytes}"
+    def _check_size(self, payload: bytes) -> None:
+        most = self._session.limits.max_payload_bytes
+        if len(payload) > most:
+            detail = f"the image has {len(payload)} bytes, the server takes {most}"
             raise RequestError(ErrorCode.TOO_LARGE, detail)
+
+    def _check_room(self) -> None:
+        limits = self._session.limits
         if len(self._session.in_flight) >= limits.max_in_flight:
             running = f"{limits.max_in_flight} requests run on this connection"
             raise RequestError(ErrorCode.TOO_MANY_REQUESTS, f"{running}; wait for one to end")
@@ -176,8 +225,16 @@ class ClientSession:
                 self._handle_update(event)
             case messages.Finished():
                 running = self._running.pop(event.id)
-                result = Result.from_message(event, running.model, running.update)
+                result = Result.from_message(event, event.reason, running.model, running.update)
                 self._events.append((event.id, result))
+            case FrameEnd():
+                running = self._running[event.id]
+                update, running.update = running.update, None
+                frame = FrameResult.from_message(event, running.model, update)
+                self._events.append((event.id, frame))
+            case StreamClosed():
+                del self._running[event.id]
+                self._events.append((event.id, event))
             case messages.Failed():
                 self._running.pop(event.id)
                 self._events.append((event.id, RequestError.from_wire(event)))
@@ -200,4 +257,5 @@ class ClientSession:
             self._events.append((message.id, AnswerError(f"{self._address.base}: {error}")))
             return
         running.update = update
-        self._events.append((message.id, update))
+        if message.frame is None:
+            self._events.append((message.id, update))

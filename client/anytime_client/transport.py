@@ -11,8 +11,8 @@ from typing import Protocol
 from anytime_client.address import Address
 from anytime_client.errors import AnswerError
 from anytime_client.http import HttpTransport
-from anytime_client.requests import InferRequest
-from anytime_client.session import RequestEvent
+from anytime_client.requests import InferRequest, VideoRequest
+from anytime_client.session import RequestEvent, VideoEvent
 from anytime_client.websocket import WebSocketTransport
 from anytime_protocol.budget import Budget
 from anytime_protocol.model_info import ModelInfo
@@ -49,6 +49,29 @@ class RequestStream(Protocol):
         """Cancels the request and releases what belongs to it; no event may be awaited then."""
 
 
+class VideoStream(Protocol):
+    """A stream of frames that is open."""
+
+    async def next(self) -> VideoEvent:
+        """Waits for the next event, however long that takes."""
+
+    async def send_frame(self, frame: int, payload: bytes, media_type: str) -> None:
+        """Sends a frame; nothing happens if the stream is over.
+
+        Raises:
+            RequestError: the image is larger than the server takes.
+        """
+
+    async def set_budget(self, budget: Budget) -> None:
+        """Replaces the budget of the frames; nothing happens if the stream is over."""
+
+    async def finish(self) -> None:
+        """Says that no more frames come; those that were sent are still answered."""
+
+    async def cancel(self) -> None:
+        """Ends the stream at once; its last message is still an event."""
+
+
 class Transport(Protocol):
     """A way to the server."""
 
@@ -62,6 +85,13 @@ class Transport(Protocol):
 
     async def infer(self, request: InferRequest) -> RequestStream:
         """Sends a request."""
+
+    async def open_video(self, request: VideoRequest) -> VideoStream:
+        """Opens a stream of frames.
+
+        Raises:
+            AnswerError: this transport has none.
+        """
 
     async def close(self) -> None:
         """Closes the connection; requests that run are lost."""

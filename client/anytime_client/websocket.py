@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Self
+from collections.abc import Callable
+from typing import Any, Generic, Self, TypeVar
 
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import (
@@ -21,14 +22,17 @@ from anytime_client.address import (
     sendable_close_code,
 )
 from anytime_client.errors import AnswerError, AnytimeError, ConnectError, SilenceError
-from anytime_client.requests import InferRequest
+from anytime_client.requests import InferRequest, VideoRequest
 from anytime_client.results import Result
-from anytime_client.session import ClientSession, RequestEvent
+from anytime_client.session import ClientSession, RequestEvent, VideoEvent
 from anytime_protocol.budget import Budget
 from anytime_protocol.codec import ANSWER_LIMITS
 from anytime_protocol.enums import PROTOCOL, CloseCode
 from anytime_protocol.messages import Ready
 from anytime_protocol.model_info import ModelInfo
+from anytime_protocol.stream_answers import StreamClosed
+
+EventT = TypeVar("EventT")
 
 
 class WebSocketTransport:
@@ -49,7 +53,7 @@ class WebSocketTransport:
         self._ready = ready
         self._write_lock = asyncio.Lock()
         self._writers: set[asyncio.Task[None]] = set()
-        self._queues: dict[str, asyncio.Queue[RequestEvent]] = {}
+        self._queues: dict[str, asyncio.Queue[Any]] = {}
         self._places = asyncio.Semaphore(ready.limits.max_in_flight)
         self._reader = asyncio.create_task(self._read(), name="anytime-client-reader")
 
@@ -91,16 +95,43 @@ class WebSocketTransport:
             ConnectionLostError: the connection has ended; the request was not sent.
             RequestError: a limit of the server's `ready` message forbids it.
         """
+        request_id, queue = await self._start(lambda: self._session.infer(request).id)
+        return _WebSocketStream(self, request_id, queue)
+
+    async def open_video(self, request: VideoRequest) -> _WebSocketVideo:
+        """Opens a stream of frames, which takes the place of a request until it has ended.
+
+        Raises:
+            ConnectionLostError: the connection has ended.
+            RequestError: a limit of the server's `ready` message forbids it.
+        """
+        stream_id, queue = await self._start(lambda: self._session.open_video(request))
+        return _WebSocketVideo(self, stream_id, queue)
+
+    async def send_frame(self, stream_id: str, frame: int, payload: bytes, media_type: str) -> None:
+        """Sends a frame, and returns when it is written."""
+        if self.is_open:
+            self._session.send_frame(stream_id, frame, payload, media_type)
+            await self._write()
+
+    async def close_video(self, stream_id: str) -> None:
+        """Says that no more frames of a stream come."""
+        if self.is_open:
+            self._session.close_video(stream_id)
+            await self._write()
+
+    async def _start(self, send: Callable[[], str]) -> tuple[str, asyncio.Queue[Any]]:
+        """Sends the first message of a request or a stream, once there is a place for it."""
         await self._places.acquire()
         try:
             closed = self._session.closed
             if closed is not None:
                 raise self._address.connection_lost(closed.code, closed.reason)
-            request_id = self._session.infer(request).id
+            request_id = send()
         except AnytimeError:
             self._places.release()
             raise
-        queue: asyncio.Queue[RequestEvent] = asyncio.Queue()
+        queue: asyncio.Queue[Any] = asyncio.Queue()
         self._queues[request_id] = queue
         try:
             await self._write()
@@ -108,7 +139,7 @@ class WebSocketTransport:
             self._session.cancel(request_id)
             self._start_writing()
             raise
-        return _WebSocketStream(self, request_id, queue)
+        return request_id, queue
 
     async def set_budget(self, request_id: str, budget: Budget) -> None:
         """Sends a new budget of a request."""
@@ -164,19 +195,27 @@ class WebSocketTransport:
             if queue is None:  # a budget may be answered after the request's end
                 continue
             queue.put_nowait(event)
-            if isinstance(event, Result | AnytimeError):
+            if isinstance(event, Result | StreamClosed | AnytimeError):
                 del self._queues[request_id]
                 self._places.release()
 
 
-class _WebSocketStream:
+class _WebSocketRequest(Generic[EventT]):
     def __init__(
-        self, transport: WebSocketTransport, request_id: str, queue: asyncio.Queue[RequestEvent]
+        self, transport: WebSocketTransport, request_id: str, queue: asyncio.Queue[EventT]
     ) -> None:
         self._transport = transport
         self._id = request_id
         self._queue = queue
 
+    async def set_budget(self, budget: Budget) -> None:
+        await self._transport.set_budget(self._id, budget)
+
+    async def cancel(self) -> None:
+        await self._transport.cancel(self._id)
+
+
+class _WebSocketStream(_WebSocketRequest[RequestEvent]):
     async def next(self) -> RequestEvent:
         timeout_s = self._transport.timeout_s
         try:
@@ -185,14 +224,19 @@ class _WebSocketStream:
         except TimeoutError:
             raise SilenceError(timeout_s) from None
 
-    async def set_budget(self, budget: Budget) -> None:
-        await self._transport.set_budget(self._id, budget)
-
-    async def cancel(self) -> None:
-        await self._transport.cancel(self._id)
-
     async def close(self) -> None:
         await self._transport.cancel(self._id)
+
+
+class _WebSocketVideo(_WebSocketRequest[VideoEvent]):
+    async def next(self) -> VideoEvent:
+        return await self._queue.get()
+
+    async def send_frame(self, frame: int, payload: bytes, media_type: str) -> None:
+        await self._transport.send_frame(self._id, frame, payload, media_type)
+
+    async def finish(self) -> None:
+        await self._transport.close_video(self._id)
 
 
 async def _connect(address: Address, timeout_s: float) -> ClientConnection:

@@ -4,7 +4,8 @@ It has no input or output and reads no clock; `docs/PROTOCOL.md` describes the s
 
 * `enums`, `errors`, `validation`: words, errors, and how values are read from and written as JSON.
 * `budget`: limits on a request, and which are tighter.
-* `messages`, `model_info`: the messages of the websocket and of event streams.
+* `messages`, `stream_answers`, `model_info`, `fields`: the messages of the websocket and of event
+  streams.
 * `resources`: the bodies of the REST resources.
 * `codec`, `arrays`: how messages and arrays lie in bytes.
 * `session`, `send_queue`: the order of messages on one connection, and what a slow reader skips.

@@ -37,11 +37,13 @@ class FrameKind(IntEnum):
         MESSAGE: any message without a payload.
         INFER: `infer`; the payload is the image file.
         UPDATE: `update`; the payload is the arrays named in `parts`, in order.
+        FRAME: `frame`; the payload is the image file.
     """
 
     MESSAGE = 0
     INFER = 1
     UPDATE = 2
+    FRAME = 3
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,6 +30,20 @@ class Reason(StrEnum):
     DRAINING = "draining"
 
 
+class CloseReason(StrEnum):
+    """Why a stream ended: in its `closed` message.
+
+    Attributes:
+        CLOSED: the client has closed it, and all frames that it had sent were answered.
+        CANCELLED: the client did not want it any more.
+        DRAINING: the server is shutting down.
+    """
+
+    CLOSED = "closed"
+    CANCELLED = "cancelled"
+    DRAINING = "draining"
+
+
 class Task(StrEnum):
     """What a model predicts."""
 

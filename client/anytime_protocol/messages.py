@@ -1,9 +1,11 @@
 """The messages of the websocket and of event streams, and their reader `parse`.
 
 A client sends `Infer`, `SetBudget`, `Cancel` and `Ping`; a server `Ready`, `Accepted`, `Update`,
-`Finished` (type `final`), `Failed` (type `error`), `BudgetApplied` and `Pong`. A server refuses
-fields that it does not know, a client ignores them. Times are ms from the request's arrival unless
-stated otherwise; exits count from 1; costs are in 1e9 multiply-adds.
+`Finished` (type `final`), `Failed` (type `error`), `BudgetApplied` and `Pong`. Of a stream a client
+sends `OpenStream` (type `open`), `Frame` and `CloseStream` (type `close`), a server `StreamOpened`
+(type `opened`), `Update`, `FrameEnd` (type `frame_end`) and `StreamClosed` (type `closed`). A
+server refuses fields that it does not know, a client ignores them. Times are ms from the arrival of
+the request or frame unless stated otherwise; exits count from 1; costs are in 1e9 multiply-adds.
 """
 
 import math
@@ -14,10 +16,19 @@ from typing import Annotated, Any, Final, Literal, TypeAlias, get_args
 from pydantic import Field, model_validator
 
 from anytime_protocol.arrays.segments import MAX_SIDE, ArraySegment
-from anytime_protocol.budget import MAX_MS, Budget
-from anytime_protocol.enums import ArrayName, Compression, Effect, Encoding, ErrorCode, Reason
+from anytime_protocol.budget import Budget
+from anytime_protocol.enums import (
+    ArrayName,
+    Compression,
+    Effect,
+    Encoding,
+    ErrorCode,
+    Reason,
+)
 from anytime_protocol.errors import FieldError, describe
-from anytime_protocol.model_info import MAX_EXITS, ModelInfo
+from anytime_protocol.fields import Detail, Duration, Exit, Exits, FrameNumber, check_exit
+from anytime_protocol.model_info import ModelInfo
+from anytime_protocol.stream_answers import FrameEnd, StreamClosed, StreamOpened
 from anytime_protocol.validation import (
     Absent,
     Amount,
@@ -40,12 +51,7 @@ DEFAULT_URGENCY: Final = 3
 # The highest revision that a budget may have.
 MAX_REV: Final = 2**31 - 1
 
-Exit: TypeAlias = Annotated[int, whole(1, MAX_EXITS)]
-# A number of exits, or an exit where 0 means none.
-Exits: TypeAlias = Annotated[int, whole(0, MAX_EXITS)]
-
-Detail: TypeAlias = Annotated[str, text(2000)]
-Duration: TypeAlias = Annotated[float, number(0, MAX_MS)]
+_Urgency = Annotated[int, whole(0, 7), omit(DEFAULT_URGENCY)]
 _Coordinate = Annotated[float, number(-math.inf)]
 _Limit = Annotated[int, whole(1)]
 
@@ -101,23 +107,93 @@ class Infer(JsonValue):
     media_type: Annotated[str, text(128)] = "image/jpeg"
     budget: Annotated[Budget, omit(Budget())] = field(default_factory=Budget)
     want: Annotated[OutputOptions, omit(OutputOptions())] = field(default_factory=OutputOptions)
-    urgency: Annotated[int, whole(0, 7), omit(DEFAULT_URGENCY)] = DEFAULT_URGENCY
+    urgency: _Urgency = DEFAULT_URGENCY
 
     @model_validator(mode="before")
     @classmethod
     def _check(cls, header: Any) -> Any:
         """The media type has a default in Python alone."""
-        if isinstance(header, dict) and "media_type" not in header:
-            raise FieldError("media_type", "nothing", "a media type, such as image/jpeg")
-        return header
+        return _with_media_type(header)
+
+
+@dataclass(frozen=True, slots=True)
+class ReuseOptions(JsonValue):
+    """How far a stream may answer a frame with what was computed for earlier ones.
+
+    Attributes:
+        max_age: frames after which a pixel is computed again at the latest.
+        max_difference: share of the pixels, 0 to 1, that may differ from those of the frame
+            computed alone.
+        motion: follow a camera that moves: estimate one shift of the whole image.
+    """
+
+    max_age: Annotated[int, whole(1, 1000)] = 30
+    max_difference: Annotated[float, number(0, 1, digits=None)] = 0.02
+    motion: Annotated[Flag, omit(False)] = False
+
+
+@dataclass(frozen=True, slots=True)
+class OpenStream(JsonValue):
+    """Opens a stream of frames (type `open`), which counts as one request until it has ended.
+
+    Attributes:
+        id: chosen by the client, as for `infer`.
+        model: one of those in `ready`.
+        budget: of each frame; its times count from the frame's arrival.
+        want: what to send back for each frame.
+        urgency: 0 (most) to 7 (least) of each frame.
+        share: of the machine's time that the stream may take, 0.001 to 1.
+        reuse: what may be taken from earlier frames; None computes each frame alone.
+    """
+
+    type: Literal["open"] = field(default="open", kw_only=True, repr=False)
+    id: Id
+    model: Name
+    budget: Annotated[Budget, omit(Budget())] = field(default_factory=Budget)
+    want: Annotated[OutputOptions, omit(OutputOptions())] = field(default_factory=OutputOptions)
+    urgency: _Urgency = DEFAULT_URGENCY
+    share: Annotated[float, number(0.001, 1, digits=None), omit(1.0)] = 1.0
+    reuse: Absent[ReuseOptions] = None
+
+
+@dataclass(frozen=True, slots=True)
+class Frame(JsonValue):
+    """The next image of a stream.
+
+    Attributes:
+        id: of the stream.
+        frame: its number, higher than that of any frame sent before in this stream.
+        payload: the image file; not part of the JSON.
+        media_type: of the image file.
+    """
+
+    type: Literal["frame"] = field(default="frame", kw_only=True, repr=False)
+    id: Id
+    frame: FrameNumber
+    payload: Annotated[bytes, Field(exclude=True)]
+    media_type: Annotated[str, text(128)] = "image/jpeg"
+
+    @model_validator(mode="before")
+    @classmethod
+    def _check(cls, header: Any) -> Any:
+        """The media type has a default in Python alone."""
+        return _with_media_type(header)
+
+
+@dataclass(frozen=True, slots=True)
+class CloseStream(JsonValue):
+    """No more frames will come (type `close`); those that were sent are still answered."""
+
+    type: Literal["close"] = field(default="close", kw_only=True, repr=False)
+    id: Id
 
 
 @dataclass(frozen=True, slots=True)
 class SetBudget(JsonValue):
-    """Replaces the budget of a running request as a whole.
+    """Replaces the budget of a running request as a whole, or that of a stream's frames.
 
     Attributes:
-        id: of the request.
+        id: of the request or stream.
         rev: 1 or more, and higher than that of any budget sent before for this request.
         budget: the new one; limits that it does not name no longer hold.
     """
@@ -130,7 +206,7 @@ class SetBudget(JsonValue):
 
 @dataclass(frozen=True, slots=True)
 class Cancel(JsonValue):
-    """The client does not want a request any more; to say it twice is no fault."""
+    """The client does not want a request or stream any more; to say it twice is no fault."""
 
     type: Literal["cancel"] = field(default="cancel", kw_only=True, repr=False)
     id: Id
@@ -207,8 +283,8 @@ class Update(JsonValue):
     """The result of one exit.
 
     Attributes:
-        id: of the request.
-        exit: that made it; higher with each update of a request.
+        id: of the request or stream.
+        exit: that made it; higher with each update of a request, or of a frame.
         exits: that the model has.
         width: of the input as the network sees it (EXIF rotation applied), px.
         height: of the same, px.
@@ -220,6 +296,7 @@ class Update(JsonValue):
         skipped: exits since the last update whose updates this one replaced.
         parts: describes the arrays of the payload, in order.
         keypoints: for pose, one per joint in the order that `ready` names; else None.
+        frame: of a stream; None for a request.
         payload: the arrays' bytes, one after the other; not part of the JSON.
     """
 
@@ -237,6 +314,7 @@ class Update(JsonValue):
     skipped: Exits = 0
     parts: Annotated[tuple[ArraySegment, ...], Field(max_length=len(ArrayName))] = ()
     keypoints: Absent[Annotated[tuple[Keypoint, ...], Field(max_length=256)]] = None
+    frame: Absent[FrameNumber] = None
     payload: Annotated[bytes, Field(exclude=True)] = b""
 
     @property
@@ -249,6 +327,11 @@ class Update(JsonValue):
         """The exit whose arrays the deltas of this update change, or None without a delta."""
         return next((part.base for part in self.parts if part.base is not None), None)
 
+    @property
+    def base_frame(self) -> int | None:
+        """The frame of that exit, in a stream."""
+        return next((part.base_frame for part in self.parts if part.base is not None), None)
+
     @model_validator(mode="after")
     def _check(self) -> "Update":
         check_exit("exit", self.exit, self.exits)
@@ -259,10 +342,18 @@ class Update(JsonValue):
         if self.part_bytes != len(self.payload):
             expected = f"{len(self.payload)} bytes, as the payload has"
             raise FieldError("parts", describe(self.part_bytes), expected)
-        bases = {part.base for part in self.parts if part.base is not None}
-        if len(bases) > 1 or any(base >= self.exit for base in bases):
-            raise FieldError("parts", f"bases {sorted(bases)}", f"one base below exit {self.exit}")
+        bases = {(part.base_frame, part.base) for part in self.parts if part.base is not None}
+        if len(bases) > 1 or not all(self._follows(*base) for base in bases):
+            found = " and ".join(_exit_of(*base) for base in bases)
+            expected = f"one base before {_exit_of(self.frame, self.exit)}"
+            raise FieldError("parts", f"a delta on {found}", expected)
         return self
+
+    def _follows(self, frame: int | None, exit_: int) -> bool:
+        """Whether it comes after an exit, of a frame where it has one itself."""
+        if self.frame is None or frame is None:
+            return self.frame is frame and exit_ < self.exit
+        return (frame, exit_) < (self.frame, self.exit)
 
 
 @dataclass(frozen=True, slots=True)
@@ -312,10 +403,10 @@ class Finished(JsonValue):
 
 @dataclass(frozen=True, slots=True)
 class Failed(JsonValue):
-    """The one bad end of a request (type `error`); the connection goes on.
+    """The one bad end of a request or stream (type `error`); the connection goes on.
 
     Attributes:
-        id: of the request.
+        id: of the request or stream.
         code: what went wrong, for programs.
         detail: what was found, what was expected and the cure, for people.
         field: the field of the message at fault, if one is.
@@ -372,8 +463,12 @@ class Role(StrEnum):
         return Role.SERVER if self is Role.CLIENT else Role.CLIENT
 
 
-ClientMessage: TypeAlias = Infer | SetBudget | Cancel | Ping
-ServerMessage: TypeAlias = Ready | Accepted | Update | Finished | Failed | BudgetApplied | Pong
+StreamMessage: TypeAlias = OpenStream | Frame | CloseStream
+ClientMessage: TypeAlias = Infer | SetBudget | Cancel | Ping | StreamMessage
+StreamAnswer: TypeAlias = StreamOpened | FrameEnd | StreamClosed
+ServerMessage: TypeAlias = (
+    Ready | Accepted | Update | Finished | Failed | BudgetApplied | Pong | StreamAnswer
+)
 Message: TypeAlias = ClientMessage | ServerMessage
 
 
@@ -389,7 +484,7 @@ def parse(header: JsonObject, payload: bytes, sender: Role) -> Message:
 
     Args:
         header: the frame's JSON, without its payload.
-        payload: empty for all but `infer` and `update`.
+        payload: empty for all but `infer`, `frame` and `update`.
         sender: who sent it; decides which types exist and whether unknown fields are refused.
 
     Raises:
@@ -404,7 +499,7 @@ def parse(header: JsonObject, payload: bytes, sender: Role) -> Message:
         raise FieldError("type", found, f"what a {sender} sends: {allowed}")
     if "payload" in header:
         raise FieldError("payload", "a field of the JSON", "bytes outside of it")
-    if message_class in {Infer, Update}:
+    if message_class in {Infer, Frame, Update}:
         header = header | {"payload": payload}
     elif payload:
         raise FieldError("payload", f"{len(payload)} bytes", f"none with {kind}")
@@ -414,11 +509,12 @@ def parse(header: JsonObject, payload: bytes, sender: Role) -> Message:
     return message
 
 
-def check_exit(name: str, exit_: int, exits: int) -> None:
-    """Checks that an exit is not beyond the last.
+def _with_media_type(header: Any) -> Any:
+    """An image's header, if it says what its file is."""
+    if isinstance(header, dict) and "media_type" not in header:
+        raise FieldError("media_type", "nothing", "a media type, such as image/jpeg")
+    return header
 
-    Raises:
-        FieldError: it is.
-    """
-    if exit_ > exits:
-        raise FieldError(name, describe(exit_), f"at most {exits}, the number of exits")
+
+def _exit_of(frame: int | None, exit_: int) -> str:
+    return f"exit {exit_}" if frame is None else f"exit {exit_} of frame {frame}"

@@ -13,7 +13,8 @@ from pydantic import Field
 from anytime_protocol.budget import LIMITS, MAX_SCHEDULE, Budget, Limits, Schedule, check_schedule
 from anytime_protocol.enums import RequestState, ScheduleClock
 from anytime_protocol.errors import BudgetError, describe
-from anytime_protocol.messages import MAX_REV, Exit, Exits, Failed, Finished
+from anytime_protocol.fields import Exit, Exits
+from anytime_protocol.messages import MAX_REV, Failed, Finished
 from anytime_protocol.model_info import ModelInfo
 from anytime_protocol.validation import (
     Absent,

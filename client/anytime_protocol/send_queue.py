@@ -74,7 +74,9 @@ class SendQueue(Generic[_Item]):
         self._items[number] = QueuedItem(request_id, item, skipped)
         return skipped
 
-    def put(self, request_id: str, item: _Item, *, terminal: bool = False) -> None:
+    def put(
+        self, request_id: str, item: _Item, *, terminal: bool = False, seals: bool = False
+    ) -> None:
         """Puts in something that must be sent, behind all that waits.
 
         Args:
@@ -82,13 +84,18 @@ class SendQueue(Generic[_Item]):
             item: what to send.
             terminal: whether the request is over with it; then nothing more may be put in for it
                 until it has been taken out.
+            seals: whether an update that waits is kept from now on, because later ones are of
+                another frame.
 
         Raises:
             ValueError: the request's terminal message is in already.
         """
         self._check_open(request_id)
         self._items[next(self._numbers)] = QueuedItem(request_id, item, terminal=terminal)
-        if request_id in self._updates:
+        if seals:
+            self._updates.pop(request_id, None)
+            self._followed.discard(request_id)
+        elif request_id in self._updates:
             self._followed.add(request_id)
         if terminal:
             self._ended.add(request_id)

@@ -1,9 +1,9 @@
 """One websocket connection as a state machine without input and output, for either side.
 
 It checks that messages come in a legal order, answers what needs no application (pings, malformed,
-stale and unwanted messages), and keeps the promise that every request gets exactly one terminal
-message. Bytes come in through `receive`, messages through `send`; what was received is drained from
-`events`, what must be written from `outgoing`, in order.
+stale and unwanted messages), and keeps the promise that every request and every stream gets exactly
+one terminal message. Bytes come in through `receive`, messages through `send`; what was received is
+drained from `events`, what must be written from `outgoing`, in order.
 
 An illegal message from this side's program raises `LocalProtocolError` and changes nothing. An
 illegal message from the peer changes nothing either: it is answered where an answer can name a
@@ -23,11 +23,14 @@ from anytime_protocol.messages import (
     TYPES,
     BudgetApplied,
     Cancel,
+    CloseStream,
     ConnectionLimits,
     Failed,
     Finished,
+    Frame,
     Infer,
     Message,
+    OpenStream,
     Ping,
     Pong,
     Ready,
@@ -36,6 +39,7 @@ from anytime_protocol.messages import (
     Update,
     parse,
 )
+from anytime_protocol.stream_answers import FrameEnd
 from anytime_protocol.validation import ID_FORM, JsonObject, is_whole
 
 # Of the text of a close frame (RFC 6455 section 5.5: 125 bytes with the code).
@@ -43,20 +47,24 @@ MAX_REASON_BYTES: Final = 123
 
 
 class Phase(StrEnum):
-    """Where a request stands on a connection.
+    """Where a request or a stream stands on a connection.
 
     Attributes:
-        IDLE: the id is not in use: never was, or its request has ended.
-        ASKED: `infer` was sent; not yet admitted.
+        IDLE: the id is not in use: never was, or its request or stream has ended.
+        REQUESTED: `infer` was sent; not yet admitted.
         RUNNING: admitted.
+        OPENING: `open` was sent; not yet answered. Frames may follow already.
+        OPEN: the stream is open.
     """
 
     IDLE = "idle"
     REQUESTED = "requested"
     RUNNING = "running"
+    OPENING = "opening"
+    OPEN = "open"
 
 
-# Every legal message about a request, for both sides; what is not here is illegal.
+# Every legal message about a request or a stream, for both sides; what is not here is illegal.
 TRANSITIONS: Final[dict[tuple[Phase, str], Phase]] = {
     (Phase.IDLE, "infer"): Phase.REQUESTED,
     (Phase.REQUESTED, "accepted"): Phase.RUNNING,
@@ -65,6 +73,12 @@ TRANSITIONS: Final[dict[tuple[Phase, str], Phase]] = {
     (Phase.REQUESTED, "error"): Phase.IDLE,
     (Phase.RUNNING, "final"): Phase.IDLE,
     (Phase.RUNNING, "error"): Phase.IDLE,
+    (Phase.IDLE, "open"): Phase.OPENING,
+    (Phase.OPENING, "opened"): Phase.OPEN,
+    (Phase.OPEN, "update"): Phase.OPEN,
+    (Phase.OPEN, "frame_end"): Phase.OPEN,
+    **{(p, kind): p for p in (Phase.OPENING, Phase.OPEN) for kind in ("frame", "close")},
+    **{(p, end): Phase.IDLE for p in (Phase.OPENING, Phase.OPEN) for end in ("closed", "error")},
     # These change no phase, and may cross the terminal message on the wire.
     **{(p, kind): p for p in Phase for kind in ("budget", "cancel", "budget_applied")},
 }
@@ -77,7 +91,7 @@ class Closed:
     Attributes:
         code: of the close frame; a private or foreign one may be outside `CloseCode`.
         reason: for people, at most 123 bytes.
-        unfinished: requests that will get no terminal message any more.
+        unfinished: requests and streams that will get no terminal message any more.
     """
 
     code: int
@@ -101,13 +115,71 @@ Event: TypeAlias = Message | Refused | Closed
 
 @dataclass(slots=True)
 class _Request:
+    """A request or a stream.
+
+    Attributes:
+        phase: where it stands.
+        text: its maps are sent as text.
+        sent: frame (0 outside of streams) and exit of the last update.
+        rev: of the last budget.
+        frame: the last one that the client has sent.
+        ended: the last frame that ended.
+        closing: the client sends no more frames.
+    """
+
     phase: Phase
     text: bool
-    exits_sent: int = 0
+    sent: tuple[int, int] = (0, 0)
     rev: int = 0
+    frame: int = 0
+    ended: int = 0
+    closing: bool = False
+
+    @property
+    def exit(self) -> int:
+        """The last exit sent of the request, or of the frame under way; 0 if none."""
+        frame, exit_ = self.sent
+        return exit_ if self.ended == 0 or frame > self.ended else 0
+
+    def fault_of_update(self, update: Update) -> str | None:
+        """Why an update is illegal now, or None."""
+        frame, exit_ = update.frame or 0, update.exit
+        if (self.phase is Phase.OPEN) is (update.frame is None):
+            return f"update: found frame {update.frame}, expected one in streams only"
+        if self.phase is Phase.OPEN and not self._may_answer(frame):
+            return f"update: frame {frame} is not under way"
+        if (frame, exit_) <= self.sent:
+            return f"update: exit {exit_} is not above {self.sent[1]}"
+        if update.base is not None and (update.base_frame or 0, update.base) != self.sent:
+            return f"update: a delta on exit {update.base}, the last sent is {self.sent[1]}"
+        return None
+
+    def fault_of_end(self, end: FrameEnd) -> str | None:
+        """Why the end of a frame is illegal now, or None."""
+        if not self._may_answer(end.frame):
+            return f"frame_end: frame {end.frame} is not under way"
+        if end.error is None and end.exit != self.exit:
+            return f"frame_end: exit {end.exit}, the last update showed {self.exit}"
+        return None
+
+    def fault_of_frame(self, frame: Frame) -> str | None:
+        """Why a frame of the client is illegal now, or None."""
+        if self.closing:
+            return f"frame: stream {frame.id} is closed"
+        if frame.frame <= self.frame:
+            return f"frame: number {frame.frame} is not above {self.frame}"
+        return None
+
+    def _may_answer(self, frame: int) -> bool:
+        """Whether a frame has come and not ended, and no other is half answered."""
+        under_way = self.sent[0]
+        return self.ended < frame <= self.frame and (under_way <= self.ended or under_way == frame)
 
 
 _IDLE: Final = _Request(Phase.IDLE, text=False)
+
+# The client's messages that begin a request or a stream.
+_FIRST: Final = (Infer, OpenStream)
 
 
 class Session:
@@ -135,16 +207,16 @@ class Session:
 
     @property
     def in_flight(self) -> tuple[str, ...]:
-        """Ids of the requests without a terminal message, oldest first."""
+        """Ids of the requests and streams without a terminal message, oldest first."""
         return tuple(self._requests)
 
     def phase(self, request_id: str) -> Phase:
-        """Where a request stands."""
+        """Where a request or a stream stands."""
         return self._requests.get(request_id, _IDLE).phase
 
     def last_exit(self, request_id: str) -> int:
-        """The exit of the request's last update on the wire, base of its next delta; 0 if none."""
-        return self._requests.get(request_id, _IDLE).exits_sent
+        """The exit of the last update on the wire of a request or a stream's frame; 0 if none."""
+        return self._requests.get(request_id, _IDLE).exit
 
     def events(self) -> list[Event]:
         """What happened since the last call, in order."""
@@ -169,8 +241,7 @@ class Session:
             raise LocalProtocolError(f"{message.type}: not for a {self.role} to send")
         if self._opened is isinstance(message, Ready):
             raise LocalProtocolError(f"{message.type}: `ready` comes first, and once")
-        if isinstance(message, Infer):
-            self._check_room(message)
+        self._check_room(message)
         if isinstance(message, Update) and message.part_bytes != len(message.payload):
             size = len(message.payload)
             raise LocalProtocolError(f"update: {size} bytes, the parts say {message.part_bytes}")
@@ -228,9 +299,10 @@ class Session:
 
     def _encode(self, message: Message) -> bytes | str:
         header = message.to_json()
-        if not isinstance(message, Infer | Update):
+        if not isinstance(message, Infer | Frame | Update):
             return codec.encode_text(header)
-        text = self._text if isinstance(message, Infer) else self._requests[message.id].text
+        asks = self.role is Role.CLIENT
+        text = self._text if asks else self._requests[message.id].text
         if text:
             return codec.encode_text(header, message.payload)
         return codec.encode_binary(_KINDS[message.type], header, message.payload)
@@ -240,12 +312,13 @@ class Session:
         kind = header.get("type")
         return self.role is Role.SERVER or not isinstance(kind, str) or kind in TYPES[Role.SERVER]
 
-    def _check_room(self, message: Infer) -> None:
-        limits = self.limits
-        if len(self._requests) >= limits.max_in_flight:
-            raise LocalProtocolError(f"infer: {limits.max_in_flight} are in flight, the limit")
-        if len(message.payload) > limits.max_payload_bytes:
-            raise LocalProtocolError(f"infer: the image has over {limits.max_payload_bytes} bytes")
+    def _check_room(self, message: Message) -> None:
+        kind, limits = message.type, self.limits
+        if isinstance(message, _FIRST) and len(self._requests) >= limits.max_in_flight:
+            raise LocalProtocolError(f"{kind}: {limits.max_in_flight} are in flight, the limit")
+        size = len(message.payload) if isinstance(message, Infer | Frame) else 0
+        if size > limits.max_payload_bytes:
+            raise LocalProtocolError(f"{kind}: the image has over {limits.max_payload_bytes} bytes")
 
     def _fault(self, message: Message) -> str | None:
         """Why the message is illegal now, or None. Changes nothing."""
@@ -257,12 +330,14 @@ class Session:
             fault = f"{message.type}: request {message.id} is {request.phase}"
         elif isinstance(message, SetBudget) and message.rev <= request.rev:
             fault = f"budget: rev {message.rev} is not above {request.rev}"
-        elif isinstance(message, Update) and message.exit <= request.exits_sent:
-            fault = f"update: exit {message.exit} is not above {request.exits_sent}"
-        elif isinstance(message, Update) and message.base not in {None, request.exits_sent}:
-            fault = f"update: a delta on exit {message.base}, the last sent is {request.exits_sent}"
-        elif isinstance(message, Finished) and message.exit != request.exits_sent:
-            fault = f"final: exit {message.exit}, the last update showed {request.exits_sent}"
+        elif isinstance(message, Update):
+            fault = request.fault_of_update(message)
+        elif isinstance(message, Frame):
+            fault = request.fault_of_frame(message)
+        elif isinstance(message, FrameEnd):
+            fault = request.fault_of_end(message)
+        elif isinstance(message, Finished) and message.exit != request.exit:
+            fault = f"final: exit {message.exit}, the last update showed {request.exit}"
         return fault
 
     def _advance(self, message: Message, *, text: bool) -> None:
@@ -270,15 +345,23 @@ class Session:
         if isinstance(message, Ready):
             self._opened = True
             self.limits = message.limits
-        elif isinstance(message, Infer):
-            self._requests[message.id] = _Request(Phase.REQUESTED, text)
+        elif isinstance(message, _FIRST):
+            phase = TRANSITIONS[Phase.IDLE, message.type]
+            self._requests[message.id] = _Request(phase, text)
         elif not isinstance(message, Ping | Pong) and message.id in self._requests:
             request = self._requests[message.id]
             request.phase = TRANSITIONS[request.phase, message.type]
-            if isinstance(message, Update):
-                request.exits_sent = message.exit
-            elif isinstance(message, SetBudget):
-                request.rev = message.rev
+            match message:
+                case Update():
+                    request.sent = (message.frame or 0, message.exit)
+                case SetBudget():
+                    request.rev = message.rev
+                case Frame():
+                    request.frame, request.text = message.frame, text
+                case FrameEnd():
+                    request.ended = message.frame
+                case CloseStream() | Cancel():
+                    request.closing = True
             if request.phase is Phase.IDLE:
                 del self._requests[message.id]
 
@@ -289,20 +372,20 @@ class Session:
             self.close(CloseCode.BAD_MESSAGE, f"{message.type}: `ready` comes first, and once")
         elif isinstance(message, Ping):
             self._outgoing.append(codec.encode_text(Pong(message.nonce).to_json()))
-        elif isinstance(message, Cancel) and self.phase(message.id) is Phase.IDLE:
+        elif isinstance(message, _LATE) and self.phase(message.id) is Phase.IDLE:
             return  # it crossed the terminal message, or there never was such a request
         elif isinstance(message, SetBudget) and self.phase(message.id) is Phase.IDLE:
             self._answer_budget(message.id, message.rev, Effect.GONE)
         elif isinstance(message, SetBudget) and fault is not None:
             self._answer_budget(message.id, message.rev, Effect.STALE)
-        elif isinstance(message, Infer) and fault is not None:
+        elif isinstance(message, _FIRST) and fault is not None:
             self.close(CloseCode.DUPLICATE_ID, fault)
         elif fault is not None:
             self.close(CloseCode.BAD_MESSAGE, fault)
-        elif isinstance(message, Infer) and len(self._requests) >= self.limits.max_in_flight:
-            self._refuse_for_room(message)
+        elif isinstance(message, _FIRST) and len(self._requests) >= self.limits.max_in_flight:
+            self._refuse_for_room(message.id)
         else:
-            if isinstance(message, Infer):
+            if isinstance(message, _FIRST):
                 self._refused_in_a_row = 0
             self._advance(message, text=text)
             self._events.append(message)
@@ -312,14 +395,14 @@ class Session:
         request_id = header.get("id")
         named = isinstance(request_id, str) and ID_FORM.fullmatch(request_id) is not None
         kind = str(header.get("type"))
-        if self.role is Role.CLIENT or not named or kind not in {"infer", "budget"}:
+        if self.role is Role.CLIENT or not named or kind not in {"infer", "open", "budget"}:
             self.close(CloseCode.BAD_MESSAGE, str(error))
         elif kind == "budget":
             rev = header.get("rev")
             known = rev if is_whole(rev) and 0 <= rev <= MAX_REV else 0
             self._answer_budget(str(request_id), known, Effect.REJECTED, str(error))
         elif self.phase(str(request_id)) is not Phase.IDLE:
-            self.close(CloseCode.DUPLICATE_ID, f"infer: request {request_id} is not over")
+            self.close(CloseCode.DUPLICATE_ID, f"{kind}: {request_id} is not over")
         else:
             self._refuse(Failed(str(request_id), error.code, str(error), error.field))
 
@@ -329,7 +412,7 @@ class Session:
         at_exit = self.last_exit(request_id)
         self._refuse(BudgetApplied(request_id, rev, at_exit, effect, detail))
 
-    def _refuse_for_room(self, message: Infer) -> None:
+    def _refuse_for_room(self, request_id: str) -> None:
         """Refuses one request too many; a peer that goes on regardless is cut off."""
         most = self.limits.max_in_flight
         self._refused_in_a_row += 1
@@ -337,7 +420,7 @@ class Session:
             self.close(CloseCode.TOO_MANY_IN_FLIGHT, f"{most} requests are in flight, the limit")
             return
         detail = f"{most} requests are in flight, the limit; wait for one to end"
-        self._refuse(Failed(message.id, ErrorCode.TOO_MANY_REQUESTS, detail))
+        self._refuse(Failed(request_id, ErrorCode.TOO_MANY_REQUESTS, detail))
 
     def _refuse(self, answer: Failed | BudgetApplied) -> None:
         self._outgoing.append(codec.encode_text(answer.to_json()))
@@ -345,4 +428,11 @@ class Session:
 
 
 # The frame kinds of messages with a payload; all others are plain.
-_KINDS: Final = {"infer": FrameKind.INFER, "update": FrameKind.UPDATE}
+_KINDS: Final = {
+    "infer": FrameKind.INFER,
+    "frame": FrameKind.FRAME,
+    "update": FrameKind.UPDATE,
+}
+
+# The client's messages that may cross the terminal message, and then change nothing.
+_LATE: Final = (Cancel, Frame, CloseStream)

@@ -57,6 +57,8 @@ def encode(
     palette: bytes,
     sent_exit: int = 0,
     sent: Mapping[ArrayName, Plane] = NOTHING_SENT,
+    *,
+    sent_frame: int | None = None,
 ) -> Encoded:
     """Writes what a client wants of an exit.
 
@@ -66,6 +68,7 @@ def encode(
         palette: red, green, blue for each class.
         sent_exit: exit of the last update that the client has received; 0 before the first.
         sent: that update's arrays.
+        sent_frame: that update's frame, in a stream.
     """
     arrays: dict[ArrayName, Plane] = {}
     described: list[ArraySegment] = []
@@ -77,9 +80,8 @@ def encode(
     ):
         if plane is not None:
             arrays[name] = plane
-            part, piece = _write(
-                name, plane, want, palette, sent_exit=sent_exit, sent=sent.get(name)
-            )
+            base = (sent_exit, sent_frame, sent[name]) if name in sent else None
+            part, piece = _write(name, plane, want, palette, base)
             described.append(part)
             pieces.append(piece)
     if rendered.heatmaps is not None:
@@ -104,9 +106,7 @@ def _write(
     plane: Plane,
     want: OutputOptions,
     palette: bytes,
-    *,
-    sent_exit: int,
-    sent: Plane | None,
+    base: tuple[int, int | None, Plane] | None,
 ) -> tuple[ArraySegment, bytes]:
     encoding = want.encoding if want.encoding in ENCODINGS[name] else Encoding.RAW
     shape = plane.shape
@@ -118,20 +118,21 @@ def _write(
             piece = json.dumps(rle_segments(plane), separators=(",", ":")).encode()
             return ArraySegment(name, encoding, shape, len(piece)), piece
         case Encoding.DELTA:
-            changes = None if sent is None else delta(sent, plane)
-            if changes is not None and len(changes) < plane.size:
-                piece = pack(changes, want.compression)
-                return (
-                    ArraySegment(
+            if base is not None and base[2].shape == shape:
+                sent_exit, sent_frame, sent = base
+                changes = delta(sent, plane)
+                if len(changes) < plane.size:
+                    piece = pack(changes, want.compression)
+                    part = ArraySegment(
                         name,
                         encoding,
                         shape,
                         len(piece),
                         compression=want.compression,
                         base=sent_exit,
-                    ),
-                    piece,
-                )
+                        base_frame=sent_frame,
+                    )
+                    return part, piece
     piece = pack(plane.tobytes(), want.compression)
     return ArraySegment(name, Encoding.RAW, shape, len(piece), compression=want.compression), piece
 

@@ -166,6 +166,21 @@ class Metrics:
         self._conflated = self._counter(
             "anytime_websocket_conflated_updates", "Updates that a newer one replaced unsent."
         )
+        self._streams = self._gauge("anytime_streams", "Streams that are open.")
+        self._frames = self._counter(
+            "anytime_frames",
+            "Frames of streams, by what became of them: computed, skipped, failed.",
+            "model",
+            "outcome",
+        )
+        self._reused = self._counter(
+            "anytime_frames_reused",
+            "Sum over computed frames of the share, 0 to 1, that was taken from earlier ones.",
+            "model",
+        )
+        self._check = self._histogram(
+            "anytime_frame_check_seconds", "Computing one frame once more, alone, in idle time."
+        )
         self._lag = self._histogram(
             "anytime_event_loop_lag_seconds",
             "Lateness of a timer on the event loop: what a ping waits inside the server.",
@@ -287,6 +302,23 @@ class Metrics:
     def websocket_closed(self) -> None:
         """A websocket was closed."""
         self._sockets.dec()
+
+    def stream_opened(self) -> None:
+        """A stream was opened."""
+        self._streams.inc()
+
+    def stream_closed(self) -> None:
+        """A stream is over."""
+        self._streams.dec()
+
+    def frame_ended(self, model: str, outcome: str, reused_share: float = 0.0) -> None:
+        """A frame of a stream was computed or skipped, or has failed."""
+        self._frames.labels(model, outcome).inc()
+        self._reused.labels(model).inc(reused_share)
+
+    def frame_checked(self, elapsed_s: float) -> None:
+        """A frame of a stream was computed once more, alone, to see what reuse had changed."""
+        self._check.observe(elapsed_s)
 
     def conflated(self, updates: int) -> None:
         """So many updates were replaced by a newer one before they were sent."""

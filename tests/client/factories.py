@@ -17,6 +17,7 @@ from anytime_protocol.messages import (
     Update,
 )
 from anytime_protocol.model_info import CertificateInfo, ClassInfo, ExitInfo, ModelInfo
+from anytime_protocol.stream_answers import FrameEnd, FrameFailure, MeasuredDifference
 
 STREET = ModelInfo(
     "street",
@@ -87,6 +88,29 @@ def raw_segment() -> ArraySegment:
 def finished(request_id: str, exit_: int, reason: Reason = Reason.COMPLETE) -> Finished:
     share = 0.2 * exit_ if exit_ else None
     return Finished(request_id, exit_, 4, reason, share, share, exit_, 44.0, 1.0, 2.0, 30.0, 3.0)
+
+
+def frame_update(stream: str, frame: int, base_frame: int | None = None) -> Update:
+    """Exit 4 of a frame, raw or as a delta on exit 4 of another frame."""
+    new = MAPS[3].tobytes()
+    segment = raw_segment()
+    if base_frame is not None:
+        new = delta.encode(new, new)
+        segment = ArraySegment(
+            ArrayName.MAP, Encoding.DELTA, (2, 3), len(new), base=4, base_frame=base_frame
+        )
+    return Update(
+        stream, 4, 4, 3, 2, 10.0, 5.0, 1.0, 0.8, 0.9, parts=(segment,), frame=frame, payload=new
+    )  # fmt: skip
+
+
+def frame_end(stream: str, frame: int, error: FrameFailure | None = None) -> FrameEnd:
+    """The end of a frame at exit 4, half of it reused, or in an error."""
+    exit_, reason, share = (4, Reason.COMPLETE, 0.8) if error is None else (0, None, None)
+    return FrameEnd(
+        stream, frame, exit_, 4, reason, error, 0, 0.5, 2, share, share,
+        1.0, 10.0, 1.0, 2.0, 5.0, 2.0, difference=MeasuredDifference(0.01, 3),
+    )  # fmt: skip
 
 
 def failed(request_id: str) -> Failed:

@@ -20,7 +20,15 @@ from anytime_protocol.errors import FieldError, FrameError, HeaderError, Protoco
 from anytime_protocol.http import headers
 from anytime_protocol.http.problems import Problem
 from anytime_protocol.http.query import read_query
-from anytime_protocol.messages import Infer, OutputOptions, Role, parse
+from anytime_protocol.messages import (
+    Frame,
+    Infer,
+    OpenStream,
+    OutputOptions,
+    ReuseOptions,
+    Role,
+    parse,
+)
 from anytime_protocol.session import Session
 from anytime_server.api.formats import negotiate
 from anytime_server.api.v2.compression import Coding, accepted_coding, coding_of, decompress
@@ -40,6 +48,9 @@ FRAMES = [
         FrameKind.MESSAGE, {"type": "budget", "id": "r", "rev": 1, "budget": {"max_exit": 1}}
     ),
     encode_text(HEADER, b"image").encode(),
+    encode_text(OpenStream("s", "street", share=0.5, reuse=ReuseOptions()).to_json()).encode(),
+    encode_binary(FrameKind.FRAME, Frame("s", 3, b"image").to_json(), b"image"),
+    b'{"type":"close","id":"s"}',
     b'{"type":"cancel","id":"r"}',
     b'{"a":' * 2000,
 ]

@@ -8,6 +8,7 @@ from anytime_protocol.arrays.segments import ArraySegment
 from anytime_protocol.budget import MAX_MS, Budget
 from anytime_protocol.enums import (
     ArrayName,
+    CloseReason,
     Compression,
     Encoding,
     ErrorCode,
@@ -18,12 +19,22 @@ from anytime_protocol.messages import (
     Accepted,
     Failed,
     Finished,
+    Frame,
     Infer,
+    OpenStream,
     OutputOptions,
     Ready,
+    ReuseOptions,
     Update,
 )
 from anytime_protocol.model_info import CertificateInfo, ClassInfo, ExitInfo, ModelInfo
+from anytime_protocol.stream_answers import (
+    FrameEnd,
+    FrameFailure,
+    MeasuredDifference,
+    StreamClosed,
+    StreamOpened,
+)
 
 STREET = ModelInfo(
     name="street",
@@ -102,7 +113,11 @@ def raw_map(size: int = 6) -> ArraySegment:
 
 
 def update(
-    request_id: str, exit_: int, part: ArraySegment | None = None, payload: bytes = b""
+    request_id: str,
+    exit_: int,
+    part: ArraySegment | None = None,
+    payload: bytes = b"",
+    frame: int | None = None,
 ) -> Update:
     return Update(
         id=request_id,
@@ -116,8 +131,53 @@ def update(
         confidence=0.71,
         confident_share=0.4,
         parts=(part or raw_map(),),
+        frame=frame,
         payload=payload or b"\0\0\3\3\3\0",
     )
+
+
+def open_stream(stream_id: str, budget: Budget | None = None) -> OpenStream:
+    return OpenStream(stream_id, "street", budget or Budget(), reuse=ReuseOptions())
+
+
+def frame(stream_id: str, number: int) -> Frame:
+    return Frame(stream_id, number, b"an image")
+
+
+def opened(stream_id: str) -> StreamOpened:
+    return StreamOpened(stream_id, exits=4)
+
+
+def frame_end(
+    stream_id: str, number: int, exit_: int, error: FrameFailure | None = None
+) -> FrameEnd:
+    return FrameEnd(
+        id=stream_id,
+        frame=number,
+        exit=exit_,
+        exits=4,
+        reason=None if error else Reason.DEADLINE,
+        error=error,
+        skipped=2,
+        reused_share=0.71,
+        oldest=12,
+        confidence=0.83 if exit_ else None,
+        confident_share=0.71 if exit_ else None,
+        gmacs=34.7,
+        total_ms=67.6,
+        queue_ms=0.4,
+        decode_ms=3.1,
+        compute_ms=61.9,
+        encode_ms=1.8,
+        difference=MeasuredDifference(0.008, 12),
+    )
+
+
+def closed(stream_id: str) -> StreamClosed:
+    return StreamClosed(stream_id, CloseReason.CLOSED, frames=3, skipped=2, failed=1)
+
+
+BAD_FRAME = FrameFailure(ErrorCode.BAD_IMAGE, "this is no image")
 
 
 def finished(request_id: str, exit_: int, reason: Reason = Reason.DEADLINE) -> Finished:

@@ -30,7 +30,7 @@ HEADERS = st.dictionaries(st.text(max_size=8).map(lambda key: f"_{key}"), FINITE
 @given(
     HEADERS,
     st.binary(max_size=50),
-    st.sampled_from([FrameKind.INFER, FrameKind.UPDATE]),
+    st.sampled_from([FrameKind.INFER, FrameKind.UPDATE, FrameKind.FRAME]),
 )
 def test_a_frame_survives_both_forms(
     header: dict[str, object], payload: bytes, kind: FrameKind
@@ -76,7 +76,7 @@ def test_a_broken_binary_frame_has_its_close_code() -> None:
         (b"", 4400),
         (b"\0\0\0\0\0\0\0", 4400),
         (struct.pack(">II", 0, 10) + b"{}", 4400),
-        (_frame(3, b"{}"), 1003),
+        (_frame(4, b"{}"), 1003),
         (_frame(2**32 - 1, b"{}"), 1003),
         (struct.pack(">II", 0, 2**32 - 1), 1009),
         (_frame(0, b'{"x":"' + b"x" * 200 + b'"}'), 1009),

@@ -20,9 +20,29 @@ from websockets.sync.server import Server, ServerConnection, serve
 from anytime_protocol.arrays import delta
 from anytime_protocol.arrays.segments import ArraySegment
 from anytime_protocol.enums import PROTOCOL, ArrayName, Effect, Encoding
-from anytime_protocol.messages import BudgetApplied, Infer, Message, Role, SetBudget
+from anytime_protocol.messages import (
+    BudgetApplied,
+    CloseStream,
+    Frame,
+    Infer,
+    Message,
+    OpenStream,
+    Role,
+    SetBudget,
+)
 from anytime_protocol.session import Closed, Session
-from protocol.factories import STREET, accepted, failed, finished, ready, update
+from protocol.factories import (
+    BAD_FRAME,
+    STREET,
+    accepted,
+    closed,
+    failed,
+    finished,
+    frame_end,
+    opened,
+    ready,
+    update,
+)
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "PROTOCOL.md"
 FIRST, SECOND, THIRD = b"\0\0\0\3\3\3", b"\0\0\3\3\3\3", b"\0\3\3\3\3\3"
@@ -48,6 +68,20 @@ def _answers(event: object) -> list[Message]:
                 _delta(SECOND, THIRD, 4, 3),
                 finished("1", 4),
             ]
+        case OpenStream(model=STREET.name, id=name):
+            return [opened(name)]
+        case Frame(id=name, frame=1):
+            raw = ArraySegment(ArrayName.MAP, Encoding.RAW, (2, 3), 6)
+            return [update(name, 1, raw, FIRST, 1), frame_end(name, 1, 1)]
+        case Frame(id=name, frame=2):
+            return [frame_end(name, 2, 0, BAD_FRAME)]
+        case Frame(id=name, frame=3):
+            payload = delta.encode(FIRST, THIRD)
+            shape = (ArrayName.MAP, Encoding.DELTA, (2, 3), len(payload))
+            part = ArraySegment(*shape, base=1, base_frame=1)
+            return [update(name, 1, part, payload, 3), frame_end(name, 3, 1)]
+        case CloseStream(id=name):
+            return [closed(name)]
         case _:
             return []
 
@@ -78,13 +112,17 @@ def server() -> Iterator[Server]:
         thread.join()
 
 
-def _run(server: Server, folder: Path, image: bytes) -> list[str]:
-    found = re.search(r"```python client\n(.*?)^```$", DOCUMENT.read_text(), re.M | re.S)
+def _run(
+    server: Server, folder: Path, image: bytes, name: str = "client", images: int = 1
+) -> list[str]:
+    found = re.search(rf"```python {name}\n(.*?)^```$", DOCUMENT.read_text(), re.M | re.S)
     assert found is not None
     (folder / "client.py").write_text(found[1])
-    (folder / "image.jpg").write_bytes(image)
+    for number in range(images):
+        (folder / f"image{number}.jpg").write_bytes(image)
     port = server.socket.getsockname()[1]
-    command = [sys.executable, "client.py", f"ws://127.0.0.1:{port}/v1/stream", "image.jpg"]
+    source = ["image0.jpg"] if name == "client" else [".", "50"]
+    command = [sys.executable, "client.py", f"ws://127.0.0.1:{port}/v1/stream", *source]
     done = subprocess.run(
         command, cwd=folder, capture_output=True, text=True, check=False, timeout=60
     )
@@ -112,3 +150,19 @@ def test_the_documented_client_follows_a_request_to_its_end(server: Server, tmp_
 def test_the_documented_client_shows_an_error_and_ends(server: Server, tmp_path: Path) -> None:
     (line,) = _run(server, tmp_path, b"something else")
     assert line == "type=error detail=no room"
+
+
+def test_the_documented_client_for_streams_applies_deltas_from_frame_to_frame(
+    server: Server, tmp_path: Path
+) -> None:
+    lines = _run(server, tmp_path, b"an image", "stream-client", images=3)
+    assert [" ".join(line.split()[:2]) for line in lines if not line.startswith("  ")] == [
+        "type=opened",
+        "type=update frame=1",
+        "type=frame_end frame=1",
+        "type=frame_end frame=2",
+        "type=update frame=3",
+        "type=frame_end frame=3",
+        "type=closed reason=closed",
+    ]
+    assert lines[-3].strip() == "[(3, 5), (0, 1)]"

@@ -16,10 +16,13 @@ from anytime_protocol.messages import (
     TYPES,
     BudgetApplied,
     Cancel,
+    CloseStream,
     Infer,
     Message,
+    OpenStream,
     Ping,
     Pong,
+    ReuseOptions,
     Role,
     SetBudget,
     Update,
@@ -28,6 +31,7 @@ from anytime_protocol.messages import (
 from anytime_protocol.model_info import ExitInfo, ModelInfo
 from anytime_protocol.validation import JsonObject
 from protocol.factories import (
+    BAD_FRAME,
     IDS,
     JSON,
     SHARES,
@@ -35,8 +39,12 @@ from protocol.factories import (
     WANTS,
     accepted,
     budgets,
+    closed,
     failed,
     finished,
+    frame,
+    frame_end,
+    opened,
     ready,
     update,
 )
@@ -96,8 +104,67 @@ def test_what_a_server_says_survives_the_wire() -> None:
         BudgetApplied("r1", 1, 2, Effect.APPLIED),
         BudgetApplied("r1", 0, 2, Effect.REJECTED, "because"),
         Pong(7),
+        opened("s1"),
+        update("s1", 1, frame=3),
+        update(
+            "s1",
+            1,
+            ArraySegment(ArrayName.MAP, Encoding.DELTA, (2, 3), 4, base=4, base_frame=2),
+            b"\0\0\0\0",
+            frame=3,
+        ),
+        frame_end("s1", 3, 2),
+        frame_end("s1", 3, 0, BAD_FRAME),
+        closed("s1"),
     ):
         assert _survives(message, Role.SERVER)
+
+
+@given(
+    st.builds(
+        OpenStream,
+        id=IDS,
+        model=st.just("street"),
+        budget=budgets(),
+        want=WANTS,
+        urgency=st.integers(0, 7),
+        share=st.floats(0.001, 1),
+        reuse=st.none()
+        | st.builds(
+            ReuseOptions,
+            max_age=st.integers(1, 1000),
+            max_difference=SHARES,
+            motion=st.booleans(),
+        ),
+    ),
+    st.integers(1, 2**53),
+)
+def test_what_a_client_says_of_a_stream_survives_the_wire(message: OpenStream, number: int) -> None:
+    assert _survives(message, Role.CLIENT)
+    assert _survives(frame(message.id, number), Role.CLIENT)
+    assert _survives(CloseStream(message.id), Role.CLIENT)
+
+
+def test_what_does_not_go_together_in_a_stream_is_refused() -> None:
+    end = frame_end("s1", 3, 2).to_json()
+    failed_end = frame_end("s1", 3, 0, BAD_FRAME).to_json()
+    delta = {"name": "map", "encoding": "delta", "dtype": "uint8", "shape": [2, 3], "bytes": 0}
+    shown = update("s1", 2, frame=3).to_json()
+    for wire, field in (
+        (end | {"error": failed_end["error"]}, "reason"),
+        ({key: end[key] for key in end if key != "reason"}, "reason"),
+        (failed_end | {"exit": 1, "confidence": 0.1, "confident_share": 0.1}, "exit"),
+        ({key: end[key] for key in end if key != "confidence"}, "confidence"),
+        (end | {"exit": 5}, "exit"),
+        (shown | {"parts": [delta | {"base": 1}]}, "parts"),
+        (shown | {"parts": [delta | {"base": 2, "base_frame": 3}]}, "parts"),
+        (shown | {"parts": [delta | {"base": 1, "base_frame": 4}]}, "parts"),
+        (shown | {"parts": [delta | {"base_frame": 2}]}, "parts[0].base"),
+        (update("r1", 2).to_json() | {"parts": [delta | {"base": 1, "base_frame": 1}]}, "parts"),
+    ):
+        with pytest.raises(FieldError) as raised:
+            parse(wire, b"", Role.SERVER)
+        assert raised.value.field == field
 
 
 @given(SHARES, st.lists(st.tuples(st.floats(-1e4, 1e4), st.floats(-1e4, 1e4), SHARES)))
@@ -240,6 +307,12 @@ def test_a_server_of_another_version_is_refused() -> None:
                 "protocol",
                 "server",
                 "keypoints",
+                "frame",
+                "share",
+                "reuse",
+                "reason",
+                "error",
+                "frames",
             ]
         ),
         JSON | IDS,

@@ -12,6 +12,7 @@ import re
 import struct
 from collections.abc import Callable
 from dataclasses import fields
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -24,6 +25,7 @@ from anytime_protocol.enums import (
     PROTOCOL,
     ArrayName,
     CloseCode,
+    CloseReason,
     Effect,
     Encoding,
     ErrorCode,
@@ -36,7 +38,7 @@ from anytime_protocol.http import headers
 from anytime_protocol.http.headers import Priority, ResultHeader, UpdateHeader
 from anytime_protocol.http.problems import Problem
 from anytime_protocol.http.query import read_query
-from anytime_protocol.messages import Cancel, Finished, OutputOptions, Role, parse
+from anytime_protocol.messages import TYPES, Cancel, Finished, OutputOptions, Role, parse
 from anytime_protocol.model_info import MAX_EXITS
 from anytime_protocol.resources import (
     BudgetPatch,
@@ -181,7 +183,7 @@ def check_bytes(text: str) -> None:
     assert len(bytes.fromhex(text)) == 12
 
 
-def check_client(text: str) -> None:
+def check_client(text: str, more: str = "json") -> None:
     """Sixty lines on `websockets`; that it works is shown against a real server."""
     assert len(text.splitlines()) <= 60
     module = ast.parse(text)
@@ -195,7 +197,7 @@ def check_client(text: str) -> None:
             else [item.name for item in node.names]
         )
     }
-    assert imported == {"json", "struct", "sys", "collections", "pathlib", "websockets"}
+    assert imported == {"json", "struct", "sys", "collections", "pathlib", "websockets", more}
     module.body = [node for node in module.body if isinstance(node, ast.FunctionDef)]
     namespace: dict[str, Callable[..., bytes]] = {"struct": struct}  # type: ignore[dict-item]
     exec(compile(module, "client", "exec"), namespace)
@@ -246,6 +248,7 @@ CHECKS: dict[str, Callable[[str], None]] = {
     "hex delta-base": check_bytes,
     "hex delta-result": check_bytes,
     "python client": check_client,
+    "python stream-client": partial(check_client, more="time"),
     "text": check_grid,
 }
 
@@ -267,19 +270,22 @@ def test_no_fence_is_overlooked() -> None:
 
 def test_every_message_has_an_example() -> None:
     shown = {info for info, _ in EXAMPLES}
-    for sender, kinds in (
-        ("client", ("infer", "budget", "cancel", "ping")),
-        (
-            "server",
-            ("ready", "accepted", "update", "final", "error", "budget_applied", "pong"),
-        ),
-    ):
+    for sender, kinds in TYPES.items():
         for kind in kinds:
             assert f"json {sender} {kind}" in shown
 
 
 def test_every_word_of_the_enumerations_is_explained() -> None:
-    words = [*Reason, *Encoding, *Effect, *ArrayName, *ErrorCode, *RequestState, *ScheduleClock]
+    words = [
+        *Reason,
+        *CloseReason,
+        *Encoding,
+        *Effect,
+        *ArrayName,
+        *ErrorCode,
+        *RequestState,
+        *ScheduleClock,
+    ]
     assert [word for word in [*words, PROTOCOL] if f"`{word}`" not in TEXT] == []
 
 

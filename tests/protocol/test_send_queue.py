@@ -10,7 +10,7 @@ from anytime_protocol.send_queue import QueuedItem, SendQueue
 
 IDS = st.sampled_from(["a", "b", "c"])
 STEPS = st.lists(
-    st.tuples(st.sampled_from(["update", "put", "end", "take", "take"]), IDS), max_size=60
+    st.tuples(st.sampled_from(["update", "put", "seal", "end", "take", "take"]), IDS), max_size=60
 )
 
 
@@ -39,7 +39,7 @@ def test_nothing_but_older_updates_is_lost_and_no_request_is_reordered(
             if step == "update":
                 outbox.update(name, number)
             else:
-                outbox.put(name, number, terminal=step == "end")
+                outbox.put(name, number, terminal=step == "end", seals=step == "seal")
             if step == "end":
                 over.add(name)
     out += _drain(outbox)
@@ -53,6 +53,9 @@ def test_nothing_but_older_updates_is_lost_and_no_request_is_reordered(
         updates = [number for number, step in things if step == "update"]
         if updates:
             assert updates[-1] in numbers
+        seals = [index for index, (_, step) in enumerate(things) if step == "seal"]
+        before = [index - 1 for index in seals if index and things[index - 1][1] == "update"]
+        assert {things[index][0] for index in before} <= set(numbers)
         sent = [waiting for waiting in mine if waiting.item in updates]
         assert len(sent) + sum(waiting.skipped for waiting in sent) == len(updates)
         assert [waiting.terminal for waiting in mine].count(True) == (name in over)

@@ -18,6 +18,7 @@ from anytime_protocol.errors import LocalProtocolError
 from anytime_protocol.messages import (
     BudgetApplied,
     Cancel,
+    CloseStream,
     ConnectionLimits,
     Failed,
     Finished,
@@ -29,7 +30,21 @@ from anytime_protocol.messages import (
     SetBudget,
 )
 from anytime_protocol.session import TRANSITIONS, Closed, Event, Phase, Refused, Session
-from protocol.factories import JSON, accepted, failed, finished, infer, ready, update
+from protocol.factories import (
+    BAD_FRAME,
+    JSON,
+    accepted,
+    closed,
+    failed,
+    finished,
+    frame,
+    frame_end,
+    infer,
+    open_stream,
+    opened,
+    ready,
+    update,
+)
 
 
 class Line:
@@ -47,16 +62,16 @@ class Line:
         """Sends from the client; returns what the server learns."""
         for message in messages:
             self.client.send(message)
-        for frame in self.client.outgoing():
-            self.server.receive(frame)
+        for data in self.client.outgoing():
+            self.server.receive(data)
         return self.server.events()
 
     def serve(self, *messages: Message) -> None:
         """Sends from the server."""
         for message in messages:
             self.server.send(message)
-        for frame in self.server.outgoing():
-            self.client.receive(frame)
+        for data in self.server.outgoing():
+            self.client.receive(data)
 
     def learnt(self) -> list[Event]:
         """What the client has learnt, the server's own answers included."""
@@ -329,6 +344,10 @@ def test_what_names_no_request_closes_the_connection() -> None:
         (encode_binary(FrameKind.UPDATE, infer("r1").to_json(), b"x"), 4400),
         (encode_binary(FrameKind.INFER, Cancel("r1").to_json()), 4400),
         (encode_binary(FrameKind.MESSAGE, infer("r1").to_json()), 4400),
+        (encode_binary(FrameKind.INFER, frame("s1", 1).to_json(), b"x"), 4400),
+        ('{"type":"frame","id":"s1","frame":0,"media_type":"image/png"}', 4400),
+        ('{"type":"frame","id":"s1","frame":1}', 4400),
+        ('{"type":"close","id":"s1","reason":"bye"}', 4400),
     ):
         line = Line()
         line.server.receive(data)
@@ -339,8 +358,19 @@ def test_what_names_no_request_closes_the_connection() -> None:
 
 
 HEADERS = st.dictionaries(
-    st.sampled_from(["type", "id", "rev", "budget", "model", "media_type", "nonce", "want"]),
-    JSON | st.sampled_from(["r1", "r2", "infer", "budget", "cancel", "ping", "update", "final"]),
+    st.sampled_from(
+        [
+            *("type", "id", "rev", "budget", "model", "media_type", "nonce", "want"),
+            *("frame", "share", "reuse", "exit", "exits", "reason", "frames"),
+        ]
+    ),
+    JSON
+    | st.sampled_from(
+        [
+            *("r1", "r2", "s1", "infer", "budget", "cancel", "ping", "update", "final"),
+            *("open", "frame", "close", "opened", "frame_end", "closed", 1, 2, "image/png"),
+        ]
+    ),
 )
 
 
@@ -349,15 +379,18 @@ def test_no_foreign_message_crashes_a_session_or_ends_another_request(
     role: Role, header: dict[str, object], payload: bytes, text: bool
 ) -> None:
     line = Line()
-    line.ask(infer("r1"))
+    line.ask(infer("r1"), open_stream("s1"), frame("s1", 1))
     session = line.server if role is Role.SERVER else line.client
-    frame = json.dumps(header)
+    message = json.dumps(header)
     if not text:
-        frame_bytes = frame.encode()
-        session.receive(struct.pack(">II", len(payload), len(frame_bytes)) + frame_bytes + payload)
+        message_bytes = message.encode()
+        prefix = struct.pack(">II", len(payload), len(message_bytes))
+        session.receive(prefix + message_bytes + payload)
     else:
-        session.receive(frame)
-    assert session.closed is not None or session.in_flight[:1] == ("r1",)
+        session.receive(message)
+    named = header.get("id")
+    others = [name for name in ("r1", "s1") if name != named]
+    assert session.closed is not None or set(others) <= set(session.in_flight)
     assert len(session.events()) <= 1
 
 
@@ -408,4 +441,128 @@ def test_an_image_larger_than_the_server_allows_is_not_sent() -> None:
 
 def test_every_terminal_message_ends_a_request_and_no_other_does() -> None:
     ends = {kind for (phase, kind), after in TRANSITIONS.items() if phase != after == Phase.IDLE}
-    assert ends == {"final", "error"}
+    assert ends == {"final", "closed", "error"}
+
+
+def test_a_stream_runs_from_open_to_closed() -> None:
+    line = Line()
+    asked = [open_stream("s1"), frame("s1", 1), frame("s1", 5), CloseStream("s1")]
+    assert line.ask(*asked) == asked
+    part = ArraySegment(ArrayName.MAP, Encoding.DELTA, (1, 6), 4, base=3, base_frame=1)
+    story: list[Message] = [
+        opened("s1"),
+        update("s1", 1, frame=1),
+        update("s1", 3, frame=1),
+        frame_end("s1", 1, 3),
+        update("s1", 2, part, b"\0\0\0\0", frame=5),
+        frame_end("s1", 5, 2),
+        closed("s1"),
+    ]
+    line.serve(*story)
+    assert line.learnt() == story
+    assert line.client.in_flight == line.server.in_flight == ()
+
+
+def test_frames_may_follow_an_open_before_it_is_answered_and_are_passed_over_if_it_is_refused() -> (
+    None
+):
+    line = Line()
+    line.ask(open_stream("s1"))
+    line.client.send(frame("s1", 1))
+    line.client.send(CloseStream("s1"))
+    line.serve(failed("s1"))
+    for data in line.client.outgoing():
+        line.server.receive(data)
+    assert line.server.events() == []
+    assert line.server.closed is None
+
+
+def test_an_illegal_answer_in_a_stream_is_not_sent_and_changes_nothing() -> None:
+    delta = ArraySegment(ArrayName.MAP, Encoding.DELTA, (1, 6), 4, base=1, base_frame=3)
+    for message in (
+        opened("s1"),
+        finished("s1", 2),
+        update("s1", 3),
+        update("s1", 2, frame=4),
+        update("s1", 3, frame=3),
+        update("s1", 1, frame=5),
+        update("s1", 3, delta, b"\0\0\0\0", frame=4),
+        frame_end("s1", 4, 1),
+        frame_end("s1", 3, 0),
+        frame_end("s1", 5, 0),
+        frame_end("s1", 7, 0),
+        update("r1", 1, frame=1),
+        frame_end("r1", 1, 0),
+    ):
+        line = Line()
+        line.ask(infer("r1"), open_stream("s1"), *(frame("s1", number) for number in (1, 3, 4, 5)))
+        line.serve(accepted("r1"), opened("s1"), update("s1", 1, frame=3), frame_end("s1", 3, 1))
+        line.serve(update("s1", 2, frame=4))
+        with pytest.raises(LocalProtocolError):
+            line.server.send(message)
+        assert line.server.outgoing() == []
+        line.serve(frame_end("s1", 4, 2), frame_end("s1", 5, 0, BAD_FRAME), closed("s1"))
+        assert line.client.in_flight == ("r1",)
+
+
+def test_frames_rise_and_end_with_a_close_or_a_cancel() -> None:
+    for end in (CloseStream("s1"), Cancel("s1")):
+        for late in (frame("s1", 2), frame("s1", 3)):
+            line = Line()
+            line.ask(open_stream("s1"), frame("s1", 2), *([end] if late.frame == 3 else []))
+            with pytest.raises(LocalProtocolError, match=r"closed|above"):
+                line.client.send(late)
+            line.server.receive(_raw(late.to_json(), b"image"))
+            assert line.server.closed is not None
+            assert line.server.closed.code == CloseCode.BAD_MESSAGE
+
+
+def test_a_stream_counts_as_one_request_and_has_its_id_to_itself() -> None:
+    line = Line(max_in_flight=2)
+    line.ask(infer("r1"), open_stream("s1"), frame("s1", 1))
+    line.server.receive(_raw(open_stream("s2").to_json()))
+    (event,) = line.server.events()
+    assert isinstance(event, Refused)
+    assert isinstance(event.answer, Failed)
+    assert event.answer.code is ErrorCode.TOO_MANY_REQUESTS
+    line.server.receive(_raw(infer("s1").to_json(), b"image"))
+    assert line.server.closed is not None
+    assert line.server.closed.code == CloseCode.DUPLICATE_ID
+
+
+def test_a_malformed_open_fails_alone_and_names_its_field() -> None:
+    for change, field in (
+        ({"share": 0}, "share"),
+        ({"reuse": {"max_age": 0}}, "reuse.max_age"),
+        ({"reuse": {"max_difference": 2.0}}, "reuse.max_difference"),
+        ({"reuse": None}, "reuse"),
+        ({"payload": "aaaa"}, "payload"),
+    ):
+        line = Line()
+        line.server.receive(_raw(open_stream("s1").to_json() | change))
+        (event,) = line.server.events()
+        assert isinstance(event, Refused)
+        assert isinstance(event.answer, Failed)
+        assert event.answer.field == field
+        assert line.server.closed is None
+
+
+def test_a_budget_of_a_stream_says_how_far_its_frame_has_come() -> None:
+    line = Line()
+    line.ask(open_stream("s1"), frame("s1", 1), frame("s1", 2))
+    line.serve(opened("s1"), update("s1", 2, frame=1))
+    assert line.server.last_exit("s1") == 2
+    line.serve(frame_end("s1", 1, 2))
+    assert line.server.last_exit("s1") == 0
+    new = SetBudget("s1", 1, Budget(max_exit=2))
+    assert line.ask(new) == [new]
+
+
+def test_maps_of_a_stream_come_in_the_form_of_its_frames() -> None:
+    for text, kind in ((False, bytes), (True, str)):
+        line = Line(text=text)
+        line.ask(open_stream("s1"), frame("s1", 1))
+        line.serve(opened("s1"))
+        line.server.send(update("s1", 1, frame=1))
+        (mapped,) = line.server.outgoing()
+        assert isinstance(mapped, kind)

@@ -1,8 +1,8 @@
 """Both sessions under any interleaving of what programs, networks and faulty peers may do.
 
-The promise: however messages cross, each `infer` that reaches a server and whose connection lives
-gets exactly one terminal message, in the order of its request's other messages, and nobody is
-closed who kept to the rules.
+The promise: however messages cross, each `infer` and each `open` that reaches a server and whose
+connection lives gets exactly one terminal message, in the order of its other messages, and nobody
+is closed who kept to the rules.
 """
 
 from __future__ import annotations
@@ -22,11 +22,14 @@ from anytime_protocol.messages import (
     Accepted,
     BudgetApplied,
     Cancel,
+    CloseStream,
     ConnectionLimits,
     Failed,
     Finished,
+    Frame,
     Infer,
     Message,
+    OpenStream,
     Ping,
     Pong,
     Ready,
@@ -35,10 +38,25 @@ from anytime_protocol.messages import (
     Update,
 )
 from anytime_protocol.session import Phase, Session
-from protocol.factories import accepted, failed, finished, infer, ready, update
+from anytime_protocol.stream_answers import FrameEnd, StreamClosed, StreamOpened
+from protocol.factories import (
+    BAD_FRAME,
+    accepted,
+    closed,
+    failed,
+    finished,
+    frame,
+    frame_end,
+    infer,
+    open_stream,
+    opened,
+    ready,
+    update,
+)
 
 IDS = st.sampled_from(["a", "b", "c"])
 EXITS = st.integers(1, 4)
+FRAMES = st.integers(1, 6)
 MAX_IN_FLIGHT = 2
 
 
@@ -56,7 +74,8 @@ class Crossing(RuleBasedStateMachine):
         self.ended: Counter[str] = Counter()
         self.pings = 0
         self.pongs = 0
-        self.seen: dict[str, int] = {}
+        self.seen: dict[str, tuple[int, int]] = {}
+        self.finished_frame: dict[str, int] = {}
         hello = ready()
         limits = ConnectionLimits(max_in_flight=MAX_IN_FLIGHT)
         self._say(self.server, Ready(hello.server, hello.models, limits))
@@ -84,6 +103,22 @@ class Crossing(RuleBasedStateMachine):
         may = self.client.phase(name) is Phase.IDLE and len(self.client.in_flight) < MAX_IN_FLIGHT
         assert self._say(self.client, infer(name)) == may
         self.asked[name] += may
+
+    @rule(name=IDS)
+    def the_client_opens_a_stream(self, name: str) -> None:
+        may = self.client.phase(name) is Phase.IDLE and len(self.client.in_flight) < MAX_IN_FLIGHT
+        assert self._say(self.client, open_stream(name)) == may
+        self.asked[name] += may
+
+    @rule(name=IDS, number=FRAMES)
+    def the_client_sends_a_frame(self, name: str, number: int) -> None:
+        sent = self._say(self.client, frame(name, number))
+        assert not sent or self.client.phase(name) in {Phase.OPENING, Phase.OPEN}
+
+    @rule(name=IDS)
+    def the_client_closes_a_stream(self, name: str) -> None:
+        may = self.client.phase(name) in {Phase.OPENING, Phase.OPEN}
+        assert self._say(self.client, CloseStream(name)) == may
 
     @rule(name=IDS, rev=st.integers(1, 4))
     def the_client_changes_the_budget(self, name: str, rev: int) -> None:
@@ -126,8 +161,39 @@ class Crossing(RuleBasedStateMachine):
 
     @rule(name=IDS, exit_=st.integers(0, 4))
     def the_server_finishes(self, name: str, exit_: int) -> None:
-        may = self.server.phase(name) is not Phase.IDLE and exit_ == self.server.last_exit(name)
+        asked = self.server.phase(name) in {Phase.REQUESTED, Phase.RUNNING}
+        may = asked and exit_ == self.server.last_exit(name)
         assert self._say(self.server, finished(name, exit_)) == may
+        self.served[name] += may
+
+    @rule(name=IDS)
+    def the_server_opens(self, name: str) -> None:
+        may = self.server.phase(name) is Phase.OPENING
+        assert self._say(self.server, opened(name)) == may
+
+    @rule(name=IDS, exit_=EXITS, number=FRAMES, base=EXITS, base_frame=st.none() | FRAMES)
+    def the_server_serves_an_exit_of_a_frame(
+        self, name: str, exit_: int, number: int, base: int, base_frame: int | None
+    ) -> None:
+        part, payload = None, b""
+        if base_frame is not None and (base_frame, base) < (number, exit_):
+            shape = (ArrayName.MAP, Encoding.DELTA, (2, 3), 4)
+            part, payload = ArraySegment(*shape, base=base, base_frame=base_frame), b"\0" * 4
+        sent = self._say(self.server, update(name, exit_, part, payload, number))
+        assert not sent or self.server.phase(name) is Phase.OPEN
+
+    @rule(name=IDS, number=FRAMES, exit_=st.integers(0, 4), fails=st.booleans())
+    def the_server_ends_a_frame(self, name: str, number: int, exit_: int, fails: bool) -> None:
+        end = frame_end(name, number, 0, BAD_FRAME) if fails else frame_end(name, number, exit_)
+        before = self.server.last_exit(name)
+        if self._say(self.server, end):
+            assert fails or exit_ == before
+            assert self.server.last_exit(name) == 0
+
+    @rule(name=IDS)
+    def the_server_closes_a_stream(self, name: str) -> None:
+        may = self.server.phase(name) in {Phase.OPENING, Phase.OPEN}
+        assert self._say(self.server, closed(name)) == may
         self.served[name] += may
 
     @rule(name=IDS)
@@ -146,7 +212,7 @@ class Crossing(RuleBasedStateMachine):
         for _ in range(min(count, len(self.up))):
             self.server.receive(self.up.popleft())
         for event in self.server.events():
-            if isinstance(event, Infer | SetBudget):
+            if isinstance(event, Infer | SetBudget | OpenStream | Frame | CloseStream):
                 assert self.server.phase(event.id) is not Phase.IDLE
         self._flush()
 
@@ -157,15 +223,25 @@ class Crossing(RuleBasedStateMachine):
             self.client.receive(self.down.popleft())
         for event in self.client.events():
             match event:
-                case Finished() | Failed():
+                case Finished() | Failed() | StreamClosed():
                     self.ended[event.id] += 1
                     self.seen.pop(event.id, None)
-                case Accepted():
+                    self.finished_frame.pop(event.id, None)
+                case Accepted() | StreamOpened():
                     assert event.id not in self.seen
-                    self.seen[event.id] = 0
+                    self.seen[event.id] = (0, 0)
                 case Update():
-                    assert event.exit > self.seen[event.id]
-                    self.seen[event.id] = event.exit
+                    seen, number = self.seen[event.id], event.frame or 0
+                    assert (number, event.exit) > seen
+                    assert number in {0, seen[0]} or self.finished_frame.get(event.id, 0) >= seen[0]
+                    assert event.base is None or (event.base_frame or 0, event.base) == seen
+                    self.seen[event.id] = (number, event.exit)
+                case FrameEnd():
+                    assert event.frame > self.finished_frame.get(event.id, 0)
+                    self.finished_frame[event.id] = event.frame
+                    seen = self.seen[event.id]
+                    shown = seen[1] if seen[0] == event.frame else 0
+                    assert event.error is not None or event.exit == shown
                 case Pong():
                     assert event.nonce == self.pongs
                     self.pongs += 1

@@ -10,10 +10,11 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from anytime_server.core.decisions import STOP, ExitReport, RunLimits
+from anytime_server.core.decisions import CHECK, STOP, ExitReport, RunLimits
 from anytime_server.engine.base import ExitRendered, RequestEnded, RequestEvent
 from anytime_server.errors import ExecutorCallError, ExecutorCrashedError
 from anytime_server.executor.base import (
+    FinishedFrame,
     Image,
     OnExit,
     RenderedExit,
@@ -51,6 +52,8 @@ class FakeExecutor:
         limits: of the run under way, as last set.
         may_start: loading waits for it.
         hangs: a stage ignores its limits until the executor is killed.
+        reuse: what every frame of a stream is said to have reused.
+        may_check: a check waits for it.
         die: what is called when it dies while it is idle.
         engine_bytes: see `Executor`.
         resident_bytes: see `Executor`.
@@ -68,6 +71,8 @@ class FakeExecutor:
     limits: RunLimits = STOP
     may_start: asyncio.Event = field(default_factory=asyncio.Event)
     hangs: bool = False
+    reuse: FinishedFrame = field(default_factory=FinishedFrame)
+    may_check: asyncio.Event = field(default_factory=asyncio.Event)
     killed: asyncio.Event = field(default_factory=asyncio.Event)
     die: Callable[[], None] = lambda: None
     starts: int = 0
@@ -161,9 +166,10 @@ class FakeExecutor:
     def _now(self) -> float:
         return time.monotonic() if self.clock is None else self.clock.now
 
-    async def _gate_or_limits(self) -> None:
+    async def _gate_or_limits(self, gate: asyncio.Event | None = None) -> None:
         self._limits_changed.clear()
-        waits = [asyncio.ensure_future(e.wait()) for e in (self.gate, self._limits_changed)]
+        events = (gate or self.gate, self._limits_changed)
+        waits = [asyncio.ensure_future(event.wait()) for event in events]
         try:
             left_s = self.limits.stop_at_s - self._now()
             timeout = left_s if self.clock is None and left_s < math.inf else None
@@ -212,6 +218,29 @@ class FakeExecutor:
     def forget(self, job_id: str) -> None:
         self.log.append(("forget", job_id, 0))
         self._images.pop(job_id, None)
+
+    async def finish_frame(self, job_id: str) -> FinishedFrame:
+        self.log.append(("finish", job_id, self._exits[job_id]))
+        if job_id in self.crash_at:
+            self.crash_at.discard(job_id)
+            raise ExecutorCrashedError("the executor died (exit code -9)")
+        if job_id in self.fail_at:
+            raise ExecutorCallError("MemoryError: no memory")
+        return self.reuse
+
+    async def check_frame(self, stream: str) -> bool:
+        self.log.append(("check", stream, 0))
+        self.limits = CHECK
+        self.running.set()
+        try:
+            while not self.may_check.is_set() and self.limits is CHECK:
+                await self._gate_or_limits(self.may_check)
+            return self.limits is CHECK
+        finally:
+            self.running.clear()
+
+    def forget_stream(self, stream: str) -> None:
+        self.log.append(("forget stream", stream, 0))
 
     async def close(self) -> None:
         self.is_closed = True

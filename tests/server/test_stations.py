@@ -10,8 +10,9 @@ import pytest
 from websockets.asyncio.client import connect
 
 from anytime_protocol.enums import PROTOCOL
-from anytime_protocol.messages import Finished, Role
+from anytime_protocol.messages import Finished, Frame, OpenStream, ReuseOptions, Role
 from anytime_protocol.session import Session
+from anytime_protocol.stream_answers import FrameEnd
 from server.factories import image_file, infer
 
 ROOT = Path(__file__).parents[2]
@@ -84,9 +85,26 @@ async def stream(live):
             session.receive(await socket.recv())
 
 
+async def frame_of_a_stream(live):
+    session = Session(Role.CLIENT)
+    async with connect(live.stream_url, subprotocols=[PROTOCOL], proxy=None) as socket:
+        session.receive(await socket.recv())
+        session.send(OpenStream("s", "street", reuse=ReuseOptions()))
+        session.send(Frame("s", 1, image_file()))
+        first, second = session.outgoing()
+        await socket.send(first)
+        await socket.send(second)
+        while not any(isinstance(event, FrameEnd) for event in session.events()):
+            session.receive(await socket.recv())
+
+
 @pytest.mark.parametrize(
     ("heading", "request_of"),
-    [("A `POST` that is answered once:", post), ("A request on a websocket:", stream)],
+    [
+        ("A `POST` that is answered once:", post),
+        ("A request on a websocket:", stream),
+        ("A frame of a stream on a websocket:", frame_of_a_stream),
+    ],
 )
 async def test_a_request_passes_the_documented_stations_in_their_order(serve, heading, request_of):
     listed = stations(heading)

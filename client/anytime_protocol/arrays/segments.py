@@ -47,6 +47,7 @@ class ArraySegment(JsonValue):
         dtype: element type; everything but heatmaps is uint8.
         compression: of `raw` and `delta` parts only.
         base: for `delta`, the exit whose array of the same name it changes; else None.
+        base_frame: the frame of that exit, in a stream; else None.
     """
 
     name: ArrayName
@@ -56,6 +57,7 @@ class ArraySegment(JsonValue):
     dtype: DType = DType.UINT8
     compression: Annotated[Compression, omit(Compression.NONE)] = Compression.NONE
     base: Absent[Annotated[int, whole(1, 64)]] = None
+    base_frame: Absent[Annotated[int, whole(1)]] = None
 
     @property
     def array_bytes(self) -> int:
@@ -71,6 +73,7 @@ class ArraySegment(JsonValue):
         compressed = self.compression is not Compression.NONE and self.encoding in COMPRESSED
         wide = self.dtype is not DType.UINT8 and self.name is not ArrayName.HEATMAPS
         based = (self.base is None) == (self.encoding is Encoding.DELTA)
+        framed = self.base_frame is not None and self.base is None
         size, most = self.array_bytes, MAX_PART_BYTES
         for wrong, field, expected in (
             (self.encoding not in ENCODINGS[self.name], "encoding", f"one of {allowed}"),
@@ -79,6 +82,7 @@ class ArraySegment(JsonValue):
             (wide, "dtype", "uint8"),
             (compressed, "compression", f"none for {self.encoding}"),
             (based, "base", "an exit for delta, and for nothing else"),
+            (framed, "base_frame", "nothing without a base"),
             (plain and self.size != size, "bytes", f"{size}, as the shape says"),
         ):
             if wrong:

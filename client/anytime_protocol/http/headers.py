@@ -20,7 +20,8 @@ from pydantic import model_validator
 from anytime_protocol.budget import MAX_MS
 from anytime_protocol.enums import Reason
 from anytime_protocol.errors import FieldError, HeaderError
-from anytime_protocol.messages import DEFAULT_URGENCY, Exit, check_exit
+from anytime_protocol.fields import Exit, check_exit
+from anytime_protocol.messages import DEFAULT_URGENCY
 from anytime_protocol.validation import Absent, Amount, JsonValue, Share, is_whole, whole
 
 # Header lines: name (in any case) and value.

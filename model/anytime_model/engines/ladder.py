@@ -113,12 +113,16 @@ class LadderEngine:
         *,
         size: Size | None = None,
         monotone: bool = False,
+        prior_size: Size | None = None,
     ) -> LadderRun:
         """Accept an image of any size.
 
         Args:
             image: see `Engine.begin`.
-            prior: for the padded size of the image as it came; every size starts from it.
+            prior: every size starts from it, and where it is settled its map stays through all
+                rungs, unchanged. If it is settled everywhere nothing is computed.
+            prior_size: (H, W) px of the image, brought to another size, that the prior is made for,
+                padding apart; None is the image as it came.
             size: (H, W) px that the image had before it was reduced; None if it was not. Results
                 are brought to this size.
             monotone: each map of a size is the normalised product of the distributions of all its
@@ -132,10 +136,12 @@ class LadderEngine:
         """
         check_image(image)
         size = size or (image.shape[0], image.shape[1])
+        given = None
         if prior is not None:
+            given = _GivenPrior(prior, prior_size or size)
             config = self.card.config
-            prior.check(1, config.outputs, _padded_cells(size, config))
-        return LadderRun(self._engine, self.sides, image, size, prior, monotone=monotone)
+            prior.check(1, config.outputs, _padded_cells(given.size, config))
+        return LadderRun(self._engine, self.sides, image, size, given, monotone=monotone)
 
     def decode(self, result: ExitResult) -> Decoded:
         """The result at the size of the image as it came."""
@@ -156,6 +162,18 @@ class LadderEngine:
                 return found
 
 
+class _GivenPrior(NamedTuple):
+    """A caller's prior, and the size of the image that it is made for.
+
+    Attributes:
+        prior: the map and the mask.
+        size: (H, W) px, before padding.
+    """
+
+    prior: Prior
+    size: Size
+
+
 class LadderRun:
     """One image on its way up a ladder.
 
@@ -169,7 +187,7 @@ class LadderRun:
         sides: tuple[int | None, ...],
         image: NDArray[np.uint8],
         size: Size,
-        prior: Prior | None,
+        prior: _GivenPrior | None,
         *,
         monotone: bool,
     ) -> None:
@@ -225,7 +243,8 @@ class LadderRun:
                 at.release()
             image = self._resized(self._sides[index])
             at = _SizeRun(self._engine, index, image, self._last, monotone=self._monotone)
-            at.start_from(self._prior, self._size)
+            if self._prior is not None:
+                at.start_from(*self._prior)
         result = at.advance(before + 1, criterion, pause)
         self._at = at
         self._last = RungResult(
@@ -284,18 +303,18 @@ class _SizeRun:
         self._steps: list[_Step] = []
         self._run: Run | None = None
         self._prior: Prior | None = None
+        self._given: Prior | None = None
         self._smaller: Tensor | None = None
         if smaller is not None:
             self._prior = _seeds(smaller, self._size, engine.card)
             self._smaller = self._prior.logits
 
-    def start_from(self, prior: Prior | None, size: Size) -> None:
+    def start_from(self, prior: Prior, size: Size) -> None:
         """Take in the caller's own prior for an image of (H, W) px; seeds give way to it."""
-        if prior is None:
-            return
         own = prior
         if size != self._size:
             own = _resized_prior(prior, size, self._size, self._engine.card.config)
+        self._given = own
         if self._prior is not None:
             logits = torch.where(own.active, self._prior.logits, own.logits)
             own = Prior(logits, own.active & self._prior.active)
@@ -308,6 +327,8 @@ class _SizeRun:
     def advance(self, exit_: int, criterion: Criterion | None, pause: Pause | None) -> ExitResult:
         """A later exit at this size, joined with the map of the smaller one."""
         step = _Step(exit_, criterion)
+        if self._given is not None and not self._given.active.any():
+            return self._as_given(self._given, exit_)
         try:
             if self._run is None:
                 run = self._engine.begin(self._image, self._prior)
@@ -324,10 +345,25 @@ class _SizeRun:
             return result
         task = self._engine.card.task
         joined = self._joined(torch.from_numpy(result.logits)[None], result.exit)
+        if self._given is not None:
+            joined = torch.where(self._given.active, joined, self._given.logits)
         return replace(
             result,
             logits=joined[0].numpy(),
             confidence=task.confidence(joined)[0, 0].numpy(),
+        )
+
+    def _as_given(self, prior: Prior, exit_: int) -> ExitResult:
+        """A map that is settled everywhere, as the result of an exit; nothing is computed."""
+        config, task = self._engine.card.config, self._engine.card.task
+        return ExitResult(
+            exit=exit_,
+            image_size=self._size,
+            logits=prior.logits[0].float().numpy(),
+            confidence=task.confidence(prior.logits)[0, 0].numpy(),
+            active=prior.active[0, 0].numpy(),
+            macs=0,
+            map_stride=config.map_stride,
         )
 
     def _next(self, run: Run, step: _Step, number: int, pause: Pause | None) -> ExitResult:

@@ -10,11 +10,15 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from anytime_protocol.enums import PROTOCOL
-from anytime_protocol.messages import TYPES, Infer, Role
+from anytime_protocol.messages import TYPES, Frame, Infer, Role
 from anytime_protocol.validation import JsonValue
 from anytime_server.api.json_body import schema_of
 
-_PAYLOADS = {"infer": "the image file", "update": "the arrays named in `parts`, one after another"}
+_PAYLOADS = {
+    "infer": "the image file",
+    "frame": "the image file",
+    "update": "the arrays named in `parts`, one after another",
+}
 
 
 def describe() -> dict[str, Any]:
@@ -67,7 +71,11 @@ def _operation(action: str, sender: Role) -> dict[str, Any]:
 def _message(name: str, kind: type[JsonValue]) -> dict[str, Any]:
     schema = schema_of(kind)
     # Their defaults are for programs; in the JSON they are always there.
-    required = ["type", *(["media_type"] if kind is Infer else []), *schema.get("required", [])]
+    required = [
+        "type",
+        *(["media_type"] if kind in (Infer, Frame) else []),
+        *schema.get("required", []),
+    ]
     schema["required"] = [field for field in required if field != "payload"]
     message: dict[str, Any] = {"name": name, "payload": schema}
     if name in _PAYLOADS:

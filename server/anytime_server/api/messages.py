@@ -10,6 +10,7 @@ from typing import Final, TypeVar
 
 from anytime_protocol.enums import ErrorCode
 from anytime_protocol.messages import Accepted, Failed, Finished, Update
+from anytime_protocol.stream_answers import FrameEnd, FrameFailure, MeasuredDifference
 from anytime_server import encoding
 from anytime_server.core.decisions import Ending, JobFailed, JobFinished, in_ms
 from anytime_server.engine.base import ActiveRequest, Engine, ExitRendered
@@ -48,16 +49,21 @@ class MessageWriter:
 
     async def update(self, request: ActiveRequest, event: ExitRendered, skipped: int) -> Update:
         """An exit, encoded; to be sent at once, as the next delta builds on it."""
-        rendered, report = event.rendered, event.report
-        sent_exit = 0 if request.sent is None else request.sent.exit
+        rendered, report, sent = event.rendered, event.report, request.sent_map
         encoded = await self.encode(
             request,
             event,
             lambda: encoding.encode(
-                rendered, request.want, request.served.palette, sent_exit, request.sent_arrays
+                rendered,
+                request.want,
+                request.served.palette,
+                sent.exit,
+                sent.arrays,
+                sent_frame=sent.frame,
             ),
         )
-        request.sent_arrays = encoded.kept
+        frame = None if request.frame is None else request.frame.number
+        sent.exit, sent.frame, sent.arrays = rendered.exit, frame, encoded.kept
         return Update(
             id=request.wire_id,
             exit=rendered.exit,
@@ -72,6 +78,7 @@ class MessageWriter:
             skipped=skipped,
             parts=encoded.parts,
             keypoints=encoding.keypoints(rendered),
+            frame=frame,
             payload=encoded.payload,
         )
 
@@ -119,6 +126,46 @@ class MessageWriter:
                 )
         request.terminal = message
         return message
+
+    def frame_end(self, request: ActiveRequest, ending: Ending, skipped: int) -> FrameEnd:
+        """The end of a stream's frame, after its last update.
+
+        Args:
+            request: the frame.
+            ending: its end.
+            skipped: frames passed over since the end before it.
+        """
+        if request.frame is None:
+            raise ValueError(f"request {request.id} is no frame of a stream")
+        error = None
+        if isinstance(ending, JobFailed):
+            error = FrameFailure(ending.code, ending.detail, needed_ms=in_ms(ending.needed_s))
+        sent = None if error else request.sent
+        reused = request.reused
+        checked = None
+        if reused.difference is not None:
+            checked = MeasuredDifference(reused.difference, reused.checked)
+        return FrameEnd(
+            id=request.wire_id,
+            frame=request.frame.number,
+            exit=0 if sent is None else sent.exit,
+            exits=request.num_exits,
+            reason=None if isinstance(ending, JobFailed) else ending.reason,
+            error=error,
+            skipped=skipped,
+            reused_share=reused.share,
+            oldest=reused.oldest,
+            confidence=None if sent is None else sent.confidence,
+            confident_share=None if sent is None else sent.confident_share,
+            gmacs=request.gmacs,
+            total_ms=self._elapsed_ms(request),
+            queue_ms=max(request.queue_s, 0.0) * 1e3,
+            decode_ms=request.decode_s * 1e3,
+            compute_ms=request.compute_s * 1e3,
+            encode_ms=(request.render_s + request.encode_s) * 1e3,
+            risk=request.risk,
+            difference=checked,
+        )
 
     def _elapsed_ms(self, request: ActiveRequest) -> float:
         return (self._engine.clock() - request.job.arrival_s) * 1e3

@@ -3,14 +3,35 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TypeAlias
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, TypeAlias
 
 from anytime_protocol.messages import ServerMessage
 from anytime_protocol.send_queue import QueuedItem, SendQueue
 from anytime_server.engine.base import ExitRendered, OnEvent, RequestEnded, RequestEvent
 from anytime_server.metrics import Metrics
 
-Item: TypeAlias = ExitRendered | RequestEnded | ServerMessage
+if TYPE_CHECKING:  # it only holds them
+    from anytime_server.engine.base import ActiveRequest
+
+
+@dataclass(frozen=True, slots=True)
+class FrameExit:
+    """An exit of a stream's frame.
+
+    Attributes:
+        request: the frame.
+        event: the exit.
+    """
+
+    request: ActiveRequest
+    event: ExitRendered
+
+
+MakeMessage: TypeAlias = Callable[[], ServerMessage]
+Item: TypeAlias = ExitRendered | RequestEnded | FrameExit | MakeMessage | ServerMessage
 
 
 class Outbox:
@@ -44,9 +65,48 @@ class Outbox:
 
         return on_event
 
-    def put(self, request_id: str, message: ServerMessage, *, terminal: bool = False) -> None:
-        """Puts in a message that must be sent, behind all that waits."""
-        self._queue.put(request_id, message, terminal=terminal)
+    def put(
+        self,
+        request_id: str,
+        message: ServerMessage | MakeMessage,
+        *,
+        terminal: bool = False,
+        seals: bool = False,
+    ) -> None:
+        """Puts in a message that must be sent, behind all that waits; see `SendQueue.put`.
+
+        Args:
+            request_id: which request or stream it is about.
+            message: the message, or what makes it when it is sent.
+            terminal: the request or stream is over with it.
+            seals: a frame of the stream is over with it.
+        """
+        self._queue.put(request_id, message, terminal=terminal, seals=seals)
+        self._filled.set()
+
+    def put_frame(
+        self,
+        stream_id: str,
+        request: ActiveRequest,
+        event: RequestEvent,
+        make_end: Callable[[RequestEnded], ServerMessage],
+    ) -> None:
+        """Puts in what happened to a frame of a stream.
+
+        Args:
+            stream_id: the stream.
+            request: the frame.
+            event: what happened.
+            make_end: makes the message of its end when that is sent.
+        """
+        match event:
+            case ExitRendered():
+                self._put_exit(stream_id, event, FrameExit(request, event))
+            case RequestEnded(best=best):
+                if best is not None:
+                    self._put_exit(stream_id, best, FrameExit(request, best))
+                self._last_exits.pop(stream_id, None)
+                self._queue.put(stream_id, partial(make_end, event), seals=True)
         self._filled.set()
 
     def wake(self) -> None:
@@ -68,9 +128,9 @@ class Outbox:
             await self.wait()
         return item
 
-    def _put_exit(self, request_id: str, event: ExitRendered) -> None:
+    def _put_exit(self, request_id: str, event: ExitRendered, item: Item | None = None) -> None:
         """Puts in an exit unless it has been put in before."""
         if event.report.exit > self._last_exits.get(request_id, 0):
             self._last_exits[request_id] = event.report.exit
-            if self._queue.update(request_id, event):
+            if self._queue.update(request_id, item or event):
                 self._metrics.conflated(1)

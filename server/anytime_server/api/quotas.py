@@ -40,10 +40,14 @@ class Caller:
         Raises:
             RefusedError: there are too many.
         """
-        most, rate = self.quota.in_flight, self.quota.requests_per_s
+        most = self.quota.in_flight
         if most is not None and self.in_flight >= most:
             text = f"{self.in_flight} requests of {self.name} are under way, at most {most} may be"
             raise _refusal(text, _WAIT_MS)
+        self._check_rate(now)
+
+    def _check_rate(self, now: float) -> None:
+        rate = self.quota.requests_per_s
         if rate is not None:
             gained = (now - self._counted_s) * rate
             self._allowance = min(self._allowance + gained, self._burst)
@@ -57,6 +61,18 @@ class Caller:
         self.check(now)
         self._allowance -= 1.0
         self.in_flight += 1
+
+    def begin_frame(self, now: float) -> None:
+        """Counts a frame of a stream, which itself has begun as one request.
+
+        Args:
+            now: monotonic seconds.
+
+        Raises:
+            RefusedError: there are too many.
+        """
+        self._check_rate(now)
+        self._allowance -= 1.0
 
     def end(self) -> None:
         """A request that has begun has ended."""

@@ -19,7 +19,7 @@ if TYPE_CHECKING:  # it only holds them
     from anytime_server.api.messages import MessageWriter
     from anytime_server.api.quotas import Caller
     from anytime_server.api.uploads import Uploads
-    from anytime_server.engine.base import ActiveRequest, Engine, OnEvent
+    from anytime_server.engine.base import ActiveRequest, Engine, OnEvent, StreamFrame
     from anytime_server.images import Image
     from anytime_server.metrics import Metrics
     from anytime_server.settings import Settings
@@ -59,13 +59,14 @@ class ApiState:
         *,
         caller: Caller | None,
         pixels: Image | None = None,
+        frame: StreamFrame | None = None,
     ) -> ActiveRequest:
         """Admits a request within the quota of its `caller`, if that has one; see `Engine.submit`.
 
         Raises:
             RefusedError: it is not admitted.
         """
-        submit = partial(self.engine.submit, pixels=pixels)
+        submit = partial(self.engine.submit, pixels=pixels, frame=frame)
         if caller is None:
             return await submit(infer, request_id, arrival_s, transport, on_event)
         caller.begin(self.engine.clock())

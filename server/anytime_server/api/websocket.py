@@ -1,4 +1,4 @@
-"""`/v1/stream`: one websocket, many requests.
+"""`/v1/stream`: one websocket, many requests and streams.
 
 Pumps frames between the socket and the protocol's `Session`, which decides what may be said. Two
 tasks a connection: one that always receives, because otherwise cancels, pongs and closes would stay
@@ -17,14 +17,17 @@ from typing import Final
 from fastapi import APIRouter, WebSocket
 from starlette.websockets import WebSocketDisconnect, WebSocketState
 
-from anytime_protocol.enums import PROTOCOL, CloseCode, Effect, ErrorCode
+from anytime_protocol.enums import PROTOCOL, CloseCode, CloseReason, Effect, ErrorCode
 from anytime_protocol.errors import shorten
 from anytime_protocol.http.problems import Problem
 from anytime_protocol.messages import (
     BudgetApplied,
     Cancel,
+    CloseStream,
     Failed,
+    Frame,
     Infer,
+    OpenStream,
     Ready,
     Role,
     ServerMessage,
@@ -33,7 +36,8 @@ from anytime_protocol.messages import (
 from anytime_protocol.send_queue import QueuedItem
 from anytime_protocol.session import Closed, Event, Refused, Session
 from anytime_server.api.asyncapi import server_version
-from anytime_server.api.outbox import Item, Outbox
+from anytime_server.api.live_stream import LiveStream
+from anytime_server.api.outbox import FrameExit, Item, Outbox
 from anytime_server.api.problems import problem_response
 from anytime_server.api.quotas import Caller
 from anytime_server.api.state import ApiState
@@ -138,6 +142,7 @@ class WebsocketConnection:
         self._outbox = Outbox(state.metrics)
         self._number = next(_numbers)
         self._requests: dict[str, _Admission] = {}
+        self._streams: dict[str, LiveStream] = {}
         self._admissions: set[asyncio.Task[None]] = set()
         self._frames: list[bytes | str] = []
         self._may_receive = asyncio.Event()
@@ -164,12 +169,16 @@ class WebsocketConnection:
             await asyncio.gather(shutdown, *tasks, *self._admissions, return_exceptions=True)
             for request_id in self._requests:
                 self._engine.cancel(self._job_id(request_id), discard=True)
+            for live in self._streams.values():
+                live.abandon()
             await self._close()
 
     async def _await_shutdown(self) -> None:
         """Has the writer close the connection when the server shuts down."""
         await self._state.shutting_down.wait()
         self._shutting_down = True
+        for live in self._streams.values():
+            live.close(CloseReason.DRAINING)
         self._outbox.wake()
 
     # Receiving.
@@ -196,6 +205,16 @@ class WebsocketConnection:
                 task = asyncio.create_task(self._admit(event, arrival_s))
                 self._admissions.add(task)
                 task.add_done_callback(self._admissions.discard)
+            case OpenStream():
+                self._open(event)
+            case Frame(id=stream_id) if stream_id in self._streams:
+                self._streams[stream_id].take(event, arrival_s)
+            case CloseStream(id=stream_id) if stream_id in self._streams:
+                self._streams[stream_id].close(CloseReason.CLOSED)
+            case Cancel(id=stream_id) if stream_id in self._streams:
+                self._streams[stream_id].close(CloseReason.CANCELLED)
+            case SetBudget(id=stream_id) if stream_id in self._streams:
+                self._send_now(self._streams[stream_id].set_budget(event))
             case SetBudget():
                 self._set_budget(event)
             case Cancel():
@@ -205,6 +224,16 @@ class WebsocketConnection:
                 logger.debug("connection %d: refused %s", self._number, answer)
             case Closed(unfinished=unfinished):
                 logger.debug("connection %d: closed with %s open", self._number, unfinished)
+
+    def _open(self, opening: OpenStream) -> None:
+        key = self._job_id(opening.id)
+        try:
+            live = LiveStream(self._state, self._outbox, key, opening, self._caller)
+        except RefusedError as error:
+            self._requests[opening.id] = _Admission()
+            self._refuse(opening.id, error.problem)
+            return
+        self._streams[opening.id] = live
 
     async def _admit(self, infer: Infer, arrival_s: float) -> None:
         admission, job_id = self._requests[infer.id], self._job_id(infer.id)
@@ -280,15 +309,20 @@ class WebsocketConnection:
                 if self._session.closed is None:
                     if queued.terminal:
                         self._requests.pop(queued.request_id, None)
+                        self._streams.pop(queued.request_id, None)
                     self._session.send(message)
                     self._frames.extend(self._session.outgoing())
-            elif self._shutting_down and not self._requests:
+            elif self._shutting_down and not (self._requests or self._streams):
                 self._session.close(CloseCode.GOING_AWAY, "the server is going away")
             else:
                 await self._outbox.wait()
 
     async def _message(self, queued: QueuedItem[Item]) -> ServerMessage:
         item, messages = queued.item, self._state.messages
+        if isinstance(item, FrameExit):
+            return await messages.update(item.request, item.event, queued.skipped)
+        if callable(item):
+            return item()
         if not isinstance(item, ExitRendered | RequestEnded):
             return item
         request = self._requests[queued.request_id].request

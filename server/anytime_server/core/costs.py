@@ -24,11 +24,15 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from anytime_server.core.slow_down import Prediction, SlowDown
 from anytime_server.core.stage_costs import Biases, StageCost, StepCosts
+from anytime_server.core.stream_costs import StreamCosts
 from anytime_server.errors import ProfileError, UnknownModelError
+
+if TYPE_CHECKING:  # it only reads them
+    from anytime_server.core.jobs import JobState
 
 _TOO_SHORT_S: Final = 1e-5
 """Base time below which a stage says nothing about the machine."""
@@ -243,6 +247,7 @@ class CostModel:
         self._encode = _SideCosts(encode or {})
         self._overhead: SlowDown | None = None
         self._reactions: dict[tuple[str, int, int], float] = {}
+        self._streams: dict[str, StreamCosts] = {}
 
     @property
     def models(self) -> tuple[str, ...]:
@@ -301,9 +306,23 @@ class CostModel:
         if len(self._ready) > _READY_SIZES:
             del self._ready[next(iter(self._ready))]
 
-    def forget_sizes(self) -> None:
-        """The executor has begun afresh, and is ready for no size."""
+    def forget_executor(self) -> None:
+        """The executor has begun afresh: it is ready for no size, and remembers no frames."""
         self._ready.clear()
+        self._streams.clear()
+
+    def stream(self, job: JobState) -> StreamCosts | None:
+        """What the frames of a job's stream take; None where it is no frame of one."""
+        if job.stream is None:
+            return None
+        known = self._streams.get(job.stream)
+        if known is None or known.size != (job.height, job.width):
+            known = self._streams[job.stream] = StreamCosts((job.height, job.width))
+        return known
+
+    def forget_stream(self, stream: str) -> None:
+        """A stream is over."""
+        self._streams.pop(stream, None)
 
     def reaction_s(self, model: str, height: int, width: int) -> float:
         """Longest time from a stop to an idle executor, for an image of so many px.
@@ -373,6 +392,21 @@ class CostModel:
         self.last_error = self.slow_down.observe(elapsed_s / base_s)
         self.version += self.slow_down.has_moved()
         return self.last_error
+
+    def observe_frame(
+        self, stream: StreamCosts, exit_: int, base_s: float, elapsed_s: float, share: float
+    ) -> None:
+        """Learns what a step took in a frame that may have taken over what earlier ones have found.
+
+        Args:
+            stream: whose frame.
+            exit_: that the step led to.
+            base_s: its base time, without the stream's own factor.
+            elapsed_s: its measured time.
+            share: of the positions that it started with, 0 to 1.
+        """
+        if base_s >= _TOO_SHORT_S:
+            stream.observe(exit_, elapsed_s / (base_s * self.slow_down.mean), share)
 
     def observe_at_least(self, base_s: float, elapsed_s: float) -> None:
         """Learns from a stage that was stopped after `elapsed_s`: it would have taken longer.

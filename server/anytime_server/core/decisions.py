@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 from anytime_protocol.enums import Effect, ErrorCode, Reason
+from anytime_protocol.model_info import MAX_EXITS
 
 
 class ExitReport(NamedTuple):
@@ -145,6 +146,9 @@ class RunLimits(NamedTuple):
 
 STOP: Final = RunLimits(path=())
 """Nothing more is to be computed."""
+
+CHECK: Final = RunLimits(path=tuple(range(1, MAX_EXITS + 1)))
+"""A frame of a stream is computed once more, as long as nothing else is to be done."""
 
 
 @dataclass(frozen=True, slots=True)

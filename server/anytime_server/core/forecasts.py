@@ -119,9 +119,10 @@ class Forecaster:
             if steps.starts_size(made, exit_):
                 share = 1.0
             elif index > count:  # at one size, masks only shrink
-                share = min(share, typical[exit_ - 1])
+                usual = typical[exit_ - 1]
+                share = min(share, usual if job.reuse is None else job.reuse.share(exit_, usual))
             step_s, step_gmacs = steps.step(made, exit_, share)
-            base_s, gmacs, made = base_s + step_s, gmacs + step_gmacs, exit_
+            base_s, gmacs, made = base_s + step_s * job.factor(exit_), gmacs + step_gmacs, exit_
             if way.quality:
                 gain = way.quality[index] - there
             else:
@@ -166,7 +167,8 @@ class Forecaster:
         for ahead in path:
             if steps.starts_size(made, ahead.exit):
                 share = 1.0
-            base_s, made = base_s + steps.step(made, ahead.exit, share)[0], ahead.exit
+            step_s = steps.step(made, ahead.exit, share)[0] * job.factor(ahead.exit)
+            base_s, made = base_s + step_s, ahead.exit
         return self._costs.slow_down.predict(base_s)
 
     def plan(self, job: JobState, starts_s: float, now: float, *, shared: bool) -> Path:

@@ -14,6 +14,7 @@ if TYPE_CHECKING:  # it only holds them
     from anytime_server.core.limits import EffectiveLimits
     from anytime_server.core.slow_down import Prediction
     from anytime_server.core.stage_costs import StepCosts
+    from anytime_server.core.stream_costs import StreamCosts
 
 _ROUNDING: Final = 1e-9
 """Tolerance, in 1e9 multiply-adds, for comparing a sum with a limit."""
@@ -79,6 +80,8 @@ class JobState:
         media_type: of the image, for the cost of decoding it.
         encoding: of the answer, for the cost of encoding it.
         shows_each: its client is shown each exit that is better than those before it.
+        stream: of whose frames it is one that may take over what earlier ones have found; None of
+            an image that is computed by itself.
         decoded: the image needs no decoding (any more).
         awaits_image: its image is being decoded, which takes so long that others go first.
         rev: number of the budget in force.
@@ -90,6 +93,7 @@ class JobState:
         wasted_s: those of them that led to no map that anybody sees.
         cancelled: its client does not want it any more.
         steps: what steps between the model's exits take at its size; None before it is submitted.
+        reuse: what the frames of its stream take; None of an image that is computed by itself.
         paths: the ways on, and what each exit along them would take; empty after the last exit.
         progress_s: when its last exit was made, or when it was admitted.
         limits: the effective limits as last worked out, with the versions that they came from.
@@ -106,6 +110,7 @@ class JobState:
     media_type: str = "image/jpeg"
     encoding: str = "png"
     shows_each: bool = False
+    stream: str | None = None
     decoded: bool = False
     awaits_image: bool = False
     rev: int = 0
@@ -117,6 +122,7 @@ class JobState:
     wasted_s: float = 0.0
     cancelled: bool = False
     steps: StepCosts | None = None
+    reuse: StreamCosts | None = None
     paths: tuple[tuple[StageForecast, ...], ...] = ()
     progress_s: float = 0.0
     limits: tuple[tuple[int, int], EffectiveLimits] | None = None
@@ -151,6 +157,10 @@ class JobState:
     def active_share(self) -> float:
         """Share of the positions that its next stage would compute."""
         return 1.0 if self.last is None else self.last.active_share
+
+    def factor(self, exit_: int) -> float:
+        """Time of the step to an exit as a multiple of what images of its model take."""
+        return 1.0 if self.reuse is None else self.reuse.factor(exit_)
 
     def is_satisfied(self, limits: EffectiveLimits) -> bool:
         """Whether its last map is as confident as asked."""

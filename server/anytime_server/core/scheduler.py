@@ -106,6 +106,7 @@ class Scheduler:
         """What `submit` would answer now; the job may be offered to others as well."""
         job.steps = self.costs.steps(job.model, job.height, job.width)
         job.limits = None  # another scheduler's versions tell nothing here
+        job.reuse = self.costs.stream(job)
         if job.id in self._jobs:
             raise DuplicateJobError(job.id)
         if self._draining:
@@ -325,8 +326,10 @@ class Scheduler:
         No run is started before `executor_started`; jobs whose deadline comes first end.
         """
         self._running, self._has_executor = None, False
+        self.costs.forget_executor()
         for job in self._jobs.values():
             job.restart()
+            job.reuse = self.costs.stream(job)
             self._forecaster.look_ahead(job)
 
     def executor_started(self) -> None:
@@ -480,7 +483,11 @@ class Scheduler:
     def _learn(self, running: Running, report: ExitReport) -> None:
         """Trains the cost model with a stage that ended by itself."""
         job, stage = running.job, report.exit
-        if running.path[:1] == (stage,):  # else it is not known what it began with
+        known = running.path[:1] == (stage,)  # else it is not known what it began with
+        if known and job.reuse is not None and job.reuse.frames:
+            base_s = running.base_s / job.factor(stage)
+            self.costs.observe_frame(job.reuse, stage, base_s, report.elapsed_s, job.active_share)
+        elif known:
             error = self.costs.observe_stage(running.base_s, report.elapsed_s)
             steps = self._forecaster.steps(job)
             made = running.made[-1] if running.made else 0
@@ -496,6 +503,8 @@ class Scheduler:
     def _end(self, job: JobState, ending: Ending) -> Ending:
         """The only place where a job is removed."""
         del self._jobs[job.id]
+        if job.reuse is not None and job.last is not None:
+            job.reuse.frames += 1
         return ending
 
     # Time and load.

@@ -12,10 +12,13 @@ class Alarm:
 
     Args:
         clock: that moments are counted on, seconds.
+
+    Attributes:
+        clock: the same.
     """
 
     def __init__(self, clock: Callable[[], float]) -> None:
-        self._clock = clock
+        self.clock = clock
         self._event = asyncio.Event()
 
     def set(self) -> None:
@@ -30,7 +33,7 @@ class Alarm:
         """Returns when something has changed, or at a moment (infinity for none)."""
         timer = None
         if until_s < math.inf:
-            wait_s = max(until_s - self._clock(), 0.0)
+            wait_s = max(until_s - self.clock(), 0.0)
             timer = asyncio.get_running_loop().call_later(wait_s, self.set)
         try:
             await self._event.wait()

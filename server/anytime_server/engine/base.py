@@ -9,18 +9,26 @@ callback, on the event loop: `ExitRendered` for exits that its client wants to s
 from __future__ import annotations
 
 import asyncio
+import logging
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from enum import Enum
-from typing import Protocol, TypeAlias
+from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from anytime_protocol.budget import Budget
 from anytime_protocol.enums import ArrayName, ErrorCode, Reason
-from anytime_protocol.messages import BudgetApplied, Failed, Finished, Infer, OutputOptions
+from anytime_protocol.messages import (
+    BudgetApplied,
+    Failed,
+    Finished,
+    Infer,
+    OutputOptions,
+    ReuseOptions,
+)
 from anytime_protocol.resources import ServerBudget, ServerBudgetStatus
 from anytime_server.core.decisions import (
     Admitted,
@@ -31,8 +39,21 @@ from anytime_server.core.decisions import (
     RunLimits,
 )
 from anytime_server.core.jobs import JobState
-from anytime_server.executor.base import RenderedExit, RenderOptions, RunCommand, ServedModel
+from anytime_server.errors import ExecutorCallError, ImageRejectedError
+from anytime_server.executor.base import (
+    FinishedFrame,
+    RenderedExit,
+    RenderOptions,
+    RunCommand,
+    ServedModel,
+    StreamMemory,
+)
 from anytime_server.images import DecodedImage, Image
+
+if TYPE_CHECKING:  # it only holds it
+    from anytime_server.engine.alarm import Alarm
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,9 +85,46 @@ class RequestEnded:
     ending: Ending
     best: ExitRendered | None
 
+    @property
+    def failed(self) -> bool:
+        """It ended in an error."""
+        return isinstance(self.ending, JobFailed)
+
 
 RequestEvent: TypeAlias = ExitRendered | RequestEnded
 OnEvent: TypeAlias = Callable[[RequestEvent], None]
+
+
+@dataclass(slots=True, eq=False)
+class SentMap:
+    """The last update that a client was sent, which the next delta changes.
+
+    Attributes:
+        exit: its exit; 0 before the first.
+        frame: its frame, in a stream.
+        arrays: its arrays, where deltas are wanted.
+    """
+
+    exit: int = 0
+    frame: int | None = None
+    arrays: Mapping[ArrayName, NDArray[np.uint8]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class StreamFrame:
+    """What makes a request a frame of a stream.
+
+    Attributes:
+        stream: unique among the streams of the engine.
+        number: of the frame.
+        reuse: what may be taken from earlier frames; None computes it alone.
+        sent: the last update of the stream, shared by its frames.
+    """
+
+    stream: str
+    number: int
+    reuse: ReuseOptions | None
+    sent: SentMap
 
 
 @dataclass(slots=True, eq=False)
@@ -103,10 +161,12 @@ class ActiveRequest:
         gmacs: 1e9 multiply-adds spent.
         encode_s: the API's: seconds spent on encoding its answer since it ended.
         sent: the API's: the exit of the last update that was sent.
-        sent_arrays: the API's: the arrays of that update, where deltas are wanted.
+        sent_map: the API's: that update; in a stream the last one of all frames.
         terminal: the API's: its terminal message, once it has one.
         render_options: what the client's options need.
         deadline_ms: the hard deadline that it came with; None without one.
+        frame: of a stream; None of a single request.
+        reused: how much was taken from earlier frames of its stream.
     """
 
     wire_id: str
@@ -137,12 +197,15 @@ class ActiveRequest:
     gmacs: float = 0.0
     encode_s: float = 0.0
     sent: ExitReport | None = None
-    sent_arrays: Mapping[ArrayName, NDArray[np.uint8]] = field(default_factory=dict)
+    sent_map: SentMap = field(init=False)
     terminal: Finished | Failed | None = None
     render_options: RenderOptions = field(init=False)
     deadline_ms: float | None = field(init=False)
+    frame: StreamFrame | None = None
+    reused: FinishedFrame = field(default_factory=FinishedFrame)
 
     def __post_init__(self) -> None:
+        self.sent_map = SentMap() if self.frame is None else self.frame.sent
         self.render_options = RenderOptions.of(self.want)
         self.deadline_ms = self.job.budget.at(0.0).deadline_ms
 
@@ -209,6 +272,35 @@ class ActiveRequest:
             allowed = 0.0 if self.want.monotone else max_risk
             self.risk = self.served.info.certified_risk(allowed)
 
+    async def decoded_image(
+        self, changed: Alarm, limits: Callable[[float], RunLimits]
+    ) -> DecodedImage | None:
+        """Waits for its image; None if it is not wanted any more.
+
+        Args:
+            changed: set when something may have changed.
+            limits: tells how far its run may go at a moment.
+
+        Raises:
+            ImageRejectedError: it cannot be decoded.
+            ExecutorCallError: our decoder failed.
+        """
+        if self.image is None:
+            raise RuntimeError(f"request {self.id} was not submitted")
+        self.image.add_done_callback(lambda _: changed.set())
+        while not self.image.done():
+            now = limits(changed.clock())
+            if not now.path or changed.clock() > now.stop_at_s:
+                return None
+            await changed.wait_until(now.stop_at_s)
+        try:
+            return self.image.result()
+        except ImageRejectedError:
+            raise
+        except Exception as error:
+            logger.exception("decoding for request %s failed", self.id)
+            raise ExecutorCallError(f"{type(error).__name__} while decoding") from error
+
     def note_decoded(self, image: DecodedImage, now: float) -> bool:
         """Its image is decoded; whether for the first time."""
         if self.size != (0, 0):
@@ -240,7 +332,20 @@ class ActiveRequest:
             each_exit=self.want.progress,
             risk=self.risk,
             monotone=self.want.monotone,
+            memory=self.memory,
         )
+
+    @property
+    def memory(self) -> StreamMemory | None:
+        """Of its stream, if it may be answered from earlier frames: by the model's own masks."""
+        frame = self.frame
+        if frame is None or frame.reuse is None or self.risk is not None:
+            return None
+        return StreamMemory(frame.stream, frame.reuse)
+
+    def must_finish(self) -> bool:
+        """Whether the executor must be told of its end, for the frames that follow."""
+        return self.has_begun and self.memory is not None and not self.discarded
 
     def restart(self) -> None:
         """The executor and all exits that it has made are gone, but for the best map."""
@@ -310,6 +415,7 @@ class Engine(Protocol):
         on_event: OnEvent,
         *,
         pixels: Image | None = None,
+        frame: StreamFrame | None = None,
     ) -> ActiveRequest:
         """Admits a request, before its image is decoded.
 
@@ -320,6 +426,7 @@ class Engine(Protocol):
             transport: "http" or "websocket".
             on_event: told what happens, on the event loop.
             pixels: (H, W, 3) RGB, of an image that came decoded; they count in place of `payload`.
+            frame: what makes it a frame of a stream.
 
         Raises:
             RefusedError: it is not admitted.
@@ -333,6 +440,10 @@ class Engine(Protocol):
             request_id: the request.
             discard: its map is not needed any more.
         """
+        ...
+
+    def forget_stream(self, stream: str) -> None:
+        """A stream is over: what was kept of its frames may go. Unknown ones are ignored."""
         ...
 
     def update_budget(self, request_id: str, budget: Budget, rev: int | None) -> BudgetApplied:

@@ -18,7 +18,13 @@ from anytime_protocol.resources import ServerBudget, ServerBudgetStatus
 from anytime_server import images
 from anytime_server.core.decisions import Rejected, in_ms
 from anytime_server.core.jobs import JobState
-from anytime_server.engine.base import ActiveRequest, EngineState, ExitRendered, OnEvent
+from anytime_server.engine.base import (
+    ActiveRequest,
+    EngineState,
+    ExitRendered,
+    OnEvent,
+    StreamFrame,
+)
 from anytime_server.engine.image_reader import ImageReader
 from anytime_server.engine.loop import ExecutorLoop
 from anytime_server.engine.router import Router
@@ -155,6 +161,7 @@ class LocalEngine:
         on_event: OnEvent,
         *,
         pixels: Image | None = None,
+        frame: StreamFrame | None = None,
     ) -> ActiveRequest:
         """See `Engine.submit`; the only place where a request is admitted."""
         served = self.admissible_model(infer.model)
@@ -182,8 +189,9 @@ class LocalEngine:
             encoding=infer.want.encoding.value,
             awaits_image=not images.is_quick(data, header),
             shows_each=infer.want.progress,
+            stream=frame.stream if frame is not None and frame.reuse is not None else None,
         )
-        request = ActiveRequest(infer.id, infer.want, job, served, transport, on_event)
+        request = ActiveRequest(infer.id, infer.want, job, served, transport, on_event, frame=frame)
         request.upload_s = uploaded_s - arrival_s
         try:
             answer = self._rejected_for_size(request) or self._router.submit(request)
@@ -207,6 +215,10 @@ class LocalEngine:
         request = self._router.requests.get(request_id)
         if request is not None:
             self._router.cancel(request, discard=discard)
+
+    def forget_stream(self, stream: str) -> None:
+        """See `Engine.forget_stream`."""
+        self._router.forget_stream(stream)
 
     def update_budget(self, request_id: str, budget: Budget, rev: int | None) -> BudgetApplied:
         """See `Engine.update_budget`."""

@@ -45,6 +45,7 @@ from anytime_server.core.scheduler import Scheduler
 from anytime_server.core.settings import SchedulerSettings
 from anytime_server.engine.alarm import Alarm
 from anytime_server.engine.base import ActiveRequest, EngineState, RequestEnded
+from anytime_server.engine.idle_checks import IdleChecks
 from anytime_server.engine.starter import Starter, first_costs
 from anytime_server.errors import (
     ExecutorCallError,
@@ -64,8 +65,7 @@ logger = logging.getLogger(__name__)
 
 _OVERRUN: Final = 20.0
 _OVERRUN_S: Final = 60.0
-"""A run is given up after this multiple of its predicted time and this many seconds more. An
-executor that shows no sign of life has been killed long before."""
+"""A run is given up after this multiple of its predicted time and so many seconds more."""
 
 
 class ExecutorLoop:
@@ -115,6 +115,7 @@ class ExecutorLoop:
         self._busy_since_s = math.inf  # since when the loop has not waited for anything to do
         self._changed = Alarm(clock)
         self._starter = Starter(executor, self._changed.set)
+        self._checks = IdleChecks(executor, metrics.frame_checked, clock)
         self._empty = asyncio.Event()
         self._empty.set()
 
@@ -129,14 +130,16 @@ class ExecutorLoop:
         self.take_exits()
         job = request.job
         answer = self.scheduler.submit(job, self._clock())
+        if job.prepare_s and (isinstance(answer, Admitted) or request.frame is not None):
+            # The size is new: get ready while the image is decoded, or for a stream's next frame.
+            self.scheduler.costs.note_size(job.model, job.height, job.width)
+            self._executor.prepare(job.model, (job.height, job.width))
         if isinstance(answer, Admitted):
             request.ready_s = self._clock()
             request.executor = self._number
             self.requests[request.id] = request
             self._metrics.active_requests(self._number, len(self.requests))
             self._empty.clear()
-            if job.prepare_s:  # the size is new: get ready while the image is decoded
-                self._executor.prepare(job.model, (job.height, job.width))
             self._update_run()
         return answer
 
@@ -161,6 +164,11 @@ class ExecutorLoop:
         change = self.scheduler.update_budget(request.id, budget, rev)
         self._update_run()
         return change
+
+    def forget_stream(self, stream: str) -> None:
+        """A stream is over; see `Engine.forget_stream`."""
+        self.scheduler.costs.forget_stream(stream)
+        self._checks.forget_stream(stream)
 
     def image_ready(self, request: ActiveRequest, image: asyncio.Future[DecodedImage]) -> None:
         """Decoding that a job awaits is over, well or not."""
@@ -243,7 +251,9 @@ class ExecutorLoop:
             case RunJob() as run:
                 await self._run(run, self.requests[run.job_id])
             case Wait(until_s=until_s):
-                await self._changed.wait_until(math.inf if until_s is None else until_s)
+                until_s = math.inf if until_s is None else until_s
+                if self.requests or not await self._checks.run_next(self._changed, until_s):
+                    await self._changed.wait_until(until_s)
                 self._busy_since_s = self._clock()
 
     async def _run(self, run: RunJob, request: ActiveRequest) -> None:
@@ -295,6 +305,7 @@ class ExecutorLoop:
             render = request.render_options
         if not request.has_begun:
             request.choose_risk(run.max_risk)
+            self._checks.frame_begins(request)
         command = request.command(run.stage, limits, image, render)
         request.has_begun = True
         call = asyncio.ensure_future(self._executor.run(command, partial(self._exit_made, request)))
@@ -367,27 +378,10 @@ class ExecutorLoop:
         return limits._replace(stop_at_s=min(limits.stop_at_s, self._give_up_s))
 
     async def _decoded_image(self, request: ActiveRequest) -> Image | None:
-        """Waits for a request's image; None if it is not wanted any more.
-
-        Raises:
-            ImageRejectedError: it cannot be decoded.
-            ExecutorCallError: our decoder failed.
-        """
-        if request.image is None:
-            raise RuntimeError(f"request {request.id} was not submitted")
-        request.image.add_done_callback(lambda _: self._changed.set())
-        while not request.image.done():
-            limits = self.scheduler.run_limits(self._clock())
-            if not limits.path or self._clock() > limits.stop_at_s:
-                return None
-            await self._changed.wait_until(limits.stop_at_s)
-        try:
-            decoded = request.image.result()
-        except ImageRejectedError:
-            raise
-        except Exception as error:
-            logger.exception("decoding for request %s failed", request.id)
-            raise ExecutorCallError(f"{type(error).__name__} while decoding") from error
+        """Waits for a request's image; see `ActiveRequest.decoded_image`."""
+        decoded = await request.decoded_image(self._changed, self.scheduler.run_limits)
+        if decoded is None:
+            return None
         if request.note_decoded(decoded, self._clock()):
             self._metrics.decoded(decoded.elapsed_s)
         # Images are decoded while others compute; elapsed time would mostly tell of those.
@@ -434,15 +428,26 @@ class ExecutorLoop:
             except ExecutorCallError as error:
                 logger.error("request %s: %s", request.id, error)
                 ending = JobFailed(request.id, error.code, str(error), request.compute_s)
-        self._end(ending)
+        try:
+            if request is not None and request.must_finish():
+                await self._finish_frame(request)
+        finally:
+            self._end(ending)
+
+    async def _finish_frame(self, request: ActiveRequest) -> None:
+        """Tells the executor that a frame of a stream is over, and learns what it has reused."""
+        if request.want.progress:
+            request.show_best()
+        try:
+            request.reused = await self._executor.finish_frame(request.id)
+        except ExecutorCallError as error:
+            logger.error("frame %s: %s", request.id, error)
+        self._checks.frame_finished(request)
 
     def _end_others(self) -> float:
-        """Ends requests whose time has come while another one computes.
+        """Ends requests whose time has come while another one computes; when to look again.
 
-        One that still has to be rendered waits for the executor.
-
-        Returns:
-            When to look again.
+        One that the executor still has to do something for waits for it.
         """
         self.take_exits()
         while isinstance(decision := self.scheduler.decide(self._clock()), EndJob):
@@ -450,7 +455,7 @@ class ExecutorLoop:
         for _ in range(len(self._unreported)):
             ending = self._unreported.popleft()
             request = self.requests.get(ending.job_id)
-            if request is not None and request.must_render(ending):
+            if request and (request.must_render(ending) or request.must_finish()):
                 self._unreported.append(ending)
             else:
                 self._end(ending)
@@ -460,8 +465,7 @@ class ExecutorLoop:
     def _end_overdue(self, request: ActiveRequest) -> float:
         """Ends the request that is computed if its deadline is over and nothing comes of its run.
 
-        Returns:
-            When to look again.
+        Returns when to look again.
         """
         overdue_s = self.scheduler.overdue_s(self._clock())
         if self._clock() < overdue_s:
@@ -527,7 +531,7 @@ class ExecutorLoop:
             return
         self.state = EngineState.RECOVERING
         self.scheduler.executor_lost()
-        self.scheduler.costs.forget_sizes()
+        self._checks.forget_all()
         for request in self.requests.values():
             request.restart()
         self.on_lost(self)

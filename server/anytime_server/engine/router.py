@@ -2,7 +2,8 @@
 
 Each executor has a loop and a scheduler of its own, as the state of a half computed request lies
 where it was computed. A request of which nothing has been computed can go to another executor, and
-does when its own has died.
+does when its own has died. The frames of a stream that reuses anything go to one executor, which
+remembers them; after its death to another, where the next frame is computed as a whole.
 """
 
 from __future__ import annotations
@@ -50,6 +51,7 @@ class Router:
     def __init__(self, loops: Sequence[ExecutorLoop], clock: Callable[[], float]) -> None:
         self._loops = loops
         self._clock = clock
+        self._of_stream: dict[str, ExecutorLoop] = {}
         for loop in loops:
             loop.on_lost = self._move_away
         self.requests: Mapping[str, ActiveRequest] = ChainMap(
@@ -78,7 +80,7 @@ class Router:
         if request.id in self.requests:
             raise DuplicateJobError(request.id)
         self.take_exits()
-        loops = self._ready() or self._loops
+        loops = self._candidates(request)
         first, *others = route([loop.scheduler for loop in loops])
         answer = loops[first].submit(request)
         for other in others:
@@ -86,6 +88,12 @@ class Router:
                 again = loops[other].submit(request)
                 answer = again if isinstance(again, Admitted) else answer
         return answer
+
+    def forget_stream(self, stream: str) -> None:
+        """A stream is over; see `Engine.forget_stream`."""
+        self._of_stream.pop(stream, None)
+        for loop in self._loops:
+            loop.forget_stream(stream)
 
     def cancel(self, request: ActiveRequest, *, discard: bool) -> None:
         """Ends an active request; see `Engine.cancel`."""
@@ -121,6 +129,17 @@ class Router:
                 if admitted and lost.release(request):
                     ready[chosen].submit(request)
                     break
+
+    def _candidates(self, request: ActiveRequest) -> Sequence[ExecutorLoop]:
+        """The executors that may compute a request: of a stream with memory the one that has it."""
+        ready = self._ready() or list(self._loops)
+        stream = request.job.stream
+        if stream is None or len(ready) == 1:
+            return ready
+        bound = self._of_stream.get(stream)
+        if bound is None or bound not in ready:
+            bound = self._of_stream[stream] = ready[route([loop.scheduler for loop in ready])[0]]
+        return [bound]
 
     def _ready(self) -> list[ExecutorLoop]:
         return [loop for loop in self._loops if loop.state is EngineState.READY]

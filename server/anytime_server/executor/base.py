@@ -15,7 +15,7 @@ from typing import NamedTuple, Protocol, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from anytime_protocol.messages import OutputOptions
+from anytime_protocol.messages import OutputOptions, ReuseOptions
 from anytime_protocol.model_info import ModelInfo
 from anytime_server.core.costs import ModelProfile
 from anytime_server.core.decisions import ExitReport, RunLimits
@@ -94,6 +94,37 @@ class RenderedExit(NamedTuple):
     elapsed_s: float
 
 
+class FinishedFrame(NamedTuple):
+    """How much of a stream's frame was taken from earlier ones.
+
+    Attributes:
+        share: of its positions, 0 to 1.
+        oldest: frames since the oldest of them was computed.
+        difference: share of the pixels, 0 to 1, that differed from those of the same frames
+            computed alone; None before any was checked.
+        checked: frames that it was measured on.
+        wants_check: it should be computed once more, alone, when there is nothing else to do.
+    """
+
+    share: float = 0.0
+    oldest: int = 0
+    difference: float | None = None
+    checked: int = 0
+    wants_check: bool = False
+
+
+class StreamMemory(NamedTuple):
+    """What is kept of a stream from frame to frame, in the executor.
+
+    Attributes:
+        stream: unique among the streams of the server.
+        reuse: how far frames may be answered from it.
+    """
+
+    stream: str
+    reuse: ReuseOptions
+
+
 class RunCommand(NamedTuple):
     """Compute stages of a job, one after the other, as far as the limits allow.
 
@@ -109,6 +140,7 @@ class RunCommand(NamedTuple):
         risk: with the image: of the certificate whose masks to use, 0 for no masks; None for the
             model's own.
         monotone: with the image: make each map the product of those before it.
+        memory: with the image: of the stream that it is a frame of; None computes it alone.
     """
 
     job_id: str
@@ -121,6 +153,7 @@ class RunCommand(NamedTuple):
     each_exit: bool = False
     risk: float | None = None
     monotone: bool = False
+    memory: StreamMemory | None = None
 
 
 class RunEnd(NamedTuple):
@@ -195,6 +228,31 @@ class Executor(Protocol):
 
     def forget(self, job_id: str) -> None:
         """A job is over: its state may go. Returns at once; unknown ids are ignored."""
+        ...
+
+    async def finish_frame(self, job_id: str) -> FinishedFrame:
+        """A frame of a stream is over: later ones may be answered from what it has found.
+
+        Raises:
+            ExecutorCrashedError: see there.
+            ExecutorCallError: see there.
+        """
+        ...
+
+    async def check_frame(self, stream: str) -> bool:
+        """Computes the last frame of a stream once more, alone, and compares.
+
+        Returns:
+            Whether it is done; False if `set_limits` with `STOP` has ended it before.
+
+        Raises:
+            ExecutorCrashedError: see there.
+            ExecutorCallError: see there.
+        """
+        ...
+
+    def forget_stream(self, stream: str) -> None:
+        """A stream is over, and what was kept of its frames may go; as `forget`."""
         ...
 
     async def close(self) -> None:

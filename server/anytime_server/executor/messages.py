@@ -10,7 +10,14 @@ from pathlib import Path
 from typing import NamedTuple, TypeAlias
 
 from anytime_protocol.enums import ErrorCode
-from anytime_server.executor.base import RenderedExit, RenderOptions, RunEnd, ServedModel
+from anytime_server.executor.base import (
+    FinishedFrame,
+    RenderedExit,
+    RenderOptions,
+    RunEnd,
+    ServedModel,
+    StreamMemory,
+)
 from anytime_server.images import Image
 
 
@@ -61,6 +68,7 @@ class StartRun(NamedTuple):
         each_exit: report and render every exit.
         risk: see `RunCommand`.
         monotone: see `RunCommand`.
+        memory: see `RunCommand`.
     """
 
     run: int
@@ -74,6 +82,7 @@ class StartRun(NamedTuple):
     each_exit: bool
     risk: float | None
     monotone: bool
+    memory: StreamMemory | None = None
 
 
 class Render(NamedTuple):
@@ -100,6 +109,40 @@ class Forget(NamedTuple):
     job_id: str
 
 
+class FinishFrame(NamedTuple):
+    """A frame of a stream is over; answered by `FinishedFrame` or `Fault`."""
+
+    job_id: str
+
+
+class CheckFrame(NamedTuple):
+    """Compute the last frame of a stream once more, alone; answered by `Checked` or `Fault`.
+
+    Attributes:
+        run: its number; the control block's words are about it.
+        stream: the stream.
+    """
+
+    run: int
+    stream: str
+
+
+class Checked(NamedTuple):
+    """A check has ended.
+
+    Attributes:
+        is_done: it was not stopped before.
+    """
+
+    is_done: bool
+
+
+class ForgetStream(NamedTuple):
+    """A stream is over; no answer."""
+
+    stream: str
+
+
 class ExitMade(NamedTuple):
     """An exit in the middle of a run; its report is in the control block."""
 
@@ -124,5 +167,7 @@ class Started(NamedTuple):
     models: tuple[ServedModel, ...]
 
 
-Command: TypeAlias = StartRun | Render | Prepare | Forget | Beat
-Reply: TypeAlias = Started | ExitMade | RunEnd | RenderedExit | Fault
+Command: TypeAlias = (
+    StartRun | Render | Prepare | Forget | FinishFrame | CheckFrame | ForgetStream | Beat
+)
+Reply: TypeAlias = Started | ExitMade | RunEnd | RenderedExit | FinishedFrame | Checked | Fault

@@ -27,9 +27,10 @@ from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from typing import Final
 
-from anytime_server.core.decisions import STOP, ExitReport, RunLimits
+from anytime_server.core.decisions import CHECK, STOP, ExitReport, RunLimits
 from anytime_server.errors import ExecutorCallError, ExecutorCrashedError, ExecutorStartError
 from anytime_server.executor.base import (
+    FinishedFrame,
     OnExit,
     RenderedExit,
     RenderOptions,
@@ -41,10 +42,14 @@ from anytime_server.executor.control import SharedMemory
 from anytime_server.executor.cores import bind
 from anytime_server.executor.messages import (
     Beat,
+    Checked,
+    CheckFrame,
     Command,
     ExitMade,
     Fault,
+    FinishFrame,
     Forget,
+    ForgetStream,
     Prepare,
     Render,
     Reply,
@@ -282,6 +287,7 @@ class ProcessExecutor:
             command.each_exit,
             command.risk,
             command.monotone,
+            command.memory,
         )
         try:
             await self._send(child, start)
@@ -313,9 +319,8 @@ class ProcessExecutor:
 
     async def render(self, job_id: str, options: RenderOptions) -> RenderedExit:
         """See `Executor.render`."""
-        child, memory = self._alive()
-        await self._send(child, Render(job_id, options))
-        reply = await self._receive(child)
+        _, memory = self._alive()
+        reply = await self._ask(Render(job_id, options))
         if isinstance(reply, RenderedExit):
             return memory.read_rendered(reply)
         raise _unexpected(reply)
@@ -329,6 +334,31 @@ class ProcessExecutor:
         if not self._forgotten:
             asyncio.get_running_loop().call_later(_FORGET_S, self._tell_forgotten)
         self._forgotten.append(job_id)
+
+    async def finish_frame(self, job_id: str) -> FinishedFrame:
+        """See `Executor.finish_frame`."""
+        reply = await self._ask(FinishFrame(job_id))
+        if isinstance(reply, FinishedFrame):
+            return reply
+        raise _unexpected(reply)
+
+    async def check_frame(self, stream: str) -> bool:
+        """See `Executor.check_frame`."""
+        _, memory = self._alive()
+        self._runs += 1
+        memory.control.begin(self._runs, CHECK)
+        self._exits_taken, self._is_running = 0, True
+        try:
+            reply = await self._ask(CheckFrame(self._runs, stream))
+        finally:
+            self._is_running = False
+        if isinstance(reply, Checked):
+            return reply.is_done
+        raise _unexpected(reply)
+
+    def forget_stream(self, stream: str) -> None:
+        """See `Executor.forget_stream`."""
+        self._tell(ForgetStream(stream))
 
     async def close(self) -> None:
         """See `Executor.close`."""
@@ -403,6 +433,11 @@ class ProcessExecutor:
                 self._note_asked()
         except OSError as error:
             logger.warning("the executor does not listen: %s", error)
+
+    async def _ask(self, command: Command) -> Reply:
+        child, _ = self._alive()
+        await self._send(child, command)
+        return await self._receive(child)
 
     async def _send(self, child: _Child, command: Command) -> None:
         try:

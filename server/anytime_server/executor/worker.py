@@ -29,14 +29,18 @@ from anytime_model.kernels.cpus import usable_cpus
 from anytime_protocol.enums import ErrorCode
 from anytime_server import logs
 from anytime_server.core.decisions import ExitReport
-from anytime_server.executor.base import RenderedExit, RenderOptions, RunEnd
+from anytime_server.executor.base import FinishedFrame, RenderedExit, RenderOptions, RunEnd
 from anytime_server.executor.control import ControlBlock, SharedMemory
 from anytime_server.executor.loading import LoadedModel, load, profile
 from anytime_server.executor.messages import (
+    Checked,
+    CheckFrame,
     Command,
     ExitMade,
     Fault,
+    FinishFrame,
     Forget,
+    ForgetStream,
     Prepare,
     Render,
     Reply,
@@ -44,6 +48,7 @@ from anytime_server.executor.messages import (
     StartRun,
     WorkerSettings,
 )
+from anytime_server.executor.stream_memories import StreamMemories, frame_memory
 from anytime_server.images import Image
 from anytime_server.process_memory import exclude_from_collection, keep_freed_memory
 
@@ -65,6 +70,7 @@ class _Job:
         made: numbers of the exits made.
         best: the last exit that is better than those before it.
         rendered: number of the last exit that was rendered.
+        stream: whose memory its frame was begun from; None of an image by itself.
     """
 
     model: LoadedModel
@@ -73,6 +79,7 @@ class _Job:
     made: tuple[int, ...] = ()
     best: RungResult | None = None
     rendered: int = 0
+    stream: str | None = None
 
 
 def main(
@@ -106,7 +113,8 @@ def main(
     on_loaded()
     with suppress(BrokenPipeError):
         pipe.send(Started(served))
-        Worker(models, memory, pipe, memory_budget).serve()
+        streams = StreamMemories(frame_memory, settings.engine_memory_bytes // 4)
+        Worker(models, memory, pipe, memory_budget, streams).serve()
 
 
 class Worker:
@@ -117,6 +125,7 @@ class Worker:
         memory: shared with the server.
         pipe: to the server.
         memory_budget: of the models' engines.
+        streams: what is kept of streams.
     """
 
     def __init__(
@@ -125,8 +134,10 @@ class Worker:
         memory: SharedMemory,
         pipe: Connection,
         memory_budget: MemoryBudget,
+        streams: StreamMemories,
     ) -> None:
         self._models = models
+        self._streams = streams
         self._memory_budget = memory_budget
         self._memory = memory
         self._control: ControlBlock = memory.control
@@ -142,7 +153,8 @@ class Worker:
                 self._control.beat[0] = time.monotonic()
                 reply = self._answer(command)
                 self._control.beat[0] = time.monotonic()
-                self._control.engine_bytes[0] = self._memory_budget.used_bytes
+                held = self._memory_budget.used_bytes + self._streams.bytes
+                self._control.engine_bytes[0] = held
                 if reply is not None:
                     self._pipe.send(reply)
         except (EOFError, ConnectionError):
@@ -161,7 +173,15 @@ class Worker:
                     with suppress(InputError):  # the run will meet it again, and deal with it
                         self._models[model].engine.prepare(size)
                 case Forget(job_id=job_id):
-                    self._jobs.pop(job_id, None)
+                    job = self._jobs.pop(job_id, None)
+                    if job is not None:
+                        self._finish(job)
+                case FinishFrame(job_id=job_id):
+                    return self._finish(self._jobs[job_id])
+                case CheckFrame():
+                    return self._check(command)
+                case ForgetStream(stream=stream):
+                    self._streams.forget(stream)
         except ConnectionError:
             raise
         except (InputError, MemoryError) as error:
@@ -171,7 +191,7 @@ class Worker:
             # Whatever one job meets, the others go on.
             logger.exception("command %s failed", type(command).__name__)
             fault = Fault(f"{type(error).__name__}: {error}")
-        return fault if isinstance(command, StartRun | Render) else None
+        return fault if isinstance(command, StartRun | Render | FinishFrame | CheckFrame) else None
 
     def _run(self, command: StartRun) -> RunEnd:
         """Computes stages until the control block, or the network, has no more for this run."""
@@ -204,9 +224,34 @@ class Worker:
 
     def _begin(self, command: StartRun, image: Image) -> None:
         """Takes an image in."""
-        model = self._models[command.model]
-        run = model.engine.begin(image, size=command.size, monotone=command.monotone)
-        self._jobs[command.job_id] = _Job(model, run, command.risk)
+        model, how = self._models[command.model], command.memory
+        if how is None:
+            run = model.engine.begin(image, size=command.size, monotone=command.monotone)
+        else:
+            run = self._streams.begin(
+                how, model, image, size=command.size, monotone=command.monotone
+            )
+        stream = None if how is None else how.stream
+        self._jobs[command.job_id] = _Job(model, run, command.risk, stream=stream)
+
+    def _finish(self, job: _Job) -> FinishedFrame:
+        """A job is over: its stream, if it has one, keeps what it has found."""
+        if job.stream is None:
+            return FinishedFrame()
+        stream, job.stream = job.stream, None
+        return self._streams.finish(stream, job.best, job.made)
+
+    def _check(self, command: CheckFrame) -> Checked:
+        """Computes a stream's last frame once more, alone, until the server wants something."""
+
+        def advance(model: LoadedModel, run: LadderRun, stage: int) -> RungResult:
+            return self._compute(_Job(model, run, None), stage, command.run)
+
+        try:
+            self._streams.check(command.stream, advance)
+        except _StoppedError:
+            return Checked(is_done=False)
+        return Checked(is_done=True)
 
     def _compute(self, job: _Job, stage: int, run: int) -> RungResult:
         """One stage."""

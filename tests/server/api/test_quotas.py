@@ -6,11 +6,13 @@ import pytest
 from pydantic import SecretStr
 
 from anytime_protocol.enums import ErrorCode
-from anytime_protocol.messages import Failed, Finished, Infer
+from anytime_protocol.messages import CloseStream, Failed, Finished, Frame, Infer, OpenStream
+from anytime_protocol.stream_answers import FrameEnd, StreamClosed, StreamOpened
 from anytime_server.api.quotas import Caller
 from anytime_server.errors import RefusedError
 from anytime_server.tokens import TokenWithQuota
 from server.api.clients import URL, assert_problem
+from server.api.test_live_stream import until
 from server.api.test_websocket import client
 from server.factories import image_file
 
@@ -106,6 +108,29 @@ async def test_the_rate_holds_for_websockets_and_http_together(serve, tokens):
             assert refused.code is ErrorCode.TOO_MANY_REQUESTS
             assert refused.retry_after_ms > 900_000
         assert_problem(await ask(live, GUESTS), ErrorCode.TOO_MANY_REQUESTS)
+
+
+async def test_a_stream_counts_as_one_request_until_it_ends_and_its_frames_by_their_rate(
+    serve, tokens
+):
+    async with serve(tokens=tokens) as live:
+        async with client(live, additional_headers=CAMERAS) as one:
+            await one.say(OpenStream("s", "street"), Frame("s", 1, image_file()))
+            assert (await until(one, FrameEnd))[-1].error is None
+            assert_problem(await ask(live, CAMERAS), ErrorCode.TOO_MANY_REQUESTS)
+            await one.say(CloseStream("s"))
+            await until(one, StreamClosed)
+            assert (await ask(live, CAMERAS)).status_code == 200
+            await one.say(OpenStream("left", "street"))
+            await until(one, StreamOpened, stream_id="left")
+        while live.state.websockets:
+            await asyncio.sleep(0.01)
+        assert (await ask(live, CAMERAS)).status_code == 200
+        async with client(live, additional_headers=GUESTS) as two:
+            await two.say(OpenStream("s", "street"), Frame("s", 1, image_file()))
+            end = (await until(two, FrameEnd))[-1]
+            assert end.error.code is ErrorCode.TOO_MANY_REQUESTS
+            assert end.error.retry_after_ms > 900_000
 
 
 async def test_no_more_urgency_is_granted_than_the_quota_says(serve, tokens):

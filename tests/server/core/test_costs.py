@@ -68,7 +68,7 @@ def test_getting_ready_for_a_size_costs_time_once():
         costs.note_size("m", side, 1000)
     assert costs.preparation_s("m", 300, 300) > 0.0  # too many others came since
     costs.note_size("m", 300, 300)
-    costs.forget_sizes()
+    costs.forget_executor()
     assert costs.preparation_s("m", 300, 300) > 0.0
 
 

@@ -10,11 +10,30 @@ from anytime_model.engines.native.memory import MemoryBudget
 from anytime_model.engines.select import make_engine
 from anytime_model.errors import NoRoomError
 from anytime_protocol.enums import ErrorCode
-from anytime_server.core.decisions import RunLimits
-from anytime_server.executor.base import RenderedExit, RenderOptions, RunEnd
+from anytime_protocol.messages import ReuseOptions
+from anytime_server.core.decisions import CHECK, STOP, RunLimits
+from anytime_server.executor.base import (
+    FinishedFrame,
+    RenderedExit,
+    RenderOptions,
+    RunEnd,
+    StreamMemory,
+)
 from anytime_server.executor.control import SharedMemory
 from anytime_server.executor.loading import LoadedModel
-from anytime_server.executor.messages import ExitMade, Fault, Forget, Prepare, Render, StartRun
+from anytime_server.executor.messages import (
+    Checked,
+    CheckFrame,
+    ExitMade,
+    Fault,
+    FinishFrame,
+    Forget,
+    ForgetStream,
+    Prepare,
+    Render,
+    StartRun,
+)
+from anytime_server.executor.stream_memories import StreamMemories, frame_memory
 from anytime_server.executor.worker import Worker, torch_threads
 from model.comparing import native_isas
 from model.factories import random_pixels, tiny_checkpoint
@@ -58,6 +77,7 @@ class FakeModel:
     monotone: list = field(default_factory=list)
     room: int = 99
     held: list = field(default_factory=list)
+    memories: list = field(default_factory=list)
 
     @property
     def engine(self):
@@ -111,6 +131,39 @@ class FakeRun:
             self.model.held.remove(self)
 
 
+class FakeMemory:
+    """A stream's memory that computes each frame alone, and says how many it has seen."""
+
+    def __init__(self, model, reuse):
+        self.model = model
+        self.reuse = reuse
+        self.frames = 0
+        self.results = []
+        self.wants_check = False
+        model.memories.append(self)
+
+    @property
+    def bytes(self):
+        return 400
+
+    def begin(self, image, *, size, monotone):
+        self.frames += 1
+        self.wants_check = False
+        return self.model.begin(image, size=size, monotone=monotone)
+
+    def finish(self, result):
+        self.results.append(result and result.exit)
+        self.wants_check = result is not None
+        return FinishedFrame(0.1 * self.frames, self.frames, None, 0)
+
+    def begin_check(self):
+        return FakeRun(self.model, IMAGE.shape[:2])
+
+    def finish_check(self, result):
+        self.results.append(("checked", result.exit))
+        self.wants_check = False
+
+
 class FakePipe:
     """A pipe whose other end sends commands, and writes the control block before each run."""
 
@@ -123,7 +176,7 @@ class FakePipe:
         if not self.commands:
             raise EOFError
         command = self.commands.pop(0)
-        if isinstance(command, tuple) and isinstance(command[0], StartRun):
+        if isinstance(command, tuple) and isinstance(command[0], StartRun | CheckFrame):
             command, limits = command
             self.memory.control.begin(command.run, limits)
         return command
@@ -138,15 +191,29 @@ def serve(*commands, model=None, memory=None):
     memory = memory or SharedMemory.allocate(1000)
     memory.write_image(IMAGE)
     pipe = FakePipe(memory, commands)
-    Worker({"street": model}, memory, pipe, model).serve()
+    streams = StreamMemories(FakeMemory, 1000)
+    Worker({"street": model}, memory, pipe, model, streams).serve()
     return model, pipe.replies, [report.exit for report in memory.control.exits_after(0)]
 
 
-def run(number, stage, last, job="a", *, first=True, render=None, each=False, risk=None, **limits):
+def run(
+    number,
+    stage,
+    last,
+    job="a",
+    *,
+    first=True,
+    render=None,
+    each=False,
+    risk=None,
+    stream=None,
+    **limits,
+):
     shape = IMAGE.shape if first else None
     size = IMAGE.shape[:2]
+    kept = None if stream is None else StreamMemory(stream, ReuseOptions())
     start = StartRun(
-        number, job, "street", stage, shape, size, render, last, each, risk, job == "m"
+        number, job, "street", stage, shape, size, render, last, each, risk, job == "m", kept
     )
     return start, RunLimits(tuple(range(stage, last + 1)), **limits)
 
@@ -338,7 +405,8 @@ def test_a_small_memory_changes_no_map_of_images_that_are_computed_in_turn():
             memory, [*starts, *(Render(str(job), RenderOptions()) for job in range(jobs))]
         )
         model = LoadedModel(engine, checkpoint.card)
-        Worker({"street": model}, memory, pipe, budget).serve()
+        streams = StreamMemories(frame_memory, 1000)
+        Worker({"street": model}, memory, pipe, budget, streams).serve()
         assert 0 < budget.used_bytes <= limit_bytes
         memory.control.taken[0] = 0
         return [memory.read_rendered(reply).labels for reply in pipe.replies[-jobs:]]
@@ -396,3 +464,105 @@ def test_torch_has_threads_of_its_own_only_where_it_computes(names, threads):
     models = {name: NamedEngine(name) for name in names}
     assert torch_threads(models, 3) == threads
     assert torch_threads({"a": NamedEngine("torch-cpu-f32")}, 0) >= 1
+
+
+def check(number, stream, limits=CHECK):
+    return CheckFrame(number, stream), limits
+
+
+def test_frames_of_a_stream_are_begun_from_what_is_kept_of_it():
+    model, replies, _ = serve(
+        run(1, 1, 2, job="a", stream="s"),
+        FinishFrame("a"),
+        Forget("a"),
+        run(2, 1, 3, job="b", stream="s"),
+        FinishFrame("b"),
+        run(3, 1, 1, job="c", stream="t"),
+        FinishFrame("c"),
+        run(4, 1, 1, job="alone"),
+    )
+    finished = [reply for reply in replies if isinstance(reply, FinishedFrame)]
+    assert [(reuse.oldest, reuse.wants_check) for reuse in finished] == [
+        (1, True),
+        (2, True),
+        (1, True),
+    ]
+    assert [memory.results for memory in model.memories] == [[2, 3], [1]]
+
+
+def test_a_frame_that_nobody_asks_about_is_kept_when_it_is_forgotten():
+    model, replies, _ = serve(run(1, 1, 2, stream="s"), Forget("a"), run(2, 1, 1, job="b"))
+    assert [memory.results for memory in model.memories] == [[2]]
+    assert [type(reply) for reply in replies] == [RunEnd, RunEnd]
+
+
+def test_a_frame_that_was_stopped_before_its_first_exit_leaves_the_memory_as_it_was():
+    start, _ = run(1, 1, 1, stream="s")
+    model, replies, _ = serve((start, STOP), FinishFrame("a"))
+    assert model.memories[0].results == [None]
+    assert not replies[-1].wants_check
+
+
+def test_a_check_computes_the_last_frame_along_its_path():
+    start, _ = run(1, 1, 1, stream="s")
+    model, replies, _ = serve(
+        (start, RunLimits((1, 3, 4))), FinishFrame("a"), check(2, "s"), check(3, "unknown")
+    )
+    assert model.computed == [1, 3, 4, 1, 3, 4]
+    assert model.memories[0].results == [4, ("checked", 4)]
+    assert replies[-2:] == [Checked(is_done=True)] * 2
+
+
+def test_a_check_that_is_stopped_goes_on_where_it_was():
+    memory, seen = SharedMemory.allocate(1000), []
+
+    def stop_in_the_second_check(stage):
+        seen.append(stage)
+        if len(seen) == 6:
+            memory.control.set_limits(STOP)
+
+    model = FakeModel(on_stage=stop_in_the_second_check)
+    _, replies, _ = serve(
+        run(1, 1, 3, stream="s"),
+        FinishFrame("a"),
+        check(2, "s", RunLimits((1,))),
+        check(3, "s"),
+        check(4, "s"),
+        model=model,
+        memory=memory,
+    )
+    assert [reply.is_done for reply in replies[-3:]] == [False, False, True]
+    assert model.computed == [1, 2, 3, 1, 2, 3]
+    assert model.memories[0].results == [3, ("checked", 3)]
+
+
+def test_the_next_frame_ends_the_chance_of_a_check():
+    model, replies, _ = serve(
+        run(1, 1, 2, stream="s"),
+        FinishFrame("a"),
+        check(2, "s", RunLimits((1,))),
+        run(3, 1, 1, job="b", stream="s"),
+        check(4, "s"),
+    )
+    assert model.computed == [1, 2, 1, 1]
+    assert replies[-1] == Checked(is_done=True)
+
+
+def test_memories_that_take_too_much_are_dropped_the_one_longest_unused_first():
+    commands = []
+    for number, stream in enumerate("abcab", start=1):
+        job = f"{stream}{number}"
+        commands += [run(number, 1, 1, job=job, stream=stream), FinishFrame(job)]
+    model, replies, _ = serve(*commands)  # two of 400 bytes fit into 1000
+    ages = [reply.oldest for reply in replies if isinstance(reply, FinishedFrame)]
+    assert ages == [1, 1, 1, 1, 1]
+    assert len(model.memories) == 5
+
+
+def test_a_stream_that_is_over_is_forgotten():
+    commands = []
+    for number in (1, 2):
+        job = str(number)
+        commands += [run(number, 1, 1, job=job, stream="s"), FinishFrame(job), ForgetStream("s")]
+    model, _, _ = serve(*commands)
+    assert len(model.memories) == 2

@@ -14,7 +14,7 @@ from pydantic import Field, WithJsonSchema
 
 from anytime_protocol.budget import Limits
 from anytime_protocol.enums import Reason
-from anytime_protocol.messages import Exit
+from anytime_protocol.fields import Exit
 from anytime_protocol.validation import (
     Absent,
     Amount,
