@@ -12,7 +12,7 @@ from anytime_model.kernels.cpus import usable_cpus
 _TOPOLOGY: Final = Path("/sys/devices/system/cpu")
 
 
-_CORES_EACH: Final = 1
+_CORES_EACH: Final = 4
 """That `auto` gives each executor."""
 
 
