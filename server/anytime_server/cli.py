@@ -58,10 +58,7 @@ def serve(settings: Settings) -> None:
 
 def _executors(settings: Settings) -> list[ProcessExecutor]:
     """The processes that compute, each with its share of cores and memory."""
-    wanted = settings.executors
-    count = (
-        min(auto_executors(settings.threads), settings.max_requests) if wanted == "auto" else wanted
-    )
+    count = _count(settings)
     return [
         ProcessExecutor(
             WorkerSettings(
@@ -82,6 +79,15 @@ def _executors(settings: Settings) -> list[ProcessExecutor]:
         )
         for cores in share_cores(count, settings.threads)
     ]
+
+
+def _count(settings: Settings) -> int:
+    """How many executors are wanted."""
+    if settings.executors != "auto":
+        return settings.executors
+    # Another device is one, however many processes there are.
+    most = auto_executors(settings.threads) if settings.device == "cpu" else 1
+    return min(most, settings.max_requests)
 
 
 def with_flags(command: Callable[[Settings], None]) -> Callable[..., None]:

@@ -89,3 +89,14 @@ def test_a_wrong_flag_is_named_and_ends_with_2():
     result = CliRunner().invoke(app, ["serve", "--port", "99999"])
     assert result.exit_code == 2
     assert "port" in result.output
+
+
+def test_executors_are_a_number_or_auto_and_each_has_room_for_a_request():
+    assert Settings().executors == 1
+    assert Settings(executors="auto").executors == "auto"
+    assert Settings(executors="3").executors == 3
+    for wrong in ("many", 0, 257):
+        with pytest.raises(ValidationError):
+            Settings(executors=wrong)
+    with pytest.raises(ValidationError, match="at least one request for each executor"):
+        Settings(executors=4, max_requests=3)

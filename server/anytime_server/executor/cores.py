@@ -11,9 +11,8 @@ from anytime_model.kernels.cpus import usable_cpus
 
 _TOPOLOGY: Final = Path("/sys/devices/system/cpu")
 
-
-_CORES_EACH: Final = 1
-"""That `auto` gives each executor."""
+_CORES_EACH: Final = 4
+"""That `auto` gives each executor, if two have as many."""
 
 
 class Cores(NamedTuple):
@@ -51,12 +50,16 @@ def share_cores(executors: int, threads: int, topology: Path = _TOPOLOGY) -> lis
 
 
 def auto_executors(threads: int = 0) -> int:
-    """How many executors serve best; see `docs/EXPERIMENTS.md`, "Executors on one machine".
+    """How many executors `auto` takes; see `docs/EXPERIMENTS.md`, "Executors on one machine".
+
+    Two from two cores on, so that one computes while the other's answer goes out; more only where
+    each has cores enough for the latency of a request that is alone.
 
     Args:
         threads: of all together; 0 for as many as this process may use CPUs.
     """
-    return max((threads or usable_cpus()) // _CORES_EACH, 1)
+    total = threads or usable_cpus()
+    return max(total // _CORES_EACH, min(total, 2))
 
 
 def bind(cpus: tuple[int, ...]) -> None:

@@ -86,8 +86,10 @@ def simulate_traffic(
         for value in qualities:
             _check_range("quality", value, 1.0)
         stages = tuple(StageCost(ms / 1e3, 0.0) for ms in _numbers("stages-ms", stages_ms))
-        profile = ModelProfile("simulated", (SizeProfile(360, 480, stages),), qualities)
         machine = Machine(jitter=jitter, run_s=run_ms / 1e3)
+        profile = ModelProfile(
+            "simulated", (SizeProfile(360, 480, stages),), qualities, reaction_s=machine.check_s
+        )
         full_s = sum(stage.seconds(1.0) for stage in stages)
         low, high = (factor * full_s for factor in _numbers("deadlines", deadlines, "-"))
         reports = []

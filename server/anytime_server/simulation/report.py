@@ -120,7 +120,7 @@ def _row(report: Report) -> list[str]:
         str(report.arrivals),
         f"{report.arrivals / report.duration_s:.2f}",
         f"{report.attainment:.2%}",
-        f"{report.quality:.2f}",
+        f"{report.quality:.3f}",
         str(sum(report.refused.values())),
         str(report.failed),
         str(report.late),

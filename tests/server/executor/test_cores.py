@@ -51,7 +51,8 @@ def test_more_executors_than_cpus_have_a_thread_each(machine):
     assert share_cores(3, 0, machine(range(2), 2)) == [Cores(1)] * 3
 
 
-def test_auto_has_at_least_one(machine):
-    machine(range(2), 2)
-    assert auto_executors() >= 1
+@pytest.mark.parametrize(("usable", "executors"), [(1, 1), (2, 2), (8, 2), (12, 3), (64, 16)])
+def test_auto_takes_two_executors_and_more_only_of_four_cores_each(machine, usable, executors):
+    machine(range(usable), usable)
+    assert auto_executors() == executors
     assert auto_executors(1) == 1

@@ -45,7 +45,7 @@ def test_a_table_has_a_line_for_each_report_and_aligned_columns():
     assert [line.split()[0] for line in lines] == ["policy", "ours", "static-1"]
     assert len({len(line) for line in lines}) == 1
     assert lines[1].split()[4:] == [
-        *("2.50", "44.44%", "0.50", "3", "1", "1", "25/0/75", "2.50"),
+        *("2.50", "44.44%", "0.500", "3", "1", "1", "25/0/75", "2.50"),
         *("10", "30", "300", "50.0%", "0.0%"),
     ]
     assert lines[2].split()[10:12] == ["-", "-"]

@@ -1,5 +1,6 @@
 """What ways to choose a replica achieve."""
 
+import math
 import random
 from itertools import pairwise
 
@@ -8,8 +9,8 @@ import pytest
 from anytime_server.errors import SettingsError
 from anytime_server.simulation.routers import ROUTERS, ours, round_robin, router
 from anytime_server.simulation.simulate import SimulationConfig, full_depth_hz, simulate
-from anytime_server.simulation.traffic import Cameras, Poisson, Traffic, arrival_times
-from server.core.factories import profile
+from anytime_server.simulation.traffic import Cameras, Machine, Poisson, Traffic, arrival_times
+from server.core.factories import STAGE_S, profile
 
 FULL_HZ = full_depth_hz(profile())
 FULL_S = 1.0 / FULL_HZ
@@ -36,6 +37,31 @@ def test_where_half_of_the_replicas_are_slower_their_load_tells():
     by_load, in_turn = (run(way, 1.0, uneven=3.0) for way in (ours, round_robin))
     assert by_load.attainment > in_turn.attainment
     assert by_load.quality > in_turn.quality
+
+
+@pytest.mark.parametrize("cameras", [7, 20])
+def test_as_many_executors_as_the_deployment_guide_says_serve_the_exit_that_it_says(cameras):
+    fps, run_s = 5.0, 0.004
+    machine = Machine(run_s=run_s)
+    traffic = Traffic(Cameras(cameras, fps), (1 / fps, 1 / fps), spread=0.0)
+
+    def served(seconds):
+        count = math.ceil(cameras * fps * (seconds + run_s) / 0.85)
+        return simulate(
+            SimulationConfig(
+                profile(reaction_s=machine.check_s),
+                traffic,
+                duration_s=10.0,
+                replicas=count,
+                router=ours,
+                machine=machine,
+            )
+        )
+
+    assert served(STAGE_S[0]).attainment >= 0.97
+    deepest = served(sum(STAGE_S))
+    assert deepest.attainment >= 0.97
+    assert deepest.mean_exit >= 0.9 * len(STAGE_S)
 
 
 def test_an_unknown_router_is_named():
