@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
-from anytime_server import logs
+from anytime_server import logs, tracing
 from anytime_server.app import create_app
 from anytime_server.engine.local import LocalEngine
 from anytime_server.executor.messages import WorkerSettings
@@ -60,10 +60,13 @@ def serve(settings: Settings) -> None:
         max_pixels=settings.max_computed_pixels,
         hang_s=settings.hang_s,
     )
-    metrics = Metrics()
-    application = create_app(settings, LocalEngine(executor, metrics, settings), metrics)
+    metrics, traces = Metrics(), tracing.from_environment()
+    engine = LocalEngine(executor, metrics, settings)
+    application = create_app(settings, engine, metrics, traces)
     server = Server(uvicorn_config(application, settings), application.state.api)
     server.run()
+    if traces is not None:
+        traces.close()
     if server.failure is not None:
         typer.echo(f"anytime-server: {server.failure}", err=True)
         raise typer.Exit(1)

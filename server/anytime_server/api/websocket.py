@@ -213,7 +213,13 @@ class WebsocketConnection:
                 upload.reserve(len(infer.payload))
                 on_event = self._outbox.callback(infer.id)
                 request = await self._state.submit(
-                    infer, job_id, arrival_s, "websocket", on_event, caller=self._caller
+                    infer,
+                    job_id,
+                    arrival_s,
+                    "websocket",
+                    on_event,
+                    caller=self._caller,
+                    headers=self._websocket.headers,
                 )
         except RefusedError as error:
             self._refuse(infer.id, error.problem)
