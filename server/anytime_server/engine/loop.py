@@ -123,13 +123,15 @@ class ExecutorLoop:
         self.take_exits()
         job = request.job
         answer = self._scheduler.submit(job, self._clock())
+        is_late = isinstance(answer, Rejected) and answer.code is ErrorCode.DEADLINE_EXCEEDED
+        may_prepare = isinstance(answer, Admitted) or (is_late and not self.requests)
+        if may_prepare and self._scheduler.get_ready(job):  # while it is decoded, or for the next
+            self._executor.prepare(job.model, (job.height, job.width))
         if isinstance(answer, Admitted):
             request.ready_s = self._clock()
             self.requests[request.id] = request
             self._metrics.active_requests(len(self.requests))
             self._empty.clear()
-            if job.prepare_s:  # the size is new: get ready while the image is decoded
-                self._executor.prepare(job.model, (job.height, job.width))
             self._update_run()
         return answer
 
