@@ -27,6 +27,7 @@ from anytime_server.metrics import Metrics
 from anytime_server.process_memory import exclude_from_collection, keep_freed_memory
 from anytime_server.settings import Settings
 from anytime_server.tokens import read_tokens
+from anytime_server.tracing import Tracing
 
 logger = logging.getLogger(__name__)
 
@@ -45,13 +46,16 @@ _LAG_S: Final = 0.1
 """Between two measurements of the event loop's lag."""
 
 
-def create_app(settings: Settings, engine: Engine, metrics: Metrics) -> FastAPI:
+def create_app(
+    settings: Settings, engine: Engine, metrics: Metrics, tracing: Tracing | None = None
+) -> FastAPI:
     """The ASGI application; its `ApiState` is `app.state.api`.
 
     Args:
         settings: the operator's choices.
         engine: computes requests; opened and closed by the application.
         metrics: that the engine counts in.
+        tracing: records requests; closed by who made it.
     """
     token, operator_token = settings.token, settings.operator_token
     named = {} if settings.tokens is None else read_tokens(settings.tokens)
@@ -70,6 +74,7 @@ def create_app(settings: Settings, engine: Engine, metrics: Metrics) -> FastAPI:
         access,
         MessageWriter(engine),
         Uploads(settings.max_upload_bytes),
+        tracing,
     )
 
     @asynccontextmanager

@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
-from anytime_server import logs
+from anytime_server import logs, tracing
 from anytime_server.app import create_app
 from anytime_server.engine.local import LocalEngine
 from anytime_server.executor.cores import auto_executors, share_cores
@@ -45,12 +45,13 @@ def serve(settings: Settings) -> None:
     Each option can also be set by the environment variable beside it.
     """
     logs.configure(settings.log_level, as_json=settings.log_json)
-    metrics = Metrics()
-    application = create_app(
-        settings, LocalEngine(_executors(settings), metrics, settings), metrics
-    )
+    metrics, traces = Metrics(), tracing.from_environment()
+    engine = LocalEngine(_executors(settings), metrics, settings)
+    application = create_app(settings, engine, metrics, traces)
     server = Server(uvicorn_config(application, settings), application.state.api)
     server.run()
+    if traces is not None:
+        traces.close()
     if server.failure is not None:
         typer.echo(f"anytime-server: {server.failure}", err=True)
         raise typer.Exit(1)

@@ -15,6 +15,7 @@ from anytime_server.engine.local import LocalEngine
 from anytime_server.metrics import Metrics
 from anytime_server.serving import Server, uvicorn_config
 from anytime_server.settings import Settings
+from anytime_server.tracing import Tracing
 from server.fakes import FakeExecutor
 
 
@@ -44,12 +45,16 @@ class QuickServer(Server):
 
 @asynccontextmanager
 async def running_server(
-    executor: FakeExecutor | None = None, *, wait: bool = True, **settings: object
+    executor: FakeExecutor | None = None,
+    *,
+    wait: bool = True,
+    tracing: Tracing | None = None,
+    **settings: object,
 ) -> AsyncIterator[RunningServer]:
     executor = executor or FakeExecutor()
     chosen = Settings(port=0, log_level="warning", **settings)
     metrics = Metrics()
-    app = create_app(chosen, LocalEngine([executor], metrics, chosen), metrics)
+    app = create_app(chosen, LocalEngine([executor], metrics, chosen), metrics, tracing)
     state = app.state.api
     server = QuickServer(uvicorn_config(app, chosen), state)
     server.capture_signals = nullcontext  # the test runner's signals are not ours

@@ -101,9 +101,15 @@ class LadderEngine:
         """Of the engine that computes."""
         return self._engine.sparse
 
-    def prepare(self, size: Size) -> None:
-        """Get ready for images of (H, W) px; see `Engine.prepare`."""
-        for side in self.sides:
+    def prepare(self, size: Size, sides: int | None = None) -> None:
+        """Get ready for images of (H, W) px; see `Engine.prepare`.
+
+        Args:
+            size: of the images.
+            sides: at how many of the ladder's, the smallest first; None for all. A run gets ready
+                for a further one when it comes to it.
+        """
+        for side in self.sides[:sides]:
             self._engine.prepare(resized_size(size, side))
 
     def begin(

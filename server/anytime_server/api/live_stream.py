@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Final
@@ -57,6 +58,7 @@ class LiveStream:
         key: unique among the streams of the engine.
         opening: what its client asks for.
         caller: its client, if it has a quota.
+        headers: of the handshake, for traces.
 
     Raises:
         RefusedError: there is no such model, or nothing is admitted now.
@@ -69,6 +71,7 @@ class LiveStream:
         key: str,
         opening: OpenStream,
         caller: Caller | None,
+        headers: Mapping[str, str],
     ) -> None:
         served = state.engine.admissible_model(opening.model)
         self._exits = len(served.info.exits)
@@ -77,6 +80,7 @@ class LiveStream:
         self._outbox = outbox
         self._key = key
         self._caller = caller
+        self._headers = headers
         if caller is not None:
             caller.begin(state.engine.clock())
             urgency = max(opening.urgency, caller.quota.urgency)
@@ -172,6 +176,7 @@ class LiveStream:
                 "websocket",
                 self._on_event,
                 caller=None,
+                headers=self._headers,
                 frame=StreamFrame(self._key, frame.frame, self._opening.reuse, self._sent),
             )
         except RefusedError as error:

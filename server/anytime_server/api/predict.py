@@ -103,6 +103,7 @@ async def predict(request: Request, model: str) -> Response:
                 "http",
                 outbox.callback(infer.id),
                 caller=caller,
+                headers=request.headers,
             )
     except ClientDisconnect:
         return Response(status_code=CLIENT_CLOSED_REQUEST)

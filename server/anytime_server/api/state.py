@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING
@@ -23,6 +24,7 @@ if TYPE_CHECKING:  # it only holds them
     from anytime_server.images import Image
     from anytime_server.metrics import Metrics
     from anytime_server.settings import Settings
+    from anytime_server.tracing import Tracing
 
 
 @dataclass(slots=True)
@@ -36,6 +38,7 @@ class ApiState:
         access: who may ask.
         messages: makes the protocol's messages.
         uploads: bounds what clients send.
+        tracing: records requests; None if nobody wants traces.
         websockets: how many are open.
         shutting_down: set when the server is about to close its websockets.
     """
@@ -46,6 +49,7 @@ class ApiState:
     access: Access
     messages: MessageWriter
     uploads: Uploads
+    tracing: Tracing | None = None
     websockets: int = 0
     shutting_down: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -58,14 +62,41 @@ class ApiState:
         on_event: OnEvent,
         *,
         caller: Caller | None,
+        headers: Mapping[str, str],
         pixels: Image | None = None,
         frame: StreamFrame | None = None,
     ) -> ActiveRequest:
-        """Admits a request within the quota of its `caller`, if that has one; see `Engine.submit`.
+        """Admits a request within its caller's quota, and traces it; see `Engine.submit`.
+
+        The `headers` are those of the HTTP request or of the websocket's handshake.
 
         Raises:
             RefusedError: it is not admitted.
         """
+        submit = partial(self._submit, caller=caller, pixels=pixels, frame=frame)
+        if self.tracing is None:
+            return await submit(infer, request_id, arrival_s, transport, on_event)
+        trace = self.tracing.begin(infer, arrival_s, transport, headers)
+        on_event = trace.ending(on_event)
+        try:
+            trace.request = await submit(infer, request_id, arrival_s, transport, on_event)
+        except BaseException as error:
+            trace.not_admitted(error)
+            raise
+        return trace.request
+
+    async def _submit(
+        self,
+        infer: Infer,
+        request_id: str,
+        arrival_s: float,
+        transport: str,
+        on_event: OnEvent,
+        *,
+        caller: Caller | None,
+        pixels: Image | None,
+        frame: StreamFrame | None,
+    ) -> ActiveRequest:
         submit = partial(self.engine.submit, pixels=pixels, frame=frame)
         if caller is None:
             return await submit(infer, request_id, arrival_s, transport, on_event)

@@ -228,7 +228,8 @@ class WebsocketConnection:
     def _open(self, opening: OpenStream) -> None:
         key = self._job_id(opening.id)
         try:
-            live = LiveStream(self._state, self._outbox, key, opening, self._caller)
+            headers = self._websocket.headers
+            live = LiveStream(self._state, self._outbox, key, opening, self._caller, headers)
         except RefusedError as error:
             self._requests[opening.id] = _Admission()
             self._refuse(opening.id, error.problem)
@@ -242,7 +243,13 @@ class WebsocketConnection:
                 upload.reserve(len(infer.payload))
                 on_event = self._outbox.callback(infer.id)
                 request = await self._state.submit(
-                    infer, job_id, arrival_s, "websocket", on_event, caller=self._caller
+                    infer,
+                    job_id,
+                    arrival_s,
+                    "websocket",
+                    on_event,
+                    caller=self._caller,
+                    headers=self._websocket.headers,
                 )
         except RefusedError as error:
             self._refuse(infer.id, error.problem)

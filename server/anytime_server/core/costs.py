@@ -41,8 +41,8 @@ _REMEMBERED_SIZES: Final = 1024
 """Image sizes whose scaled profiles are kept; clients choose sizes, so there must be an end."""
 
 
-_READY_SIZES: Final = 8
-"""Image sizes that an executor is taken to be ready for, those that came last."""
+_READY_SIZES: Final = 16
+"""Sizes that are computed and that an executor is taken to be ready for, those that came last."""
 
 _Sizes = tuple[tuple[int, int], ...]
 
@@ -89,8 +89,8 @@ class ModelProfile:
             order.
         stride: the network pads both sides to a multiple of this many px.
         reaction_s: longest time between two checks whether a stage is to stop, at the largest size.
-        prepare_s_per_px: seconds that getting ready for images of a new size takes, for each px
-            that is computed.
+        prepare_s_per_px: seconds that getting ready for a new size takes, for each px that is
+            computed.
     """
 
     model: str
@@ -139,6 +139,10 @@ class ModelProfile:
     def first_at_size(self, exit_: int) -> int:
         """The first exit at the size of an exit (from 1)."""
         return exit_ - (exit_ - 1) % len(self.sizes[0].stages)
+
+    def size_of(self, exit_: int) -> int:
+        """The index of the side, of the ladder's from the smallest, of an exit (from 1)."""
+        return (exit_ - 1) // len(self.sizes[0].stages)
 
     def _padded(self, side: int) -> int:
         return -(-side // self.stride) * self.stride
@@ -234,7 +238,7 @@ class CostModel:
     ) -> None:
         self._profiles = {profile.model: profile for profile in profiles}
         self._steps: dict[tuple[str, _Sizes], StepCosts] = {}
-        self._ready: dict[tuple[str, _Sizes], None] = {}
+        self._ready: dict[tuple[str, tuple[int, int]], None] = {}
         self._shares = {
             name: list(profile.typical_share or (1.0,) * profile.exits)
             for name, profile in self._profiles.items()
@@ -282,25 +286,29 @@ class CostModel:
             self._steps[key] = StepCosts(stages, before, self._biases[model])
         return self._steps[key]
 
-    def preparation_s(self, model: str, height: int, width: int) -> float:
-        """Base time of getting ready for images of so many px; 0 if some came lately.
+    def preparation_s(self, model: str, height: int, width: int) -> tuple[float, ...]:
+        """Base times of getting ready for images of so many px, at each size that is computed.
+
+        0 for a size that came lately.
 
         Raises:
             UnknownModelError: no such model.
         """
         profile = self.profile(model)
         sizes = profile.computed_sizes(height, width)
-        if (model, sizes) in self._ready:
-            return 0.0
-        return profile.prepare_s_per_px * sum(h * w for h, w in sizes)
+        each_s = (profile.prepare_s_per_px * size[0] * size[1] for size in sizes)
+        ready = ((model, size) in self._ready for size in sizes)
+        return tuple(0.0 if known else s for s, known in zip(each_s, ready, strict=True))
 
-    def note_size(self, model: str, height: int, width: int) -> None:
-        """An image of so many px is going to be computed.
+    def note_size(self, model: str, height: int, width: int, exit_: int) -> None:
+        """An image of so many px is going to be, or was, computed to an exit (from 1).
 
         Raises:
             UnknownModelError: no such model.
         """
-        key = (model, self.profile(model).computed_sizes(height, width))
+        profile = self.profile(model)
+        sizes = profile.computed_sizes(height, width)
+        key = (model, sizes[profile.size_of(exit_)])
         self._ready.pop(key, None)
         self._ready[key] = None
         if len(self._ready) > _READY_SIZES:

@@ -122,7 +122,8 @@ class Forecaster:
                 usual = typical[exit_ - 1]
                 share = min(share, usual if job.reuse is None else job.reuse.share(exit_, usual))
             step_s, step_gmacs = steps.step(made, exit_, share)
-            base_s, gmacs, made = base_s + step_s * job.factor(exit_), gmacs + step_gmacs, exit_
+            step_s = step_s * job.factor(exit_) + self._entering_s(job, steps, made, exit_)
+            base_s, gmacs, made = base_s + step_s, gmacs + step_gmacs, exit_
             if way.quality:
                 gain = way.quality[index] - there
             else:
@@ -132,6 +133,12 @@ class Forecaster:
                 best = way.quality[index] if way.quality else best
                 base_s += shown_s
         return tuple(path)
+
+    def _entering_s(self, job: JobState, steps: StepCosts, made: int, exit_: int) -> float:
+        """Base seconds of a step for getting ready for a size, where that is not done before."""
+        if not made or not steps.starts_size(made, exit_):
+            return 0.0
+        return job.preparing_s(self._costs.profile(job.model).size_of(exit_))
 
     def _shown_s(self, job: JobState) -> float:
         """Base seconds that an exit on the way to others takes until it is out, if it is shown."""
@@ -144,7 +151,7 @@ class Forecaster:
 
         Decoding is included if it is still due and the executor waits for it.
         """
-        prepare_s = 0.0 if job.decoded else job.prepare_s
+        prepare_s = 0.0 if job.decoded else job.preparing_s(0)
         network = self._costs.slow_down.predict(step.base_s + prepare_s)
         if job.decoded or job.awaits_image:
             return network
@@ -168,6 +175,7 @@ class Forecaster:
             if steps.starts_size(made, ahead.exit):
                 share = 1.0
             step_s = steps.step(made, ahead.exit, share)[0] * job.factor(ahead.exit)
+            step_s += self._entering_s(job, steps, made, ahead.exit)
             base_s, made = base_s + step_s, ahead.exit
         return self._costs.slow_down.predict(base_s)
 
@@ -208,7 +216,7 @@ class Forecaster:
         before_s = 0.0
         if not job.decoded:
             within_s -= self._costs.decode(job.media_type, job.pixels).upper_s(sigmas)
-            before_s = job.prepare_s
+            before_s = job.preparing_s(0)
         return within_s / slow_down.predict(1.0).upper_s(sigmas) - before_s
 
     def _chance(self, job: JobState, within_s: float) -> Callable[[StageForecast], float]:
@@ -220,7 +228,7 @@ class Forecaster:
         unit, rest = self._costs.slow_down.predict(1.0), Prediction(0.0, 0.0)
         if not job.decoded:
             rest = self._costs.decode(job.media_type, job.pixels)
-            rest = rest.then(self._costs.slow_down.predict(job.prepare_s))
+            rest = rest.then(self._costs.slow_down.predict(job.preparing_s(0)))
 
         def chance(step: StageForecast) -> float:
             left_s = within_s - rest.mean_s - step.base_s * unit.mean_s

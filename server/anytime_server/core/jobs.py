@@ -85,7 +85,9 @@ class JobState:
         decoded: the image needs no decoding (any more).
         awaits_image: its image is being decoded, which takes so long that others go first.
         rev: number of the budget in force.
-        prepare_s: base seconds of getting ready for its size, if none of this size came before.
+        prepare_s: base seconds of getting ready for each size at which it is computed, zero where
+            others of this size came before; empty before it is submitted. The first size is got
+            ready for before its run.
         last: the last exit made; None before the first.
         made: numbers of the exits made.
         gmacs: 1e9 multiply-adds of its finished stages.
@@ -114,7 +116,7 @@ class JobState:
     decoded: bool = False
     awaits_image: bool = False
     rev: int = 0
-    prepare_s: float = 0.0
+    prepare_s: tuple[float, ...] = ()
     last: ExitReport | None = None
     made: tuple[int, ...] = ()
     gmacs: float = 0.0
@@ -161,6 +163,10 @@ class JobState:
     def factor(self, exit_: int) -> float:
         """Time of the step to an exit as a multiple of what images of its model take."""
         return 1.0 if self.reuse is None else self.reuse.factor(exit_)
+
+    def preparing_s(self, size: int) -> float:
+        """Base seconds of getting ready for a size, by its index."""
+        return self.prepare_s[size] if self.prepare_s else 0.0
 
     def is_satisfied(self, limits: EffectiveLimits) -> bool:
         """Whether its last map is as confident as asked."""

@@ -98,7 +98,6 @@ class Scheduler:
         answer = self.offer(job, now)
         if isinstance(answer, Admitted):
             self._jobs[job.id] = job
-            self.costs.note_size(job.model, job.height, job.width)
             self._observe_load()
         return answer
 
@@ -129,6 +128,14 @@ class Scheduler:
             return False
         del self._jobs[job_id]
         return True
+
+    def get_ready(self, job: JobState) -> bool:
+        """Whether the executor is to be told of a job's first size, as that is new.
+
+        It is taken to be told; of a job that is refused as well, so that the next one fits.
+        """
+        self.costs.note_size(job.model, job.height, job.width, 1)
+        return job.preparing_s(0) > 0.0
 
     def cancel(self, job_id: str) -> Ending | None:
         """Ends a job; one that is running ends with its run. Unknown ids are ignored.
@@ -496,6 +503,7 @@ class Scheduler:
             self.costs.observe_bias(job.model, steps.parts(made, stage, share), error)
             if not starts_size:
                 self.costs.observe_share(job.model, stage, share)
+        self.costs.note_size(job.model, job.height, job.width, stage)
         job.used_s += report.elapsed_s
         job.gmacs += report.gmacs
         job.decoded = True

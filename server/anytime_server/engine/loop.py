@@ -130,9 +130,10 @@ class ExecutorLoop:
         self.take_exits()
         job = request.job
         answer = self.scheduler.submit(job, self._clock())
-        if job.prepare_s and (isinstance(answer, Admitted) or request.frame is not None):
-            # The size is new: get ready while the image is decoded, or for a stream's next frame.
-            self.scheduler.costs.note_size(job.model, job.height, job.width)
+        is_late = isinstance(answer, Rejected) and answer.code is ErrorCode.DEADLINE_EXCEEDED
+        may_prepare = isinstance(answer, Admitted) or request.frame is not None
+        may_prepare = may_prepare or (is_late and not self.requests)
+        if may_prepare and self.scheduler.get_ready(job):  # while it is decoded, or for the next
             self._executor.prepare(job.model, (job.height, job.width))
         if isinstance(answer, Admitted):
             request.ready_s = self._clock()

@@ -223,7 +223,11 @@ class Executor(Protocol):
         ...
 
     def prepare(self, model: str, size: tuple[int, int]) -> None:
-        """Has a model get ready for images of (H, W) px before the next run; returns at once."""
+        """Has a model get ready for images of (H, W) px before the next run; returns at once.
+
+        It gets ready for the first size of its ladder; for the others, runs do when they come to
+        them.
+        """
         ...
 
     def forget(self, job_id: str) -> None:

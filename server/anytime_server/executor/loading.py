@@ -126,7 +126,6 @@ def profile(model: LoadedModel, size: tuple[int, int]) -> ServedModel:
         costs = [stages, *(_stage_costs(model, other)[0] for other in sizes[1:])]
     quality = model.quality
     paths = () if quality is None else quality.paths
-    computed_px = sum(height * width for height, width in sizes[: max(len(card.sides), 1)])
     costs_of_model = ModelProfile(
         card.name,
         tuple(SizeProfile(*at, found) for at, found in zip(sizes, costs, strict=True)),
@@ -135,7 +134,7 @@ def profile(model: LoadedModel, size: tuple[int, int]) -> ServedModel:
         paths=tuple(MeasuredPath(path.rungs, path.quality) for path in paths),
         stride=card.config.stride,
         reaction_s=dense.reaction_s,
-        prepare_s_per_px=_prepare_s(model, size) / computed_px,
+        prepare_s_per_px=_prepare_s_per_px(model, size),
     )
     render_s_per_px = dense.render_s / (size[0] * size[1])
     info = describe(model, dense, size)
@@ -178,8 +177,8 @@ def _exit_costs(model: LoadedModel, size: tuple[int, int]) -> list[tuple[float, 
     return costs
 
 
-def _prepare_s(model: LoadedModel, size: tuple[int, int]) -> float:
-    """Seconds that the first image of a size takes longer than the next."""
+def _prepare_s_per_px(model: LoadedModel, size: tuple[int, int]) -> float:
+    """Seconds for each px that is computed that the first image of a size takes longer."""
     height, width = size
     # Of another shape, so that it is new at every side of a ladder; of as many px, if it can be.
     other = (width, height) if width != height else (height, max(width // 2, 1))
@@ -188,7 +187,8 @@ def _prepare_s(model: LoadedModel, size: tuple[int, int]) -> float:
         began = time.perf_counter()
         model.engine.prepare(other)
         times.append(time.perf_counter() - began)
-    return max(times[0] - times[1], 0.0)
+    computed = [resized_size(other, side) for side in model.card.sides or (None,)]
+    return max(times[0] - times[1], 0.0) / sum(height * width for height, width in computed)
 
 
 class _Measured(NamedTuple):

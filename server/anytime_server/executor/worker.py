@@ -171,7 +171,7 @@ class Worker:
                     return self._render(self._jobs[job_id], options)
                 case Prepare(model=model, size=size):
                     with suppress(InputError):  # the run will meet it again, and deal with it
-                        self._models[model].engine.prepare(size)
+                        self._models[model].engine.prepare(size, sides=1)
                 case Forget(job_id=job_id):
                     job = self._jobs.pop(job_id, None)
                     if job is not None:

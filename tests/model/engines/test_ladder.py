@@ -530,6 +530,8 @@ def test_every_size_is_prepared_for():
     inner = Spy(with_ladder(tiny_checkpoint(), 32, 64, 96))
     LadderEngine(inner).prepare((480, 360))
     assert inner.prepared == [(32, 24), (64, 48), (96, 72)]
+    LadderEngine(inner).prepare((480, 360), sides=1)
+    assert inner.prepared[3:] == [(32, 24)]
     inner = Spy(tiny_checkpoint())
     LadderEngine(inner).prepare((480, 360))
     assert inner.prepared == [(480, 360)]

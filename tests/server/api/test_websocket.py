@@ -4,6 +4,7 @@ import asyncio
 import gc
 import json
 from contextlib import asynccontextmanager, suppress
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -565,6 +566,7 @@ class LeavingSocket:
     """A websocket whose client sends some frames and is gone."""
 
     client_state = WebSocketState.DISCONNECTED
+    headers: ClassVar = {}
 
     def __init__(self, *frames):
         self.messages = [{"type": "websocket.receive", "text": frame} for frame in frames]

@@ -59,17 +59,20 @@ def test_getting_ready_for_a_size_costs_time_once():
     ladder = ModelProfile(
         "m", (SizeProfile(64, 64, STAGES),), sides=(64, 512), prepare_s_per_px=1e-6
     )
-    costs = CostModel([ladder])
-    assert costs.preparation_s("m", 300, 300) == pytest.approx(1e-6 * (64 * 64 + 512 * 512))
-    costs.note_size("m", 300, 300)
-    assert costs.preparation_s("m", 500, 500) == 0.0  # computed at the same sizes
-    assert costs.preparation_s("m", 250, 500) > 0.0
+    costs, larger = CostModel([ladder]), len(STAGES) + 1
+    assert costs.preparation_s("m", 300, 300) == pytest.approx((1e-6 * 64 * 64, 1e-6 * 512 * 512))
+    costs.note_size("m", 300, 300, 1)
+    assert costs.preparation_s("m", 300, 300) == pytest.approx((0.0, 1e-6 * 512 * 512))
+    costs.note_size("m", 300, 300, larger)
+    assert costs.preparation_s("m", 500, 500) == (0.0, 0.0)  # computed at the same sizes
+    assert min(costs.preparation_s("m", 250, 500)) > 0.0
     for side in range(100, 900, 50):
-        costs.note_size("m", side, 1000)
-    assert costs.preparation_s("m", 300, 300) > 0.0  # too many others came since
-    costs.note_size("m", 300, 300)
+        costs.note_size("m", side, 1000, larger)
+        costs.note_size("m", 1000, side, larger)
+    assert min(costs.preparation_s("m", 300, 300)) > 0.0  # too many others came since
+    costs.note_size("m", 300, 300, 1)
     costs.forget_executor()
-    assert costs.preparation_s("m", 300, 300) > 0.0
+    assert costs.preparation_s("m", 300, 300)[0] > 0.0
 
 
 def test_sizes_that_clients_choose_cannot_fill_the_memory():

@@ -11,7 +11,17 @@ from anytime_server.core.forecasts import Forecaster
 from anytime_server.core.limits import ServerLimits
 from anytime_server.core.settings import SchedulerSettings
 from anytime_server.errors import SettingsError
-from server.core.factories import FREE, STAGE_S, costs, job, profile, report, server_budget
+from server.core.factories import (
+    FREE,
+    MODEL,
+    STAGE_S,
+    costs,
+    job,
+    ladder_profile,
+    profile,
+    report,
+    server_budget,
+)
 
 
 class Case:
@@ -46,6 +56,21 @@ def test_looking_ahead_adds_up_time_multiply_adds_and_gain_to_each_exit():
     assert [step.base_s for step in ahead] == pytest.approx([0.030, 0.090])
     assert [step.gain for step in ahead] == [10.0, 15.0]
     assert case.made(4).job.paths == ()
+
+
+def test_a_new_size_is_charged_to_the_exit_that_comes_to_it():
+    model = CostModel([ladder_profile(prepare_s_per_px=1e-6)])
+    case, known = Case(model), Case(CostModel([ladder_profile()]))
+    case.job.prepare_s = model.preparation_s(MODEL, 64, 64)
+    case.forecaster.look_ahead(case.job)
+    for path, without in zip(case.job.paths, known.job.paths, strict=True):
+        more = [step.base_s - other.base_s for step, other in zip(path, without, strict=True)]
+        assert more == pytest.approx([0.0 if step.exit < 5 else 64 * 64 * 1e-6 for step in path])
+    case.job.decoded = False
+    needs = [case.forecaster.needs(case.job, case.job.paths[0][k]).mean_s for k in (0, -1)]
+    case.job.prepare_s = (0.0, 0.0)
+    less = [case.forecaster.needs(case.job, case.job.paths[0][k]).mean_s for k in (0, -1)]
+    assert [a - b for a, b in zip(needs, less, strict=True)] == pytest.approx([32 * 32 * 1e-6] * 2)
 
 
 def test_without_measured_quality_the_doubt_that_is_left_stands_for_the_gain():

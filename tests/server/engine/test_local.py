@@ -126,6 +126,19 @@ async def test_the_executor_gets_ready_for_a_size_that_is_new_while_the_image_is
         assert executor.prepared == [(STREET.name, SIZE)]
 
 
+async def test_a_size_for_which_a_deadline_was_too_short_is_ready_for_the_next_request():
+    served = served_model(STREET)
+    new_s = 0.5 / (SIZE[0] * SIZE[1])
+    slow = replace(served, profile=replace(served.profile, prepare_s_per_px=new_s))
+    async with running_engine(FakeExecutor(models=(slow,))) as (engine, executor):
+        in_time = Budget(deadline_ms=400.0)
+        with pytest.raises(RefusedError) as refused:
+            await submit(engine, "a", budget=in_time)
+        assert refused.value.problem.code is ErrorCode.DEADLINE_EXCEEDED
+        assert executor.prepared == [(STREET.name, SIZE)]
+        await submit(engine, "b", budget=in_time)
+
+
 async def test_a_request_over_http_is_remembered_for_a_while_and_one_of_a_websocket_is_not():
     async with running_engine() as (engine, _):
         first, recorder = await submit(engine, "a")

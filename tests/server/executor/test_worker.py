@@ -93,8 +93,8 @@ class FakeModel:
     def improves(self, made):
         return made[-1] not in self.worse
 
-    def prepare(self, size):
-        self.prepared.append(size)
+    def prepare(self, size, sides):
+        self.prepared.append((size, sides))
 
     def begin(self, image, *, size, monotone):
         self.begun += 1
@@ -254,7 +254,7 @@ def test_an_exit_that_is_no_better_is_reported_and_the_one_before_is_rendered():
 
 def test_the_executor_gets_ready_for_a_size_without_an_answer():
     model, replies, _ = serve(Prepare("street", (12, 16)))
-    assert model.prepared == [(12, 16)]
+    assert model.prepared == [((12, 16), 1)]  # a run gets ready for the rest
     assert replies == []
 
 

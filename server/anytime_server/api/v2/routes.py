@@ -269,6 +269,7 @@ async def infer(request: Request, model: str) -> Response:
             "http",
             outbox.callback(request_id),
             caller=caller,
+            headers=request.headers,
             pixels=None if isinstance(image, bytes) else image,
         )
     except ClientDisconnect:
