@@ -113,14 +113,18 @@ class LadderEngine:
         *,
         size: Size | None = None,
         monotone: bool = False,
+        prior_size: Size | None = None,
     ) -> LadderRun:
         """Accept an image of any size.
 
         Args:
             image: see `Engine.begin`.
-            prior: for the padded size of the image as it came; every size starts from it.
+            prior: for the padded size of the image as it came, or of `prior_size`. Every size
+                starts from it, resized; where it is settled it stays, whatever maps are joined.
+                Where it is settled everywhere, nothing is computed.
             size: (H, W) px that the image had before it was reduced; None if it was not. Results
                 are brought to this size.
+            prior_size: (H, W) px of the resized image that the prior's map is of; None for `size`.
             monotone: each map of a size is the normalised product of the distributions of all its
                 exits made so far (of a pose the mean of the heat-maps), and criteria judge that, so
                 that a later map rarely makes a right pixel wrong (as in Jazbec et al., "Towards
@@ -134,8 +138,9 @@ class LadderEngine:
         size = size or (image.shape[0], image.shape[1])
         if prior is not None:
             config = self.card.config
-            prior.check(1, config.outputs, _padded_cells(size, config))
-        return LadderRun(self._engine, self.sides, image, size, prior, monotone=monotone)
+            prior.check(1, config.outputs, padded_cells(prior_size or size, config))
+        start = None if prior is None else _Start(prior, prior_size or size)
+        return LadderRun(self._engine, self.sides, image, size, start, monotone=monotone)
 
     def decode(self, result: ExitResult) -> Decoded:
         """The result at the size of the image as it came."""
@@ -156,6 +161,13 @@ class LadderEngine:
                 return found
 
 
+class _Start(NamedTuple):
+    """A prior of the caller's, and the (H, W) px of the image that it is of."""
+
+    prior: Prior
+    size: Size
+
+
 class LadderRun:
     """One image on its way up a ladder.
 
@@ -169,7 +181,7 @@ class LadderRun:
         sides: tuple[int | None, ...],
         image: NDArray[np.uint8],
         size: Size,
-        prior: Prior | None,
+        start: _Start | None,
         *,
         monotone: bool,
     ) -> None:
@@ -178,7 +190,7 @@ class LadderRun:
         self._sides = sides
         self._image = image
         self._size = size
-        self._prior = prior
+        self._start = start
         self._last: RungResult | None = None
         self._at: _SizeRun | None = None
 
@@ -225,7 +237,8 @@ class LadderRun:
                 at.release()
             image = self._resized(self._sides[index])
             at = _SizeRun(self._engine, index, image, self._last, monotone=self._monotone)
-            at.start_from(self._prior, self._size)
+            if self._start is not None:
+                at.start_from(*self._start)
         result = at.advance(before + 1, criterion, pause)
         self._at = at
         self._last = RungResult(
@@ -246,13 +259,17 @@ class LadderRun:
             self._at.release()
 
     def _resized(self, side: int | None) -> NDArray[np.uint8]:
-        height, width = resized_size(self._size, side)
-        if (height, width) == self._image.shape[:2]:
-            return self._image
-        resized = PIL.Image.fromarray(self._image).resize(
-            (width, height), PIL.Image.Resampling.BILINEAR, reducing_gap=2.0
-        )
-        return np.asarray(resized)
+        return resized_image(self._image, resized_size(self._size, side))
+
+
+def resized_image(image: NDArray[np.uint8], size: Size) -> NDArray[np.uint8]:
+    """An image (H, W, 3) at another (H, W) px; itself if it has this size."""
+    if size == image.shape[:2]:
+        return image
+    resized = PIL.Image.fromarray(image).resize(
+        size[::-1], PIL.Image.Resampling.BILINEAR, reducing_gap=2.0
+    )
+    return np.asarray(resized)
 
 
 class _Step(NamedTuple):
@@ -284,18 +301,15 @@ class _SizeRun:
         self._steps: list[_Step] = []
         self._run: Run | None = None
         self._prior: Prior | None = None
+        self._own: Prior | None = None
         self._smaller: Tensor | None = None
         if smaller is not None:
             self._prior = _seeds(smaller, self._size, engine.card)
             self._smaller = self._prior.logits
 
-    def start_from(self, prior: Prior | None, size: Size) -> None:
+    def start_from(self, prior: Prior, size: Size) -> None:
         """Take in the caller's own prior for an image of (H, W) px; seeds give way to it."""
-        if prior is None:
-            return
-        own = prior
-        if size != self._size:
-            own = _resized_prior(prior, size, self._size, self._engine.card.config)
+        own = self._own = resized_prior(prior, size, self._size, self._engine.card.config)
         if self._prior is not None:
             logits = torch.where(own.active, self._prior.logits, own.logits)
             own = Prior(logits, own.active & self._prior.active)
@@ -307,6 +321,8 @@ class _SizeRun:
 
     def advance(self, exit_: int, criterion: Criterion | None, pause: Pause | None) -> ExitResult:
         """A later exit at this size, joined with the map of the smaller one."""
+        if self._own is not None and not self._own.active.any():
+            return self._settled(exit_, self._own)
         step = _Step(exit_, criterion)
         try:
             if self._run is None:
@@ -324,10 +340,25 @@ class _SizeRun:
             return result
         task = self._engine.card.task
         joined = self._joined(torch.from_numpy(result.logits)[None], result.exit)
+        if self._own is not None:
+            joined = torch.where(self._own.active, joined, self._own.logits)
         return replace(
             result,
             logits=joined[0].numpy(),
             confidence=task.confidence(joined)[0, 0].numpy(),
+        )
+
+    def _settled(self, exit_: int, own: Prior) -> ExitResult:
+        """What any exit gives where the caller's prior leaves nothing to compute."""
+        logits = own.logits.float()
+        return ExitResult(
+            exit=exit_,
+            image_size=self._size,
+            logits=logits[0].numpy(),
+            confidence=self._engine.card.task.confidence(logits)[0, 0].numpy(),
+            active=own.active[0, 0].numpy(),
+            macs=0,
+            map_stride=self._engine.card.config.map_stride,
         )
 
     def _next(self, run: Run, step: _Step, number: int, pause: Pause | None) -> ExitResult:
@@ -380,8 +411,10 @@ def _seeds(smaller: RungResult, size: Size, card: Card) -> Prior:
     return _on_padded_map(logits, near_active, size, card.config, at_least=1e-6)
 
 
-def _resized_prior(prior: Prior, size: Size, resized: Size, config: FamilyConfig) -> Prior:
-    """The prior of an image of (H, W) px as one of the resized image."""
+def resized_prior(prior: Prior, size: Size, resized: Size, config: FamilyConfig) -> Prior:
+    """The prior of an image of (H, W) px as one of the resized image; itself at the same size."""
+    if size == resized:
+        return prior
     rows, columns = _cells(size, config.map_stride)
     return _on_padded_map(
         prior.logits.float()[..., :rows, :columns],
@@ -404,7 +437,7 @@ def _on_padded_map(
         config: of the network.
         at_least: resized values of `active` that count as active.
     """
-    cells, padded = _cells(size, config.map_stride), _padded_cells(size, config)
+    cells, padded = _cells(size, config.map_stride), padded_cells(size, config)
     padding = (0, padded[1] - cells[1], 0, padded[0] - cells[0])
     maps = F.pad(upsample(torch.cat([logits, active], dim=1), cells), padding, mode="replicate")
     return Prior(maps[:, :-1], maps[:, -1:] >= at_least)
@@ -442,6 +475,7 @@ def _cells(size: Size, map_stride: int) -> Size:
     return -(-size[0] // map_stride), -(-size[1] // map_stride)
 
 
-def _padded_cells(size: Size, config: FamilyConfig) -> Size:
+def padded_cells(size: Size, config: FamilyConfig) -> Size:
+    """(h, w) of the map of an image of (H, W) px, padding included."""
     height, width = padded_size(size, config.stride)
     return height // config.map_stride, width // config.map_stride
