@@ -3,15 +3,19 @@
 from typing import Final
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 _QUIET: Final = 0.25
 """Quantile of the blocks' deviations that is taken for noise: so many blocks stand still."""
 
 _MOST_NOISE: Final = 6.0
 """Of a camera, levels of 0 to 255, standard deviation; what is above it has changed."""
+
+_MEAN_NOISE: Final = 4.0
+"""Deviations that a mean may be off: it has 1 / block of the noise, and there are three."""
+
+_DEVIATION_NOISE: Final = 1.5
+"""Of one block over that of the quiet ones, as textures and compression have more noise."""
 
 
 def change(now: NDArray[np.uint8], then: NDArray[np.uint8], block: int) -> NDArray[np.float32]:
@@ -31,30 +35,26 @@ def change(now: NDArray[np.uint8], then: NDArray[np.uint8], block: int) -> NDArr
         (H / block, W / block) float32, from 0.
     """
     rows, columns = now.shape[0] // block, now.shape[1] // block
-    difference = torch.from_numpy(now).float() - torch.from_numpy(then)
-    cut = difference.view(rows, block, columns, block * 3)
-    by_column = cut.sum(1).view(rows, columns, block, 3)
-    means = by_column.sum(2) / block**2
-    squares = cut.square_().sum((1, 3)) / (3 * block**2)
-    deviation = (squares - means.square().mean(2)).clamp_(min=0).sqrt_()
-    noise = _quantile(deviation, _QUIET).clamp(max=_MOST_NOISE)
-    # A mean of so many pixels has 1 / block of their noise; three of them, and four deviations.
-    mean_change = means.abs().amax(2) - 4 / block * noise
-    found = torch.maximum(mean_change, deviation - 1.5 * noise).clamp_(min=0)
-    return found.numpy()
-
-
-def _quantile(values: Tensor, share: float) -> Tensor:
-    flat = values.flatten()
-    return flat.kthvalue(1 + int(share * (len(flat) - 1))).values
+    difference = np.subtract(now, then, dtype=np.int16).reshape(rows, block, columns * block * 3)
+    sums = difference.sum(axis=1, dtype=np.int32).reshape(rows, columns, block, 3).sum(axis=2)
+    squares = np.multiply(difference, difference, dtype=np.int32).sum(axis=1, dtype=np.int32)
+    means = sums.astype(np.float32) / block**2
+    square = squares.reshape(rows, columns, block * 3).sum(axis=2) / np.float32(3 * block**2)
+    variance = square - (means * means).mean(axis=2)
+    deviation = np.sqrt(variance.clip(min=0))
+    noise = min(float(np.quantile(deviation, _QUIET, method="lower")), _MOST_NOISE)
+    mean_change = np.abs(means).max(axis=2) - _MEAN_NOISE / block * noise
+    found: NDArray[np.float32] = np.maximum(mean_change, deviation - _DEVIATION_NOISE * noise)
+    return found.clip(min=0)
 
 
 def widened(mask: NDArray[np.bool_], cells: int) -> NDArray[np.bool_]:
     """A mask (h, w) and everything at most so many cells from it, along each axis."""
-    if not cells:
-        return mask
-    wide = torch.nn.functional.max_pool2d(
-        torch.from_numpy(mask)[None].float(), 2 * cells + 1, 1, cells
-    )
-    found: NDArray[np.bool_] = wide[0].numpy() > 0
-    return found
+    for axis in (0, 1):
+        margin = [(0, 0), (0, 0)]
+        margin[axis] = (cells + 1, cells)
+        sums = np.pad(mask, margin).cumsum(axis=axis, dtype=np.int32)
+        length, width = mask.shape[axis], 2 * cells + 1
+        ends = np.take(sums, range(width, width + length), axis=axis)
+        mask = ends > np.take(sums, range(length), axis=axis)
+    return mask

@@ -11,28 +11,29 @@ class Care:
 
     Attributes:
         tolerance: largest change of its block of pixels, levels of 0 to 255, beyond noise.
-        confidence: least probability of its answer, 0 to 1.
         spread: cells around a changed one that are computed again with it.
         age: share of the largest age, 0 to 1, above 0.
     """
 
     tolerance: float
-    confidence: float
     spread: int
     age: float
 
 
 LEVELS: Final = (
-    Care(8.0, 0.0, 2, 1.0),
-    Care(6.0, 0.4, 3, 1.0),
-    Care(4.0, 0.5, 4, 1.0),
-    Care(3.0, 0.7, 6, 0.7),
-    Care(2.0, 0.9, 8, 0.5),
-    Care(1.0, 0.98, 12, 0.3),
+    Care(8.0, 4, 1.0),
+    Care(4.0, 6, 1.0),
+    Care(3.0, 8, 0.7),
+    Care(2.0, 12, 0.5),
+    Care(1.0, 16, 0.3),
 )
-"""From careless to careful. Above the last, nothing is reused."""
+"""From careless to careful. Above the last, nothing is reused.
 
-START: Final = 2
+There is no least confidence among them: cells computed again one by one, between kept ones whose
+features are only interpolated, get worse answers than those that they had.
+"""
+
+START: Final = 1
 
 _REMEMBERED: Final = 12
 """Checks whose mean is the measured figure."""

@@ -31,6 +31,9 @@ _TURNS: Final = 8
 _CHECK_EVERY: Final = 8
 """Frames at least between two checks."""
 
+_LEAST_REUSED: Final = 0.1
+"""Of the cells; where fewer could be kept, masks would save less than they cost in quality."""
+
 _JOINT_MOVED: Final = 1 / 32
 """Of the image's longer side: a joint that is further off counts as different."""
 
@@ -94,21 +97,19 @@ class _Kept:
     Attributes:
         pixels: (H, W, 3) padded image: each cell's as they were when it was computed.
         logits: (K, h, w) float32.
-        confidence: float32.
         rung: that made it; the last one where it was settled for good.
         computed_at: number of the frame.
     """
 
     pixels: NDArray[np.uint8]
     logits: NDArray[np.float32]
-    confidence: NDArray[np.float32]
     rung: NDArray[np.int16]
     computed_at: NDArray[np.int32]
 
     @property
     def arrays(self) -> tuple[NDArray[Any], ...]:
         """All that is held."""
-        return (self.pixels, self.logits, self.confidence, self.rung, self.computed_at)
+        return (self.pixels, self.logits, self.rung, self.computed_at)
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +144,7 @@ class VideoMemory:
 
     A cell of the map is computed again if its block of pixels has changed, beyond noise, since it
     was last computed (not since the frame before, so that no slow drift slips through); if its
-    answer was not confident, or made by an earlier rung than the stream has reached lately; if it
+    answer was neither confident nor made by as late a rung as the stream has reached lately; if it
     is as old as it may be; or near such a cell. The image is refreshed part by part, so that the
     work is spread over the frames. All else keeps its last logits, and where nothing is to be
     computed the run answers from memory. Families without masks save nothing in part, so they
@@ -169,7 +170,6 @@ class VideoMemory:
         self._answer: _Answer | None = None
         self._checking: _Answer | None = None
         self._next_check = 1
-        self._wants_check = False
 
     @property
     def wants_check(self) -> bool:
@@ -310,12 +310,11 @@ class VideoMemory:
         most = max(1, int(care.age * self._settings.max_age))
         unsettled = (changes > care.tolerance) | (age >= most)
         unsettled |= kept.rung < max(self._reached)
-        if card.task.probabilistic:
-            unsettled |= kept.confidence < care.confidence
         if card.config.may_skip_exits:
             return everywhere if unsettled.any() else ~everywhere
         unsettled |= self._turn(unsettled.shape, most) & (2 * age >= most)
-        return widened(unsettled, care.spread)
+        active = widened(unsettled, care.spread)
+        return active if active.mean() <= 1 - _LEAST_REUSED else everywhere
 
     def _followed(
         self, pixels: NDArray[np.uint8], kept: _Kept, changes: NDArray[np.float32]
@@ -339,7 +338,6 @@ class VideoMemory:
         self._kept = _Kept(
             pixels=moved_pixels,
             logits=logits,
-            confidence=shifted(kept.confidence, cells, 0),
             rung=shifted(kept.rung, cells, 0),
             computed_at=shifted(kept.computed_at, cells, _NEVER),
         )
@@ -365,21 +363,17 @@ class VideoMemory:
             self._resized(frame.size),
             config,
         )
-        confidence = result.confidence
-        if result.image_size != self._resized(frame.size):
-            confidence = engine.card.task.confidence(made.logits)[0, 0].numpy()
         active = frame.active
         last = len(engine.sides) * config.num_exits
         rung = np.where(made.active[0, 0].numpy(), result.exit, last).astype(np.int16)
         before = self._kept
         if before is None or active.all():
             computed_at = np.full(active.shape, self._clock, np.int32)
-            return _Kept(frame.pixels, made.logits[0].numpy(), confidence, rung, computed_at)
+            return _Kept(frame.pixels, made.logits[0].numpy(), rung, computed_at)
         pixels = active.repeat(config.map_stride, 0).repeat(config.map_stride, 1)
         return _Kept(
             pixels=np.where(pixels[..., None], frame.pixels, before.pixels),
             logits=np.where(active, made.logits[0].numpy(), before.logits),
-            confidence=np.where(active, confidence, before.confidence),
             rung=np.where(active, rung, before.rung),
             computed_at=np.where(active, np.int32(self._clock), before.computed_at),
         )

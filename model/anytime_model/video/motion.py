@@ -3,9 +3,7 @@
 from typing import Final, TypeVar
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 _Value = TypeVar("_Value", bound=np.generic)
 
@@ -27,9 +25,9 @@ def shift_between(now: NDArray[np.uint8], then: NDArray[np.uint8]) -> tuple[int,
         Rows and columns in px: what was at (y, x) is now at (y + rows, x + columns).
     """
     small_now, small_then = _prepared(now), _prepared(then)
-    cross = torch.fft.rfft2(small_now) * torch.fft.rfft2(small_then).conj()
+    cross = np.fft.rfft2(small_now) * np.fft.rfft2(small_then).conj()
     height, width = small_now.shape
-    peaks = torch.fft.irfft2(cross / cross.abs().clamp(min=1e-6), s=(height, width))
+    peaks = np.fft.irfft2(cross / np.maximum(np.abs(cross), 1e-6), s=(height, width))
     most = (max(1, int(_MOST * height)), max(1, int(_MOST * width)))
     peaks[most[0] + 1 : height - most[0]] = -1
     peaks[:, most[1] + 1 : width - most[1]] = -1
@@ -59,10 +57,14 @@ def _overlap(
     return (into[0], into[1]), (from_[0], from_[1])
 
 
-def _prepared(image: NDArray[np.uint8]) -> Tensor:
-    grey = torch.from_numpy(np.ascontiguousarray(image[::2, ::2, 1])).float()
-    window = torch.outer(*(torch.hann_window(n, periodic=False) for n in grey.shape))
-    return (grey - grey.mean()) * window
+def _prepared(image: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """The green channel at half the size, faded out towards the border."""
+    height, width = (n // 2 for n in image.shape[:2])
+    cut = image[: 2 * height, : 2 * width, 1].reshape(height, 2, width, 2)
+    grey = cut.mean(axis=(1, 3), dtype=np.float32)
+    window = np.outer(np.hanning(height), np.hanning(width)).astype(np.float32)
+    found: NDArray[np.float32] = (grey - grey.mean()) * window
+    return found
 
 
 def _misfit(now: NDArray[np.uint8], then: NDArray[np.uint8], shift: tuple[int, int]) -> float:
