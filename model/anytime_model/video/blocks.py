@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 _QUIET: Final = 0.25
 """Quantile of the blocks' deviations that is taken for noise: so many blocks stand still."""
 
-_MOST_NOISE: Final = 6.0
+MOST_NOISE: Final = 6.0
 """Of a camera, levels of 0 to 255, standard deviation; what is above it has changed."""
 
 _MEAN_NOISE: Final = 4.0
@@ -42,7 +42,7 @@ def change(now: NDArray[np.uint8], then: NDArray[np.uint8], block: int) -> NDArr
     square = squares.reshape(rows, columns, block * 3).sum(axis=2) / np.float32(3 * block**2)
     variance = square - (means * means).mean(axis=2)
     deviation = np.sqrt(variance.clip(min=0))
-    noise = min(float(np.quantile(deviation, _QUIET, method="lower")), _MOST_NOISE)
+    noise = min(float(np.quantile(deviation, _QUIET, method="lower")), MOST_NOISE)
     mean_change = np.abs(means).max(axis=2) - _MEAN_NOISE / block * noise
     found: NDArray[np.float32] = np.maximum(mean_change, deviation - _DEVIATION_NOISE * noise)
     return found.clip(min=0)

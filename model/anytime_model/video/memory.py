@@ -177,6 +177,20 @@ class VideoMemory:
         return self._answer is not None
 
     @property
+    def kept_cells(self) -> NDArray[np.bool_]:
+        """Where the last frame kept its answers, (h, w) inside the image.
+
+        Raises:
+            ConfigError: there has been no frame.
+        """
+        if self._kept is None or self._size is None:
+            raise ConfigError("there has been no frame; expected `finish` before.")
+        stride = self._engine.card.config.map_stride
+        rows, columns = (-(-n // stride) for n in self._resized(self._size))
+        kept: NDArray[np.bool_] = self._kept.computed_at[:rows, :columns] < self._clock
+        return kept
+
+    @property
     def bytes(self) -> int:
         """Held between frames; images and maps of a frame under way or to be checked included."""
         arrays = list(self._kept.arrays) if self._kept else []
@@ -210,11 +224,10 @@ class VideoMemory:
         config = self._engine.card.config
         resized = self._resized(size)
         height, width = padded_size(resized, config.stride)
-        pixels = np.pad(
-            resized_image(image, resized),
-            ((0, height - resized[0]), (0, width - resized[1]), (0, 0)),
-            mode="edge",
-        )
+        pixels = resized_image(image, resized)
+        if (height, width) != resized:
+            padding = ((0, height - resized[0]), (0, width - resized[1]), (0, 0))
+            pixels = np.pad(pixels, padding, mode="edge")
         active = np.ones(padded_cells(resized, config), np.bool_)
         prior = None
         if self._kept is not None:

@@ -52,8 +52,8 @@ def _overlap(
     size: tuple[int, ...], shift: tuple[int, int]
 ) -> tuple[tuple[slice, slice], tuple[slice, slice]]:
     """Where an array that is moved lands in itself, and where that comes from."""
-    into = tuple(slice(max(0, s), min(n, n + s)) for n, s in zip(size, shift, strict=True))
-    from_ = tuple(slice(max(0, -s), min(n, n - s)) for n, s in zip(size, shift, strict=True))
+    into = [slice(max(0, s), max(0, min(n, n + s))) for n, s in zip(size, shift, strict=True)]
+    from_ = [slice(max(0, -s), max(0, min(n, n - s))) for n, s in zip(size, shift, strict=True)]
     return (into[0], into[1]), (from_[0], from_[1])
 
 
