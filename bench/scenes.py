@@ -82,7 +82,7 @@ class StandingCamera:
     def frame(self, number):
         """Image (H, W, 3) and labels (H, W) of a frame."""
         image, labels = self.background.image.copy(), self.background.labels.copy()
-        height, width = labels.shape
+        width = labels.shape[1]
         for one in self.cut_outs:
             h, w = one.mask.shape
             x = _to_and_fro(one.corner[1] + one.speed * number, width - w)

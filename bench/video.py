@@ -5,8 +5,8 @@
 
 Two videos: a standing camera, made of a frame of CamVid in which cars and people of other frames
 move (15 % of the pixels, camera noise of two levels, labels exact), and CamVid's validation clip, a
-moving car. Each frame is computed alone and with reuse, first the one and then the other; ratios are
-of the two times of a frame. Differences are from the frames computed alone; those of the first
+moving car. Each frame is computed alone and with reuse, in changing order; ratios are of the
+two times of a frame. Differences are from the frames computed alone; those of the first
 frame, which nothing precedes, are left out of all means. W18 has the shipped weights and the masks
 of its card; w48 random weights and masks as large as the paper's, so no quality.
 

@@ -34,6 +34,9 @@ _CHECK_EVERY: Final = 8
 _LEAST_REUSED: Final = 0.1
 """Of the cells; where fewer could be kept, masks would save less than they cost in quality."""
 
+_LOOK_EVERY: Final = 8
+"""Frames between two looks at what has changed, once it has been everything for some looks."""
+
 _JOINT_MOVED: Final = 1 / 32
 """Of the image's longer side: a joint that is further off counts as different."""
 
@@ -146,7 +149,8 @@ class VideoMemory:
     was last computed (not since the frame before, so that no slow drift slips through); if its
     answer was neither confident nor made by as late a rung as the stream has reached lately; if it
     is as old as it may be; or near such a cell. The image is refreshed part by part, so that the
-    work is spread over the frames. All else keeps its last logits, and where nothing is to be
+    work is spread over the frames. After frames that have changed everywhere it looks less often.
+    All else keeps its last logits, and where nothing is to be
     computed the run answers from memory. Families without masks save nothing in part, so they
     keep all of a frame or nothing.
 
@@ -170,6 +174,8 @@ class VideoMemory:
         self._answer: _Answer | None = None
         self._checking: _Answer | None = None
         self._next_check = 1
+        self._in_vain = 0
+        self._look_at = 0
 
     @property
     def wants_check(self) -> bool:
@@ -219,6 +225,7 @@ class VideoMemory:
         size = size or (image.shape[0], image.shape[1])
         if size != self._size:
             self._size, self._kept, self._offset = size, None, (0, 0)
+            self._in_vain = self._look_at = 0
         self._clock += 1
         self._bound.frame()
         config = self._engine.card.config
@@ -230,9 +237,13 @@ class VideoMemory:
             pixels = np.pad(pixels, padding, mode="edge")
         active = np.ones(padded_cells(resized, config), np.bool_)
         prior = None
-        if self._kept is not None:
+        if self._kept is not None and self._clock >= self._look_at:
             active = self._active(pixels, self._kept)
-            if not active.all():
+            if active.all():  # looking was in vain, and takes time
+                self._in_vain += 1
+                self._look_at = self._clock + min(2 ** (self._in_vain - 1), _LOOK_EVERY)
+            else:
+                self._in_vain = 0
                 prior = Prior.from_arrays(self._kept.logits, active)
         self._frame = _Frame(image, size, monotone, pixels, active)
         return self._engine.begin(image, prior, size=size, monotone=monotone, prior_size=resized)
