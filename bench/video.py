@@ -39,7 +39,7 @@ from anytime_model.engines.native.engine import NativeEngine  # noqa: E402
 from anytime_model.evaluation.scores import SegmentationScore  # noqa: E402
 from anytime_model.networks.hrnet.anytime import AnytimeNetwork  # noqa: E402
 from anytime_model.networks.hrnet.config import NetworkConfig  # noqa: E402
-from anytime_model.video import ReuseSettings, VideoMemory  # noqa: E402
+from anytime_model.video import ReuseSettings, VideoMemory, care  # noqa: E402
 
 ROOT = Path(__file__).parents[1]
 NOISE = 2.0
@@ -128,7 +128,7 @@ def race(name, engine, criteria, options, size):
         found.macs.append(results["alone"][1] / max(1, results["reuse"][1]))
         found.share.append(reuse.share)
         found.difference.append(float((maps[0] != maps[1]).mean()))
-        if found.difference and len(found.share) == options.frames // 2:
+        if len(found.share) == options.frames // 2:
             found.last = (image, maps[1], reused_pixels(memory, size))
     return found
 
@@ -169,10 +169,15 @@ def main():
     parser.add_argument("--seed", type=int, default=1, help="of the standing camera")
     parser.add_argument("--max-age", type=int, default=30)
     parser.add_argument("--max-difference", type=float, default=0.02)
+    parser.add_argument(
+        "--spread", type=int, help="cells around a changed one, in place of what checks choose"
+    )
     parser.add_argument("--motion", action="store_true")
     parser.add_argument("--json", type=Path, help="also write the figures here")
     parser.add_argument("--picture", type=Path, help="also draw what was kept here")
     options = parser.parse_args()
+    if options.spread is not None:
+        care.LEVELS = (care.Care(4.0, options.spread, 1.0),) * len(care.LEVELS)
     size = tuple(int(side) for side in options.size.split("x"))
     checkpoint = checkpoint_of(options.preset)
     if not options.ladder:
