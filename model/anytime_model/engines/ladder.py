@@ -125,12 +125,12 @@ class LadderEngine:
 
         Args:
             image: see `Engine.begin`.
-            prior: every size starts from it, and where it is settled its map stays through all
-                rungs, unchanged. If it is settled everywhere nothing is computed.
-            prior_size: (H, W) px of the image, brought to another size, that the prior is made for,
-                padding apart; None is the image as it came.
+            prior: for the padded size of the image as it came, or of `prior_size`. Every size
+                starts from it, resized; where it is settled it stays, whatever maps are joined.
+                Where it is settled everywhere, nothing is computed.
             size: (H, W) px that the image had before it was reduced; None if it was not. Results
                 are brought to this size.
+            prior_size: (H, W) px of the resized image that the prior's map is of; None for `size`.
             monotone: each map of a size is the normalised product of the distributions of all its
                 exits made so far (of a pose the mean of the heat-maps), and criteria judge that, so
                 that a later map rarely makes a right pixel wrong (as in Jazbec et al., "Towards
@@ -142,12 +142,11 @@ class LadderEngine:
         """
         check_image(image)
         size = size or (image.shape[0], image.shape[1])
-        given = None
         if prior is not None:
-            given = _GivenPrior(prior, prior_size or size)
             config = self.card.config
-            prior.check(1, config.outputs, _padded_cells(given.size, config))
-        return LadderRun(self._engine, self.sides, image, size, given, monotone=monotone)
+            prior.check(1, config.outputs, padded_cells(prior_size or size, config))
+        start = None if prior is None else _Start(prior, prior_size or size)
+        return LadderRun(self._engine, self.sides, image, size, start, monotone=monotone)
 
     def decode(self, result: ExitResult) -> Decoded:
         """The result at the size of the image as it came."""
@@ -168,13 +167,8 @@ class LadderEngine:
                 return found
 
 
-class _GivenPrior(NamedTuple):
-    """A caller's prior, and the size of the image that it is made for.
-
-    Attributes:
-        prior: the map and the mask.
-        size: (H, W) px, before padding.
-    """
+class _Start(NamedTuple):
+    """A prior of the caller's, and the (H, W) px of the image that it is of."""
 
     prior: Prior
     size: Size
@@ -193,7 +187,7 @@ class LadderRun:
         sides: tuple[int | None, ...],
         image: NDArray[np.uint8],
         size: Size,
-        prior: _GivenPrior | None,
+        start: _Start | None,
         *,
         monotone: bool,
     ) -> None:
@@ -202,7 +196,7 @@ class LadderRun:
         self._sides = sides
         self._image = image
         self._size = size
-        self._prior = prior
+        self._start = start
         self._last: RungResult | None = None
         self._at: _SizeRun | None = None
 
@@ -249,8 +243,8 @@ class LadderRun:
                 at.release()
             image = self._resized(self._sides[index])
             at = _SizeRun(self._engine, index, image, self._last, monotone=self._monotone)
-            if self._prior is not None:
-                at.start_from(*self._prior)
+            if self._start is not None:
+                at.start_from(*self._start)
         result = at.advance(before + 1, criterion, pause)
         self._at = at
         self._last = RungResult(
@@ -271,13 +265,17 @@ class LadderRun:
             self._at.release()
 
     def _resized(self, side: int | None) -> NDArray[np.uint8]:
-        height, width = resized_size(self._size, side)
-        if (height, width) == self._image.shape[:2]:
-            return self._image
-        resized = PIL.Image.fromarray(self._image).resize(
-            (width, height), PIL.Image.Resampling.BILINEAR, reducing_gap=2.0
-        )
-        return np.asarray(resized)
+        return resized_image(self._image, resized_size(self._size, side))
+
+
+def resized_image(image: NDArray[np.uint8], size: Size) -> NDArray[np.uint8]:
+    """An image (H, W, 3) at another (H, W) px; itself if it has this size."""
+    if size == image.shape[:2]:
+        return image
+    resized = PIL.Image.fromarray(image).resize(
+        size[::-1], PIL.Image.Resampling.BILINEAR, reducing_gap=2.0
+    )
+    return np.asarray(resized)
 
 
 class _Step(NamedTuple):
@@ -309,7 +307,7 @@ class _SizeRun:
         self._steps: list[_Step] = []
         self._run: Run | None = None
         self._prior: Prior | None = None
-        self._given: Prior | None = None
+        self._own: Prior | None = None
         self._smaller: Tensor | None = None
         if smaller is not None:
             self._prior = _seeds(smaller, self._size, engine.card)
@@ -317,10 +315,7 @@ class _SizeRun:
 
     def start_from(self, prior: Prior, size: Size) -> None:
         """Take in the caller's own prior for an image of (H, W) px; seeds give way to it."""
-        own = prior
-        if size != self._size:
-            own = _resized_prior(prior, size, self._size, self._engine.card.config)
-        self._given = own
+        own = self._own = resized_prior(prior, size, self._size, self._engine.card.config)
         if self._prior is not None:
             logits = torch.where(own.active, self._prior.logits, own.logits)
             own = Prior(logits, own.active & self._prior.active)
@@ -332,9 +327,9 @@ class _SizeRun:
 
     def advance(self, exit_: int, criterion: Criterion | None, pause: Pause | None) -> ExitResult:
         """A later exit at this size, joined with the map of the smaller one."""
+        if self._own is not None and not self._own.active.any():
+            return self._settled(exit_, self._own)
         step = _Step(exit_, criterion)
-        if self._given is not None and not self._given.active.any():
-            return self._as_given(self._given, exit_)
         try:
             if self._run is None:
                 run = self._engine.begin(self._image, self._prior)
@@ -351,25 +346,25 @@ class _SizeRun:
             return result
         task = self._engine.card.task
         joined = self._joined(torch.from_numpy(result.logits)[None], result.exit)
-        if self._given is not None:
-            joined = torch.where(self._given.active, joined, self._given.logits)
+        if self._own is not None:
+            joined = torch.where(self._own.active, joined, self._own.logits)
         return replace(
             result,
             logits=joined[0].numpy(),
             confidence=task.confidence(joined)[0, 0].numpy(),
         )
 
-    def _as_given(self, prior: Prior, exit_: int) -> ExitResult:
-        """A map that is settled everywhere, as the result of an exit; nothing is computed."""
-        config, task = self._engine.card.config, self._engine.card.task
+    def _settled(self, exit_: int, own: Prior) -> ExitResult:
+        """What any exit gives where the caller's prior leaves nothing to compute."""
+        logits = own.logits.float()
         return ExitResult(
             exit=exit_,
             image_size=self._size,
-            logits=prior.logits[0].float().numpy(),
-            confidence=task.confidence(prior.logits)[0, 0].numpy(),
-            active=prior.active[0, 0].numpy(),
+            logits=logits[0].numpy(),
+            confidence=self._engine.card.task.confidence(logits)[0, 0].numpy(),
+            active=own.active[0, 0].numpy(),
             macs=0,
-            map_stride=config.map_stride,
+            map_stride=self._engine.card.config.map_stride,
         )
 
     def _next(self, run: Run, step: _Step, number: int, pause: Pause | None) -> ExitResult:
@@ -422,8 +417,10 @@ def _seeds(smaller: RungResult, size: Size, card: Card) -> Prior:
     return _on_padded_map(logits, near_active, size, card.config, at_least=1e-6)
 
 
-def _resized_prior(prior: Prior, size: Size, resized: Size, config: FamilyConfig) -> Prior:
-    """The prior of an image of (H, W) px as one of the resized image."""
+def resized_prior(prior: Prior, size: Size, resized: Size, config: FamilyConfig) -> Prior:
+    """The prior of an image of (H, W) px as one of the resized image; itself at the same size."""
+    if size == resized:
+        return prior
     rows, columns = _cells(size, config.map_stride)
     return _on_padded_map(
         prior.logits.float()[..., :rows, :columns],
@@ -446,7 +443,7 @@ def _on_padded_map(
         config: of the network.
         at_least: resized values of `active` that count as active.
     """
-    cells, padded = _cells(size, config.map_stride), _padded_cells(size, config)
+    cells, padded = _cells(size, config.map_stride), padded_cells(size, config)
     padding = (0, padded[1] - cells[1], 0, padded[0] - cells[0])
     maps = F.pad(upsample(torch.cat([logits, active], dim=1), cells), padding, mode="replicate")
     return Prior(maps[:, :-1], maps[:, -1:] >= at_least)
@@ -484,6 +481,7 @@ def _cells(size: Size, map_stride: int) -> Size:
     return -(-size[0] // map_stride), -(-size[1] // map_stride)
 
 
-def _padded_cells(size: Size, config: FamilyConfig) -> Size:
+def padded_cells(size: Size, config: FamilyConfig) -> Size:
+    """(h, w) of the map of an image of (H, W) px, padding included."""
     height, width = padded_size(size, config.stride)
     return height // config.map_stride, width // config.map_stride

@@ -70,6 +70,7 @@ class LiveStream:
         outbox: Outbox,
         key: str,
         opening: OpenStream,
+        *,
         caller: Caller | None,
         headers: Mapping[str, str],
     ) -> None:

@@ -228,8 +228,14 @@ class WebsocketConnection:
     def _open(self, opening: OpenStream) -> None:
         key = self._job_id(opening.id)
         try:
-            headers = self._websocket.headers
-            live = LiveStream(self._state, self._outbox, key, opening, self._caller, headers)
+            live = LiveStream(
+                self._state,
+                self._outbox,
+                key,
+                opening,
+                caller=self._caller,
+                headers=self._websocket.headers,
+            )
         except RefusedError as error:
             self._requests[opening.id] = _Admission()
             self._refuse(opening.id, error.problem)
