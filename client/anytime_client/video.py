@@ -241,7 +241,7 @@ async def _read(frames: Frames) -> AsyncGenerator[ImageLike, None]:
         async for image in frames:
             yield image
         return
-    loop, asked = asyncio.get_running_loop(), threading.Semaphore(0)
+    loop, requested = asyncio.get_running_loop(), threading.Semaphore(0)
     queue: asyncio.Queue[object] = asyncio.Queue()
     given_up = threading.Event()
 
@@ -249,20 +249,20 @@ async def _read(frames: Frames) -> AsyncGenerator[ImageLike, None]:
         last: object = _END
         try:
             for image in frames:
-                asked.acquire()
+                requested.acquire()
                 if given_up.is_set():
                     return
                 loop.call_soon_threadsafe(queue.put_nowait, image)
         except Exception as error:  # noqa: BLE001 - whatever it is, it is raised where it is awaited
             last = _Fault(error)
-        asked.acquire()
+        requested.acquire()
         if not given_up.is_set():
             loop.call_soon_threadsafe(queue.put_nowait, last)
 
     threading.Thread(target=read, name="anytime-client-frames", daemon=True).start()
     try:
         while True:
-            asked.release()
+            requested.release()
             found = await queue.get()
             if isinstance(found, _Fault):
                 raise found.error
@@ -271,7 +271,7 @@ async def _read(frames: Frames) -> AsyncGenerator[ImageLike, None]:
             yield found  # type: ignore[misc]
     finally:
         given_up.set()
-        asked.release()
+        requested.release()
 
 
 class _Fault:
