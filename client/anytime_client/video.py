@@ -70,6 +70,7 @@ class AsyncVideo:
         self._awaits_frame = asyncio.Event()
         self._was_taken = asyncio.Event()
         self._sent = self._ended = 0
+        self._images: dict[int, ImageLike] = {}
         self._closed: StreamClosed | None = None
         self._is_over = False
 
@@ -197,7 +198,9 @@ class AsyncVideo:
             case FrameResult():
                 self._ended = event.frame
                 self._awaits_frame.set()
-                return event
+                image = self._images[event.frame]
+                self._images = {n: later for n, later in self._images.items() if n > event.frame}
+                return replace(event, image=image)
             case StreamClosed():
                 self._closed = event
                 self._is_over = True
@@ -223,6 +226,7 @@ class AsyncVideo:
                 if self._stream is None:
                     return
                 self._sent += 1
+                self._images[self._sent] = image
                 await self._stream.send_frame(self._sent, payload, media_type)
         if self._stream is not None:
             await self._stream.finish()

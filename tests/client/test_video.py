@@ -63,6 +63,7 @@ async def test_each_frame_has_its_map_and_what_it_has_reused(kind):
         assert (result.reused_share, result.oldest) == (0.5, 2)
         assert result.difference == MeasuredDifference(0.01, 3)
         assert result.result.reason is Reason.COMPLETE
+        assert result.image is PIXELS
     assert opened.reuse == ReuseOptions()
     assert not opened.want.progress
     assert (video.sent, video.closed.frames) == (3, 3)

@@ -104,7 +104,9 @@ def test_frames_are_counted_with_their_rate():
 def test_frames_of_a_stream_are_counted_with_what_was_skipped_and_reused():
     code = """
         const tally = new m.Tally();
-        const good = { type: "frame_end", exit: 3, reason: "deadline", skipped: 2, reused_share: 0.706 };
+        const good = {
+          type: "frame_end", exit: 3, reason: "deadline", skipped: 2, reused_share: 0.706,
+        };
         const late = {
           type: "frame_end", exit: 0, skipped: 1, reused_share: 0,
           error: { code: "deadline-exceeded", detail: "x", needed_ms: 90 },
