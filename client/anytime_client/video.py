@@ -207,9 +207,11 @@ class AsyncVideo:
             case BudgetApplied(effect=Effect.REJECTED):
                 raise AnswerError(f"the server rejected a budget: {event.detail}")
             case ConnectionLostError() if self._sender is not None and not self._sender.done():
-                self._ended = self._sent
                 self._stream = await self._open(self._request)
+                self._ended = self._sent  # what was sent meanwhile went to the lost connection
                 self._awaits_frame.set()
+                if self._sender.done():
+                    await self._stream.finish()
             case AnytimeError():
                 self._is_over = True
                 raise event
