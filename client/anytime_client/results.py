@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from anytime_client.arrays import Array
 from anytime_client.errors import MissingArrayError, RequestError
+from anytime_client.images import ImageLike
 from anytime_protocol import messages
 from anytime_protocol.enums import ArrayName, Reason
 from anytime_protocol.model_info import ModelInfo
@@ -293,6 +294,7 @@ class FrameResult:
         reused_share: part of the pixels that was taken from earlier frames, 0 to 1.
         oldest: frames since the oldest of those was computed; 0 if there are none.
         difference: as the server has measured it in idle time; None before.
+        image: the frame as its source gave it, for drawing.
     """
 
     frame: int
@@ -302,6 +304,7 @@ class FrameResult:
     reused_share: float
     oldest: int
     difference: MeasuredDifference | None
+    image: ImageLike | None = field(default=None, repr=False)
 
     @property
     def best(self) -> Update:

@@ -52,6 +52,10 @@ class RequestStream(Protocol):
 class VideoStream(Protocol):
     """A stream of frames that is open."""
 
+    @property
+    def unread(self) -> int:
+        """Events that have come and were not taken yet."""
+
     async def next(self) -> VideoEvent:
         """Waits for the next event, however long that takes."""
 

@@ -14,7 +14,7 @@ from collections.abc import (
 )
 from contextlib import aclosing
 from dataclasses import replace
-from typing import Self, TypeAlias
+from typing import Any, Final, Self, TypeAlias
 
 from anytime_client.errors import AnswerError, AnytimeError, ConnectionLostError, SilenceError
 from anytime_client.images import ImageLike, encode_image
@@ -30,15 +30,18 @@ from anytime_protocol.stream_answers import StreamClosed
 Frames: TypeAlias = Iterable[ImageLike] | AsyncIterable[ImageLike]
 """Where frames come from: anything that is iterated, with `for` (in a thread) or `async for`."""
 
-_END = object()
+_END: Final = object()
+_MOST_UNREAD: Final = 2
+"""Results that may wait for the caller while further frames are sent."""
 
 
 class AsyncVideo:
     """A stream of frames, iterated for their results. It is opened when the loop begins.
 
     Frames are read from their source and sent while results are waited for. The server computes the
-    latest one; those that a newer one overtakes are skipped. Where the connection is lost the
-    stream is opened again on another one, and the frames under way are lost.
+    latest one; those that a newer one overtakes are skipped. While two results wait for a slow
+    caller no frame is read, so that results are never old. Where the connection is lost the stream
+    is opened again on another one, and the frames under way are lost.
 
     Args:
         open_: opens the stream; connects if need be.
@@ -65,7 +68,9 @@ class AsyncVideo:
         self._stream: VideoStream | None = None
         self._sender: asyncio.Task[None] | None = None
         self._awaits_frame = asyncio.Event()
+        self._was_taken = asyncio.Event()
         self._sent = self._ended = 0
+        self._images: dict[int, ImageLike] = {}
         self._closed: StreamClosed | None = None
         self._is_over = False
 
@@ -93,6 +98,11 @@ class AsyncVideo:
     def sent(self) -> int:
         """Frames sent so far."""
         return self._sent
+
+    @property
+    def unread(self) -> int:
+        """Results that have come and wait for the caller."""
+        return 0 if self._stream is None else self._stream.unread
 
     @property
     def closed(self) -> StreamClosed | None:
@@ -178,6 +188,7 @@ class AsyncVideo:
             finally:
                 event.cancel()
             if event in done:
+                self._was_taken.set()
                 return event.result()
             if not done and is_due:
                 raise SilenceError(self._timeout_s)
@@ -187,16 +198,20 @@ class AsyncVideo:
             case FrameResult():
                 self._ended = event.frame
                 self._awaits_frame.set()
-                return event
+                image = self._images[event.frame]
+                self._images = {n: later for n, later in self._images.items() if n > event.frame}
+                return replace(event, image=image)
             case StreamClosed():
                 self._closed = event
                 self._is_over = True
             case BudgetApplied(effect=Effect.REJECTED):
                 raise AnswerError(f"the server rejected a budget: {event.detail}")
             case ConnectionLostError() if self._sender is not None and not self._sender.done():
-                self._ended = self._sent
                 self._stream = await self._open(self._request)
+                self._ended = self._sent  # what was sent meanwhile went to the lost connection
                 self._awaits_frame.set()
+                if self._sender.done():
+                    await self._stream.finish()
             case AnytimeError():
                 self._is_over = True
                 raise event
@@ -205,7 +220,7 @@ class AsyncVideo:
     async def _send_all(self) -> None:
         """Sends the source's frames, and then says that there are no more."""
         async with aclosing(_read(self._frames)) as images:
-            async for image in images:
+            while (image := await self._read_next(images)) is not _END:
                 payload, media_type = await asyncio.to_thread(encode_image, image)
                 if self._every:
                     await self._awaits_frame.wait()
@@ -213,9 +228,17 @@ class AsyncVideo:
                 if self._stream is None:
                     return
                 self._sent += 1
+                self._images[self._sent] = image
                 await self._stream.send_frame(self._sent, payload, media_type)
         if self._stream is not None:
             await self._stream.finish()
+
+    async def _read_next(self, images: AsyncGenerator[ImageLike, None]) -> Any:
+        """The source's next frame, once the caller has taken results; `_END` at its end."""
+        while self.unread >= _MOST_UNREAD:
+            self._was_taken.clear()
+            await self._was_taken.wait()
+        return await anext(images, _END)
 
 
 async def _read(frames: Frames) -> AsyncGenerator[ImageLike, None]:
@@ -224,7 +247,7 @@ async def _read(frames: Frames) -> AsyncGenerator[ImageLike, None]:
         async for image in frames:
             yield image
         return
-    loop, wanted = asyncio.get_running_loop(), threading.Semaphore(0)
+    loop, requested = asyncio.get_running_loop(), threading.Semaphore(0)
     queue: asyncio.Queue[object] = asyncio.Queue()
     given_up = threading.Event()
 
@@ -232,20 +255,20 @@ async def _read(frames: Frames) -> AsyncGenerator[ImageLike, None]:
         last: object = _END
         try:
             for image in frames:
-                wanted.acquire()
+                requested.acquire()
                 if given_up.is_set():
                     return
                 loop.call_soon_threadsafe(queue.put_nowait, image)
         except Exception as error:  # noqa: BLE001 - whatever it is, it is raised where it is awaited
             last = _Fault(error)
-        wanted.acquire()
+        requested.acquire()
         if not given_up.is_set():
             loop.call_soon_threadsafe(queue.put_nowait, last)
 
     threading.Thread(target=read, name="anytime-client-frames", daemon=True).start()
     try:
         while True:
-            wanted.release()
+            requested.release()
             found = await queue.get()
             if isinstance(found, _Fault):
                 raise found.error
@@ -254,7 +277,7 @@ async def _read(frames: Frames) -> AsyncGenerator[ImageLike, None]:
             yield found  # type: ignore[misc]
     finally:
         given_up.set()
-        wanted.release()
+        requested.release()
 
 
 class _Fault:

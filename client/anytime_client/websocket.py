@@ -229,6 +229,10 @@ class _WebSocketStream(_WebSocketRequest[RequestEvent]):
 
 
 class _WebSocketVideo(_WebSocketRequest[VideoEvent]):
+    @property
+    def unread(self) -> int:
+        return self._queue.qsize()
+
     async def next(self) -> VideoEvent:
         return await self._queue.get()
 

@@ -4,8 +4,16 @@
 
 import { budgetOf, deadlineOf, positionOf } from "./budget.js";
 import { Connection } from "./connection.js";
-import { imageFromBlob, imageFromVideo } from "./images.js";
-import { Tally, capitalised, describeEnd, milliseconds, pauseBeforeNext, reasonOf } from "./outcomes.js";
+import { imageFromBlob, imageFromVideo, nextPicture } from "./images.js";
+import {
+  Tally,
+  capitalised,
+  describeEnd,
+  endOfFrame,
+  milliseconds,
+  pauseBeforeNext,
+  reasonOf,
+} from "./outcomes.js";
 import {
   element,
   percent,
@@ -20,6 +28,7 @@ import { followPointer } from "./pointer.js";
 import { Replay } from "./replay.js";
 
 const WANT = { encoding: "delta", confidence: true, active: true };
+const REUSE = {}; // the protocol's defaults
 const MAP_SIDE = 960; // px of a map's longer side that are enough for the page
 const METRICS = { segmentation: "mIoU", pose: "PCKh@0.5" };
 const METRIC_NOTES = {
@@ -49,7 +58,9 @@ const state = {
   final: null,
   predicted: 0,
   rendered: null, // the update on the canvas, perhaps of the request before
-  source: null, // "camera" or "video" while one is sent frame by frame
+  source: null, // "camera" or "video" while one is streamed
+  turn: 0, // counts sources, so that what belongs to an earlier one ends
+  frames: new Map(), // images of the stream that are under way, by their number
   sourceName: "",
   tally: new Tally(),
   nextFrame: 0, // timer of the next frame after one that failed
@@ -71,6 +82,7 @@ const connection = new Connection({
     state.budgetPending = false;
     $("applied").textContent = describeChange(applied);
   },
+  onFrameEnd: handleFrameEnd,
   onEnd: handleEnd,
 });
 
@@ -127,6 +139,12 @@ function handleReady(ready) {
 }
 
 function handleUpdate(update) {
+  if (update.frame !== undefined) {
+    const shown = state.image;
+    state.image = state.frames.get(update.frame) ?? shown;
+    if (shown !== state.image) shown?.bitmap.close();
+    state.updates = [];
+  }
   const before = state.updates.at(-1);
   update.changed = changedShare(before?.arrays.map, update.arrays.map);
   state.updates.push(update);
@@ -137,7 +155,34 @@ function handleUpdate(update) {
   renderAll();
 }
 
+function handleFrameEnd(frameEnd) {
+  for (const [number, { bitmap }] of state.frames) {
+    if (number > frameEnd.frame) break;
+    state.frames.delete(number);
+    if (bitmap !== state.image?.bitmap) bitmap.close();
+  }
+  const end = endOfFrame(frameEnd);
+  state.tally.addFrame(frameEnd, performance.now());
+  $("tally").textContent = state.tally.text;
+  if (end.type === "final") {
+    state.final = end;
+    if (end.exit > 0) proposeDeadline(null);
+  } else if (pauseBeforeNext(end) === null || state.tally.lateInARow >= LATE_FRAMES) {
+    const { text, neededMs } = describeEnd(end, exitName);
+    setStatus(text, "error");
+    proposeDeadline(neededMs);
+    if (state.tally.lateInARow <= LATE_FRAMES) announce(text);
+  }
+  renderExits();
+}
+
 function handleEnd(end) {
+  dropFrames();
+  if (end.type === "closed") {
+    setStatus(describeEnd(end, exitName).text, "done");
+    updateControls();
+    return;
+  }
   state.final = end.type === "final" ? end : null;
   const { text, isError, neededMs } = describeEnd(end, exitName);
   const pause = pauseBeforeNext(end);
@@ -178,18 +223,9 @@ function proposeDeadline(neededMs) {
 
 // ---- requests -------------------------------------------------------------------------------
 
-async function run() {
-  if (!connection.open) return;
-  if (state.source !== null) {
-    try {
-      state.image = await imageFromVideo($("video"), state.sourceName);
-    } catch (error) {
-      showError(`${state.sourceName} gives no picture: ${error.message}`);
-      stopSource();
-      return;
-    }
-  }
-  if (state.image === null || !connection.open) return;
+function run() {
+  const image = state.source === null ? state.image : $("video");
+  if (image === null || !connection.open) return;
   replay.stop();
   clearTimeout(state.nextFrame);
   state.updates = [];
@@ -199,10 +235,15 @@ async function run() {
   state.stopped = false;
   state.budgetPending = false;
   $("applied").textContent = BUDGET_HINT;
-  connection.infer(
-    { model: $("model").value, media_type: state.image.mediaType, budget: budget(), want: { ...WANT, scale: mapScale() } },
-    state.image.file,
-  );
+  const request = { model: $("model").value, budget: budget() };
+  if (state.source === null) {
+    const want = { ...WANT, scale: mapScale(image.bitmap.width, image.bitmap.height) };
+    connection.infer({ ...request, media_type: image.mediaType, want }, image.file);
+  } else {
+    dropFrames();
+    const want = { ...WANT, scale: mapScale(image.videoWidth, image.videoHeight), progress: false };
+    connection.openStream({ ...request, want, reuse: REUSE });
+  }
   if (!repeats()) {
     setStatus("Sent.");
     proposeDeadline(null);
@@ -221,9 +262,37 @@ function budget() {
   return budgetOf(positions, model()?.exits.length ?? 1, $("risk").value);
 }
 
-/** The smallest scale at which a map of the image is large enough for the page. */
-function mapScale() {
-  const side = Math.max(state.image.bitmap.width, state.image.bitmap.height);
+/** Sends the pictures of the source as they come, as long as it is the source. */
+async function streamPictures() {
+  state.turn += 1;
+  const { turn } = state;
+  const isOver = () => state.source === null || state.turn !== turn;
+  while (!isOver()) {
+    await nextPicture($("video"));
+    if (isOver() || !connection.takesFrames) continue;
+    let image;
+    try {
+      image = await imageFromVideo($("video"), state.sourceName);
+    } catch (error) {
+      if (isOver()) return;
+      showError(`${state.sourceName} gives no picture: ${error.message}`);
+      stopSource();
+      return;
+    }
+    const number = isOver() ? 0 : connection.sendFrame(image.mediaType, image.file);
+    if (number > 0) state.frames.set(number, image);
+    else image.bitmap.close();
+  }
+}
+
+function dropFrames() {
+  for (const { bitmap } of state.frames.values()) if (bitmap !== state.image?.bitmap) bitmap.close();
+  state.frames.clear();
+}
+
+/** The smallest scale at which a map of an image is large enough for the page. */
+function mapScale(width, height) {
+  const side = Math.max(width, height);
   return [0.25, 0.5].find((scale) => scale * side >= MAP_SIDE) ?? 1;
 }
 
@@ -268,7 +337,7 @@ async function chooseImage(blob, name) {
   }
   clearUpdates();
   renderAll();
-  await run();
+  run();
 }
 
 /** Drops the updates of another image or model. */
@@ -370,7 +439,7 @@ function describe(update) {
 function updateControls() {
   const busy = connection.busy;
   $("run").disabled = !connection.open || state.image === null;
-  setEnabled($("enough"), busy);
+  setEnabled($("enough"), busy && state.source === null);
   setEnabled($("cancel"), busy || repeats());
 }
 
@@ -544,7 +613,7 @@ async function startCamera() {
   await startSource("camera", "Camera");
 }
 
-/** Plays a video over and over at its own speed; frames that come while one is computed are passed over. */
+/** Plays a video over and over at its own speed; of frames that come while one is computed the latest wins. */
 async function startVideo(file) {
   stopSource();
   $("video").src = URL.createObjectURL(file);
@@ -565,11 +634,13 @@ async function startSource(kind, name) {
   state.stopped = false;
   state.tally = new Tally();
   renderSource();
-  if (!connection.busy) run();
+  run();
+  streamPictures();
 }
 
 function stopSource() {
   if (state.source === null) return;
+  connection.cancel();
   releaseVideo();
   state.source = null;
   renderSource();

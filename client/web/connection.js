@@ -1,5 +1,5 @@
 /**
- * One websocket to the server, opened anew when it breaks, and one request at a time on it.
+ * One websocket to the server, opened anew when it breaks, and one request or stream of frames at a time on it.
  *
  * A browser does not tell a page why a websocket was refused. So the page asks for `v1/models` first, which has
  * a status: 401 for a token that is missing or wrong.
@@ -25,7 +25,8 @@ const FATAL_CLOSE_CODES = new Set([4401, 4403]);
  * @property {(accepted: object) => void} onAccepted
  * @property {(update: object) => void} onUpdate with `arrays` decoded
  * @property {(applied: object) => void} onApplied
- * @property {(end: object) => void} onEnd a `final` or `error`, or `{type: "lost"}`
+ * @property {(end: object) => void} onFrameEnd a `frame_end`
+ * @property {(end: object) => void} onEnd a `final`, `closed` or `error`, or `{type: "lost"}`
  */
 
 export class Connection {
@@ -36,14 +37,14 @@ export class Connection {
   #attempt = 0;
   #token = "";
   #count = 0;
-  #request = null; // {id, rev, last}
+  #request = null; // {id, rev, last, frame, isStream}; frame: the last one sent
 
   /** @param {Callbacks} callbacks */
   constructor(callbacks) {
     this.#callbacks = callbacks;
   }
 
-  /** Whether a request runs. */
+  /** Whether a request or a stream runs. */
   get busy() {
     return this.#request !== null;
   }
@@ -94,11 +95,44 @@ export class Connection {
     if (this.busy) this.cancel();
     this.#count += 1;
     const id = `page-${this.#count}`;
-    this.#request = { id, rev: 0, last: null };
+    this.#request = { id, rev: 0, last: null, frame: 0, isStream: false };
     this.#socket.send(encodeInfer({ type: "infer", id, ...request }, image));
   }
 
-  /** Replaces the running request's budget. */
+  /**
+   * Opens a stream of frames; what still runs is cancelled first.
+   *
+   * @param {{model: string, budget: object, want: object, reuse: object}} stream
+   */
+  openStream(stream) {
+    if (this.busy) this.cancel();
+    this.#count += 1;
+    const id = `page-${this.#count}`;
+    this.#request = { id, rev: 0, last: null, frame: 0, isStream: true };
+    this.#send({ type: "open", id, ...stream });
+  }
+
+  /** Whether a stream is open and the frame before has left this machine. */
+  get takesFrames() {
+    return this.busy && this.#request.isStream && this.open && this.#socket.bufferedAmount === 0;
+  }
+
+  /**
+   * Sends a frame of the stream.
+   *
+   * @param {string} mediaType
+   * @param {ArrayBuffer} image
+   * @returns {number} of the frame; 0 if none can be sent
+   */
+  sendFrame(mediaType, image) {
+    if (!this.takesFrames) return 0;
+    this.#request.frame += 1;
+    const { id, frame } = this.#request;
+    this.#socket.send(encodeInfer({ type: "frame", id, frame, media_type: mediaType }, image));
+    return frame;
+  }
+
+  /** Replaces the budget of the running request, or of the stream's frames. */
   setBudget(budget) {
     if (!this.busy || !this.open) return;
     this.#request.rev += 1;
@@ -107,7 +141,9 @@ export class Connection {
 
   /** Tells the server to stop at once. */
   cancel() {
-    if (this.busy && this.open) this.#send({ type: "cancel", id: this.#request.id });
+    if (!this.busy || !this.open) return;
+    this.#send({ type: "cancel", id: this.#request.id });
+    this.#request.isStream = false; // no frame may follow
   }
 
   #send(message) {
@@ -140,14 +176,18 @@ export class Connection {
         break;
       case "update": {
         const arrays = decodeArrays(header, payload, request.last);
-        request.last = { exit: header.exit, arrays };
+        request.last = { exit: header.exit, frame: header.frame, arrays };
         this.#callbacks.onUpdate({ ...header, arrays });
         break;
       }
       case "budget_applied":
         this.#callbacks.onApplied(header);
         break;
+      case "frame_end":
+        this.#callbacks.onFrameEnd(header);
+        break;
       case "final":
+      case "closed":
       case "error":
         this.#request = null;
         this.#callbacks.onEnd(header);

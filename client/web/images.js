@@ -7,6 +7,8 @@
 
 const SENT_AS_IS = new Set(["image/jpeg", "image/png", "image/webp"]);
 
+const LONGEST_PICTURE_MS = 100;
+
 /**
  * @typedef {object} SourceImage
  * @property {ImageBitmap} bitmap upright
@@ -49,6 +51,14 @@ export async function imageFromBlob(blob, name, limits) {
  */
 export async function imageFromVideo(video, name) {
   return encodeJpeg(await createImageBitmap(video), name, 0.85);
+}
+
+/** Waits until a video shows another picture, or a while where the browser does not tell. */
+export function nextPicture(video) {
+  return new Promise((resolve) => {
+    setTimeout(resolve, LONGEST_PICTURE_MS);
+    video.requestVideoFrameCallback?.(resolve);
+  });
 }
 
 async function encodeJpeg(bitmap, name, quality) {

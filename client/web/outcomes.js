@@ -27,7 +27,7 @@ export const reasonOf = (final) => REASONS[final.reason] ?? final.reason;
 /**
  * The end of a request as text.
  *
- * @param {object} end a `final`, an `error`, or `{type: "lost"}`
+ * @param {object} end a `final`, a stream's `closed`, an `error`, or `{type: "lost"}`
  * @param {(exit: number) => string} exitName
  * @returns {{text: string, isError: boolean, neededMs: number|null}} `neededMs` is the deadline that
  *   would do now, where one was too tight
@@ -38,6 +38,10 @@ export function describeEnd(end, exitName) {
       ? `${capitalised(reasonOf(end))} before the first map, after ${milliseconds(end.total_ms)}.`
       : `${capitalised(exitName(end.exit))} in ${milliseconds(end.total_ms)}: ${reasonOf(end)}.`;
     return { text, isError: false, neededMs: null };
+  }
+  if (end.type === "closed") {
+    const frames = `${end.frames} frame${end.frames === 1 ? "" : "s"}`;
+    return { text: `Stopped after ${frames}; ${end.skipped || "none"} skipped.`, isError: false, neededMs: null };
   }
   return { text: describeError(end), isError: true, neededMs: end.needed_ms ?? null };
 }
@@ -57,6 +61,15 @@ function describeError(end) {
 }
 
 /**
+ * The end of a frame as that of a request: a `final` or an `error`.
+ *
+ * @param {object} end a `frame_end`
+ */
+export function endOfFrame({ error, ...end }) {
+  return error ? { ...error, type: "error" } : { ...end, type: "final" };
+}
+
+/**
  * How long to wait before the next frame; null if there is to be none, as it would fail, too.
  *
  * @param {object} end of the frame before
@@ -73,6 +86,16 @@ export class Tally {
   answered = 0;
   late = 0;
   lateInARow = 0;
+  #stream = null; // frames skipped in all, and the share of the last one that was reused
+
+  /**
+   * @param {object} end a `frame_end`
+   * @param {number} now ms
+   */
+  addFrame(end, now) {
+    this.add(endOfFrame(end), now);
+    this.#stream = { skipped: (this.#stream?.skipped ?? 0) + end.skipped, reused: end.reused_share };
+  }
 
   /**
    * @param {object} end of a frame
@@ -90,13 +113,16 @@ export class Tally {
     this.#moments = this.#moments.filter((moment) => now - moment < RATE_MS);
   }
 
-  /** Such as `12 a second; 3 of 90 frames too late`; empty before the first frame. */
+  /** Such as `12.0 a second; 3 of 90 frames too late; 4 skipped; 71 % reused`; empty before the first frame. */
   get text() {
     const frames = this.answered + this.late;
     if (frames === 0) return "";
     const [first] = this.#moments;
     const seconds = (this.#moments.at(-1) - first) / 1000;
     const rate = this.#moments.length > 1 ? `${((this.#moments.length - 1) / seconds).toFixed(1)} a second; ` : "";
-    return `${rate}${this.late || "none"} of ${frames} frame${frames === 1 ? "" : "s"} too late`;
+    const late = `${this.late || "none"} of ${frames} frame${frames === 1 ? "" : "s"} too late`;
+    if (this.#stream === null) return `${rate}${late}`;
+    const { skipped, reused } = this.#stream;
+    return `${rate}${late}; ${skipped || "none"} skipped; ${Math.round(100 * reused)} % reused`;
   }
 }

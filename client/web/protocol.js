@@ -2,7 +2,7 @@
  * The protocol `anytime.v1` for JavaScript, in browsers and in Node 18 or later, without other packages.
  *
  * Over HTTP, `readMessages` reads the messages of an answer in `application/x-ndjson`; over a websocket,
- * `encodeInfer` and `decodeFrame` make and read its frames. Either way `decodeArrays` gives the maps of an
+ * `encodeInfer` (also of the frames of a stream) and `decodeFrame` make and read its frames. Either way `decodeArrays` gives the maps of an
  * update, and `paint` the colours of a map. docs/CLIENTS.md has an example of each, docs/PROTOCOL.md is the
  * definition. Every number is checked before it is used.
  */
@@ -10,7 +10,7 @@
 export const PROTOCOL = "anytime.v1";
 
 /** Kinds of binary frames. */
-export const KIND = Object.freeze({ message: 0, infer: 1, update: 2 });
+export const KIND = Object.freeze({ message: 0, infer: 1, update: 2, frame: 3 });
 
 /** Something that the protocol does not allow. */
 export class ProtocolError extends Error {}
@@ -52,14 +52,14 @@ export function paint(map, classes) {
 }
 
 /**
- * @param {object} header a message
+ * @param {object} header a message of type `infer` or `frame`
  * @param {ArrayBuffer} payload the image file
  * @returns {Blob} a binary frame; a Blob, so that a large file is not copied
  */
 export function encodeInfer(header, payload) {
   const json = new TextEncoder().encode(JSON.stringify(header));
   const prefix = new DataView(new ArrayBuffer(8));
-  prefix.setUint32(0, KIND.infer);
+  prefix.setUint32(0, KIND[header.type]);
   prefix.setUint32(4, json.length);
   return new Blob([prefix.buffer, json, payload]);
 }
@@ -119,8 +119,8 @@ export function applyDelta(base, delta) {
  *
  * @param {object} update header
  * @param {Uint8Array} payload
- * @param {{exit: number, arrays: Object<string, {data: Uint8Array, shape: number[]}>}|null} previous
- *   the last update of the same request, which deltas need
+ * @param {{exit: number, frame?: number, arrays: Object<string, {data: Uint8Array, shape: number[]}>}|null} previous
+ *   the last update of the same request or stream, which deltas need; `frame` in streams only
  * @returns {Object<string, {data: Uint8Array, shape: number[]}>} such as `map`, `shape` is `[height, width]`
  */
 export function decodeArrays(update, payload, previous) {
@@ -143,7 +143,8 @@ function decodeSegment(segment, data, previous) {
   } else if (segment.encoding === "raw") {
     array = data.slice();
   } else if (segment.encoding === "delta") {
-    const base = previous?.exit === segment.base ? previous.arrays[segment.name] : undefined;
+    const isBase = previous?.exit === segment.base && previous.frame === segment.base_frame;
+    const base = isBase ? previous.arrays[segment.name] : undefined;
     if (base?.data.length !== size) throw new ProtocolError(`${segment.name}: a delta without base`);
     array = applyDelta(base.data, data);
   } else {

@@ -16,10 +16,22 @@ from websockets.exceptions import ConnectionClosed
 from websockets.sync.server import Server, ServerConnection, serve
 
 from anytime_protocol.codec import encode_text, load_json
-from anytime_protocol.enums import PROTOCOL, Effect, Reason
-from anytime_protocol.messages import BudgetApplied, Cancel, Infer, Message, Ready, Role, SetBudget
+from anytime_protocol.enums import PROTOCOL, CloseReason, Effect, Reason
+from anytime_protocol.messages import (
+    BudgetApplied,
+    Cancel,
+    CloseStream,
+    Frame,
+    Infer,
+    Message,
+    OpenStream,
+    Ready,
+    Role,
+    SetBudget,
+)
 from anytime_protocol.session import Closed, Session
-from client.factories import READY, STREET, accepted, finished, update
+from anytime_protocol.stream_answers import StreamClosed, StreamOpened
+from client.factories import READY, STREET, accepted, finished, frame_end, frame_update, update
 
 
 @dataclass(frozen=True)
@@ -45,6 +57,21 @@ def answer_all_exits(event: Message) -> list[Message | HangUp]:
             return [accepted(event.id), *updates, end]
         case SetBudget():
             return [BudgetApplied(event.id, event.rev, 0, Effect.GONE)]
+        case _:
+            return answer_every_frame(event)
+
+
+def answer_every_frame(event: Message) -> list[Message | HangUp]:
+    """Each frame of a stream has the map of exit 4."""
+    match event:
+        case OpenStream():
+            return [StreamOpened(event.id, 4)]
+        case Frame():
+            return [frame_update(event.id, event.frame), frame_end(event.id, event.frame)]
+        case CloseStream():
+            return [StreamClosed(event.id, CloseReason.CLOSED, 3, 0, 0)]
+        case Cancel():
+            return [StreamClosed(event.id, CloseReason.CANCELLED, 0, 0, 0)]
         case _:
             return []
 

@@ -10,6 +10,7 @@ from anytime_client import frames
 from anytime_client.errors import ImageError
 from anytime_client.frames import LatestImage, NamedImage
 from client.factories import PIXELS
+from client.video_files import served, write_clip
 
 
 def test_a_newer_image_replaces_one_that_waits():
@@ -63,20 +64,32 @@ def test_a_watched_folder_gives_new_and_rewritten_files(tmp_path, monkeypatch):
     assert next(found).name == "a.png"
 
 
-def test_a_video_gives_its_frames_in_order(tmp_path):
-    av = pytest.importorskip("av", reason="PyAV is not installed")
-    path = tmp_path / "clip.mp4"
-    with av.open(path, "w") as container:
-        stream = container.add_stream("mpeg4", rate=30)
-        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
-        for brightness in (20, 120, 220):
-            pixels = np.full((48, 64, 3), brightness, np.uint8)
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
-        container.mux(stream.encode())
+def test_a_video_gives_its_frames_in_order_with_their_times(tmp_path):
+    path = write_clip(tmp_path / "clip.mp4")
     found = list(frames.read_video(str(path), paced=False))
     assert [frame.name for frame in found] == ["clip-000000", "clip-000001", "clip-000002"]
+    assert [frame.time_s for frame in found] == pytest.approx([0, 0.04, 0.08], abs=1e-3)
     means = [float(frame.image.mean()) for frame in found]
     np.testing.assert_allclose(means, [20, 120, 220], atol=6)
+
+
+def test_a_paced_video_waits_for_the_time_of_each_frame(tmp_path, monkeypatch):
+    waits = []
+    monkeypatch.setattr(frames.time, "monotonic", lambda: 5.0)
+    monkeypatch.setattr(frames.time, "sleep", waits.append)
+    path = write_clip(tmp_path / "clip.mp4", times_ms=(0, 40, 90))
+    assert len(list(frames.read_video(str(path), paced=True))) == 3
+    assert waits == pytest.approx([0, 0.04, 0.09], abs=1e-3)
+
+
+def test_a_url_is_a_video_that_keeps_its_own_pace(tmp_path):
+    write_clip(tmp_path / "clip.mkv")
+    with served(tmp_path) as url:
+        found = list(frames.read_video(f"{url}/clip.mkv", paced=False))
+        with pytest.raises(ImageError, match=r"lake\.mkv"):
+            list(frames.read_video(f"{url}/lake.mkv", paced=False))
+    assert [frame.name for frame in found] == ["stream-000000", "stream-000001", "stream-000002"]
+    assert frames.is_live(url)
 
 
 def test_a_file_that_is_no_video_is_an_error_that_names_it(tmp_path):

@@ -34,26 +34,10 @@ from anytime_protocol.messages import (
 from anytime_protocol.stream_answers import (
     FrameFailure,
     MeasuredDifference,
-    StreamClosed,
     StreamOpened,
 )
 from client.factories import MAPS, PIXELS, frame_end, frame_update
 from client.fakes import HangUp, answer_all_exits, fake_http_server, fake_server
-
-
-def answer_every_frame(event):
-    """Each frame has the map of exit 4."""
-    match event:
-        case OpenStream():
-            return [StreamOpened(event.id, 4)]
-        case Frame():
-            return [frame_update(event.id, event.frame), frame_end(event.id, event.frame)]
-        case CloseStream():
-            return [StreamClosed(event.id, CloseReason.CLOSED, 3, 0, 0)]
-        case Cancel():
-            return [StreamClosed(event.id, CloseReason.CANCELLED, 0, 0, 0)]
-        case _:
-            return answer_all_exits(event)
 
 
 async def collect(video):
@@ -68,7 +52,7 @@ async def frames_of(images):
 @pytest.mark.parametrize("kind", ["a list", "an asynchronous generator"])
 async def test_each_frame_has_its_map_and_what_it_has_reused(kind):
     images = [PIXELS] * 3 if kind == "a list" else frames_of([PIXELS] * 3)
-    with fake_server(answer_every_frame) as server:
+    with fake_server(answer_all_exits) as server:
         async with AsyncClient(server.url) as client:
             video = client.video(images, reuse=ReuseOptions(), every=True)
             results = await collect(video)
@@ -79,6 +63,7 @@ async def test_each_frame_has_its_map_and_what_it_has_reused(kind):
         assert (result.reused_share, result.oldest) == (0.5, 2)
         assert result.difference == MeasuredDifference(0.01, 3)
         assert result.result.reason is Reason.COMPLETE
+        assert result.image is PIXELS
     assert opened.reuse == ReuseOptions()
     assert not opened.want.progress
     assert (video.sent, video.closed.frames) == (3, 3)
@@ -89,7 +74,7 @@ async def test_a_delta_changes_the_map_of_the_frame_before():
         if isinstance(event, Frame) and event.frame > 1:
             update = frame_update(event.id, event.frame, base_frame=event.frame - 1)
             return [update, frame_end(event.id, event.frame)]
-        return answer_every_frame(event)
+        return answer_all_exits(event)
 
     with fake_server(delta_from_the_second_on) as server:
         async with AsyncClient(server.url) as client:
@@ -99,7 +84,7 @@ async def test_a_delta_changes_the_map_of_the_frame_before():
 
 
 def test_the_blocking_client_streams_frames_too():
-    with fake_server(answer_every_frame) as server, Client(server.url) as client:
+    with fake_server(answer_all_exits) as server, Client(server.url) as client:
         video = client.video(itertools.repeat(PIXELS, 3), deadline_ms=80, every=True)
         assert [result.frame for result in video] == [1, 2, 3]
         assert server.wait_for(OpenStream).budget == Budget(deadline_ms=80)
@@ -107,7 +92,7 @@ def test_the_blocking_client_streams_frames_too():
 
 
 def test_leaving_the_loop_cancels_the_stream_and_stops_reading_its_source():
-    with fake_server(answer_every_frame) as server, Client(server.url) as client:
+    with fake_server(answer_all_exits) as server, Client(server.url) as client:
         with client.video(itertools.repeat(PIXELS), every=True) as video:
             next(iter(video))
         server.wait_for(Cancel)
@@ -123,7 +108,7 @@ async def test_a_frame_that_fails_ends_nothing():
         if isinstance(event, Frame) and event.frame == 2:
             failure = FrameFailure(ErrorCode.DEADLINE_EXCEEDED, "too late", needed_ms=90.0)
             return [frame_end(event.id, 2, error=failure)]
-        return answer_every_frame(event)
+        return answer_all_exits(event)
 
     with fake_server(fail_the_second) as server:
         async with AsyncClient(server.url) as client:
@@ -147,7 +132,7 @@ async def test_a_refused_stream_raises_what_the_server_says():
 
 
 async def test_an_unknown_model_is_refused_before_anything_is_sent():
-    with fake_server(answer_every_frame) as server:
+    with fake_server(answer_all_exits) as server:
         async with AsyncClient(server.url) as client:
             with pytest.raises(RequestError, match="found lake, the server has"):
                 await collect(client.video([PIXELS], model="lake"))
@@ -160,7 +145,7 @@ async def test_a_lost_connection_is_replaced_and_the_stream_goes_on():
         if isinstance(event, Frame) and event.frame == 2 and not lost:
             lost.append(event)
             return [HangUp(1012)]
-        return answer_every_frame(event)
+        return answer_all_exits(event)
 
     with fake_server(lose_once) as server:
         async with AsyncClient(server.url) as client:
@@ -171,7 +156,7 @@ async def test_a_lost_connection_is_replaced_and_the_stream_goes_on():
 
 async def test_a_connection_that_is_lost_after_the_last_frame_is_an_error():
     def lose_at_the_end(event):
-        return [HangUp(1012)] if isinstance(event, CloseStream) else answer_every_frame(event)
+        return [HangUp(1012)] if isinstance(event, CloseStream) else answer_all_exits(event)
 
     with fake_server(lose_at_the_end) as server:
         async with AsyncClient(server.url) as client:
@@ -183,7 +168,7 @@ async def test_a_budget_changes_and_the_stream_may_be_finished_in_the_middle():
     def apply(event):
         if isinstance(event, SetBudget):
             return [BudgetApplied(event.id, event.rev, 0, Effect.APPLIED)]
-        return answer_every_frame(event)
+        return answer_all_exits(event)
 
     with fake_server(apply) as server:
         async with AsyncClient(server.url) as client:
@@ -201,7 +186,7 @@ async def test_a_budget_changes_and_the_stream_may_be_finished_in_the_middle():
 
 @pytest.mark.parametrize("source", [[b"no image"], [PIXELS.astype(float)]])
 async def test_a_source_that_gives_no_image_says_so(source):
-    with fake_server(answer_every_frame) as server:
+    with fake_server(answer_all_exits) as server:
         async with AsyncClient(server.url) as client:
             with pytest.raises(ImageError, match="expected"):
                 await collect(client.video(source))
@@ -212,7 +197,7 @@ async def test_what_a_source_raises_reaches_the_caller():
         yield PIXELS
         raise OSError("the camera is gone")
 
-    with fake_server(answer_every_frame) as server:
+    with fake_server(answer_all_exits) as server:
         async with AsyncClient(server.url) as client:
             with pytest.raises(OSError, match="the camera is gone"):
                 await collect(client.video(broken(), every=True))
@@ -232,7 +217,7 @@ async def test_a_server_that_never_answers_a_frame_is_given_up(frames, every):
 
 
 async def test_a_stream_takes_the_place_of_one_request():
-    with fake_server(answer_every_frame) as server:
+    with fake_server(answer_all_exits) as server:
         async with AsyncClient(server.url) as client:
             async with client.video([], every=True):
                 others = await asyncio.gather(*(client.predict(PIXELS) for _ in range(9)))
@@ -245,3 +230,20 @@ async def test_over_http_alone_there_are_no_streams():
         async with AsyncClient(server.url, transport="http") as client:
             with pytest.raises(AnswerError, match="need a websocket"):
                 await collect(client.video([PIXELS]))
+
+
+async def test_a_slow_caller_gets_no_old_results():
+    read = []
+
+    def camera():
+        for number in range(12):
+            read.append(number)
+            yield PIXELS
+
+    with fake_server() as server:
+        async with AsyncClient(server.url) as client, client.video(camera()) as video:
+            while video.unread < 2:
+                await asyncio.sleep(0)
+            await asyncio.sleep(0.1)  # in which a source that is not held up would end
+            assert len(read) < 12
+            assert len(await collect(video)) == len(read) == 12

@@ -50,6 +50,10 @@ def evaluate(module, code):
             {"type": "error", "code": "bad-image", "detail": "the image is truncated"},
             "The image is truncated.", True, None,
         ),
+        (
+            {"type": "closed", "reason": "cancelled", "frames": 1, "skipped": 0, "failed": 0},
+            "Stopped after 1 frame; none skipped.", False, None,
+        ),
         ({"type": "lost"}, "The connection was lost while the request ran.", True, None),
     ],
 )  # fmt: skip
@@ -95,6 +99,64 @@ def test_frames_are_counted_with_their_rate():
         "10.0 a second; 1 of 12 frames too late",
     ]
     assert late_in_a_row == 1
+
+
+def test_frames_of_a_stream_are_counted_with_what_was_skipped_and_reused():
+    code = """
+        const tally = new m.Tally();
+        const good = {
+          type: "frame_end", exit: 3, reason: "deadline", skipped: 2, reused_share: 0.706,
+        };
+        const late = {
+          type: "frame_end", exit: 0, skipped: 1, reused_share: 0,
+          error: { code: "deadline-exceeded", detail: "x", needed_ms: 90 },
+        };
+        const texts = [];
+        for (const [at, end] of [[0, good], [50, late], [100, good]]) {
+          tally.addFrame(end, at);
+          texts.push(tally.text);
+        }
+        return [texts, m.endOfFrame(late), m.endOfFrame(good).type];
+    """
+    texts, late, good = evaluate("outcomes.js", code)
+    assert texts == [
+        "none of 1 frame too late; 2 skipped; 71 % reused",
+        "1 of 2 frames too late; 3 skipped; 0 % reused",
+        "10.0 a second; 1 of 3 frames too late; 5 skipped; 71 % reused",
+    ]
+    assert late == {
+        "type": "error", "code": "deadline-exceeded", "detail": "x", "needed_ms": 90,
+    }  # fmt: skip
+    assert good == "final"
+
+
+def test_a_delta_of_a_stream_is_taken_only_on_the_frame_that_it_changes():
+    code = """
+        const part = { name: "map", encoding: "delta", shape: [1, 2], base: 3, base_frame: 7 };
+        const delta = Uint8Array.of(0, 0, 0, 1, 0, 0, 0, 1, 0, 0, 0, 1, 9);
+        const arrays = { map: { data: Uint8Array.of(4, 5), shape: [1, 2] } };
+        return [7, 8].map((frame) => {
+          const update = { exit: 1, frame: 8, parts: [{ ...part, bytes: 13 }] };
+          try {
+            return [...m.decodeArrays(update, delta, { exit: 3, frame, arrays }).map.data];
+          } catch (error) {
+            return error.message;
+          }
+        });
+    """
+    assert evaluate("protocol.js", code) == [[4, 9], "map: a delta without base"]
+
+
+def test_a_frame_is_sent_as_kind_3_and_a_request_as_kind_1():
+    code = """
+        const kinds = [];
+        for (const type of ["infer", "frame"]) {
+          const sent = await m.encodeInfer({ type }, new ArrayBuffer(2)).arrayBuffer();
+          kinds.push([new DataView(sent).getUint32(0), sent.byteLength]);
+        }
+        return kinds;
+    """
+    assert evaluate("protocol.js", code) == [[1, 8 + 16 + 2], [3, 8 + 16 + 2]]
 
 
 def test_the_proposed_deadline_is_the_first_of_the_slider_that_will_do():

@@ -76,10 +76,16 @@ def test_a_camera_is_followed_and_late_frames_are_passed_over(url, capsys):
     names, shown = {}, []
     code = BLOCKS["camera"].replace("http://127.0.0.1:8000", url)
     exec(compile(code, "docs/CLIENTS.md", "exec"), names)
-    show = lambda frame, map_, colors: shown.append((frame.shape, map_.shape, len(colors)))  # noqa: E731
-    assert names["follow"](Camera(), show, deadline_ms=60_000) == 0
-    assert shown == [((48, 64, 3), (48, 64), 5)] * 4
-    assert names["follow"](Camera(), show, deadline_ms=0) == 4
+    show = lambda *what: shown.append(what)  # noqa: E731
+    late, skipped = names["follow"](Camera(), show, deadline_ms=60_000)
+    assert (late, len(shown) + skipped) == (0, 4)
+    for frame, map_, colors, reused_share in shown:
+        assert (frame.shape, map_.shape, len(colors)) == ((48, 64, 3), (48, 64), 5)
+        assert 0 <= reused_share <= 1
+    np.testing.assert_array_equal(shown[-1][0], 0)  # the last frame always wins
+    late, skipped = names["follow"](Camera(), show, deadline_ms=0)
+    assert late >= 1
+    assert late + skipped == 4
     assert "would do" in capsys.readouterr().out
 
 

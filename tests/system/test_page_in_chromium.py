@@ -357,16 +357,44 @@ def test_a_dropped_video_plays_frame_by_frame_until_it_is_stopped(page, url, tmp
         "aria-label", _matches("drive.webm with the map")
     )
     wait_for_more(page, lambda answered, late: answered >= 3)
+    expect(page.locator("#tally")).to_have_text(
+        re.compile(r"a second; .* too late; (none|\d+) skipped; \d+ % reused$")
+    )
     first = colours(page)
     page.wait_for_timeout(600)
     assert colours(page) != first
+    expect(page.locator("#enough")).to_be_disabled()  # it would hold for all later frames
+    save_screenshot(page, "video")
     page.locator("#camera").click()
     expect(page.locator("#camera")).to_have_text("Use the camera")
     expect(page.locator("#cancel")).to_be_disabled()
+    expect(page.locator("#status")).to_have_text(
+        re.compile(r"Stopped after \d+ frames; .* skipped")
+    )
     _drop(page, "#stage", "torn.webm", "video/webm", [1, 2, 3])
     expect(page.locator("#status")).to_have_text(
         "torn.webm is not a video that this browser can play."
     )
+
+
+def test_a_stream_goes_on_after_frames_that_were_too_late_and_with_another_model(
+    page, url, tmp_path
+):
+    open_page(page, url)
+    _drop(page, "#stage", "drive.webm", "video/webm", list(video(tmp_path / "drive.webm")))
+    wait_for_more(page, lambda answered, late: answered >= 2)
+    page.locator("#model").select_option("ladder")
+    expect(page.locator("#canvas")).to_have_attribute("aria-label", _matches("drive.webm with"))
+    expect(page.locator("#status")).to_contain_text("of 8")
+    page.locator("#model").select_option("slow")
+    set_deadline(page, 0)
+    wait_for_more(page, lambda answered, late: late >= 3)
+    expect(page.locator("#status")).to_have_attribute("data-kind", "error")
+    before = frames(page)[0]
+    set_deadline(page, 100)
+    wait_for_more(page, lambda answered, late: answered >= before + 2)
+    page.locator("#samples button").first.click()
+    expect(page.locator("#status")).to_contain_text("all exits done")
 
 
 def video(path):

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
+import math
 import statistics
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 from PIL import Image
@@ -26,6 +28,10 @@ from anytime_client.results import FrameResult, Result, Update
 from anytime_client.video_file import VideoWriter, is_video_name
 from anytime_protocol.budget import Budget
 from anytime_protocol.messages import ReuseOptions
+from anytime_protocol.validation import JsonObject
+
+_NARROWEST: Final = 30
+"""Columns of a terminal in which a map can be made out."""
 
 
 def watch(
@@ -58,7 +64,9 @@ def watch(
     ] = False,
     reuse: Annotated[
         bool,
-        typer.Option("--reuse", help="Take what has not changed from earlier frames."),
+        typer.Option(
+            "--reuse/--no-reuse", help="Take what has not changed from earlier frames, or nothing."
+        ),
     ] = False,
     max_age: Annotated[
         int,
@@ -84,7 +92,8 @@ def watch(
     """Follow a folder, a video file at its own speed, a camera or a URL.
 
     While one frame is computed newer ones replace each other, so that the next is never stale. A
-    frame that fails is reported and passed over; the exit code is then 1 in the end.
+    frame that fails is reported and passed over; the exit code is then 1 in the end. Figures about
+    all frames come last, on standard error; with --json as a line of JSON.
     """
     budget = Budget(deadline_ms=deadline_ms, max_exit=max_exit)
     bounds = ReuseOptions(max_age, max_difference, motion) if reuse else None
@@ -110,9 +119,10 @@ def watch(
             figures.count(answer, dropped)
             with failures.of(frame.name):
                 best = answer.best
-                image = open_image(frame.payload, frame.name)
-                target.write(frame, image, best)
+                if out is not None:
+                    target.write(frame, open_image(frame.payload, frame.name), best)
                 if screen is not None:
+                    image = open_image(frame.payload, frame.name)
                     width = min(screen.console.width, WIDTH)
                     screen.update(image_to_text(render.overlay(image, best), width), refresh=True)
                 if answer.result is not None:
@@ -121,7 +131,9 @@ def watch(
                 break
     if not figures.answered and not failures.count:
         options.print_note(f"{source}: found no images")
-    elif not as_json or figures.answered:
+    elif as_json:
+        options.print_note(json.dumps(figures.to_json()))
+    else:
         options.print_note(figures.summary())
     failures.exit()
 
@@ -236,11 +248,9 @@ class _Figures:
             f"second), {self.dropped} dropped, {self.failed} failed"
         ]
         if self.times_ms:
-            ordered = sorted(self.times_ms)
-            half, most = (ordered[int(q * (len(ordered) - 1))] for q in (0.5, 0.95))
             lines.append(
                 f"exit {statistics.fmean(self.exits):.1f} on average; half of the answers within "
-                f"{half:.1f} ms, 95 % within {most:.1f} ms"
+                f"{self._within_ms(0.5):.1f} ms, 95 % within {self._within_ms(0.95):.1f} ms"
             )
         if any(self.reused):
             text = f"{100 * statistics.fmean(self.reused):.0f} % of the pixels reused"
@@ -249,6 +259,28 @@ class _Figures:
                 text += f"; of these answers {100 * measured.share:.2f} % of the pixels differ"
             lines.append(text)
         return "\n".join(lines)
+
+    def to_json(self) -> JsonObject:
+        """The same for programs; what nothing was measured of is absent."""
+        figures: JsonObject = {
+            "type": "statistics",
+            "frames": self.answered,
+            "dropped": self.dropped,
+            "failed": self.failed,
+            "elapsed_s": round(time.monotonic() - self.began, 3),
+        }
+        if self.times_ms:
+            figures["mean_exit"] = round(statistics.fmean(self.exits), 3)
+            figures["reused_share"] = round(statistics.fmean(self.reused), 6)
+            for percent in (50, 95, 99):
+                figures[f"p{percent}_ms"] = self._within_ms(percent / 100)
+        if self.last is not None and self.last.difference is not None:
+            figures["difference"] = self.last.difference.to_json()
+        return figures
+
+    def _within_ms(self, share: float) -> float:
+        """The time within which this share of the answers came (nearest rank)."""
+        return sorted(self.times_ms)[math.ceil(share * len(self.times_ms)) - 1]
 
 
 def _tell(
@@ -282,6 +314,9 @@ def _screen() -> Live:
     console = options.stderr_console()
     if not console.is_terminal:
         raise typer.BadParameter("standard error is no terminal", param_hint="--view")
+    if console.width < _NARROWEST:
+        found = f"the terminal has {console.width} columns, expected {_NARROWEST} or more"
+        raise typer.BadParameter(found, param_hint="--view")
     return Live(console=console, auto_refresh=False, transient=True)
 
 

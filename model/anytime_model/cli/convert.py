@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from anytime_model.checkpoint.card import Card
+from anytime_model.checkpoint.card import Card, Masking
 from anytime_model.checkpoint.importer import import_checkpoint
 from anytime_model.checkpoint.store import save_checkpoint
 from anytime_model.cli.flops import Exits, TaskOption
@@ -33,6 +33,15 @@ def convert(
     head_width: Annotated[
         int, typer.Option(help="Channels in redesigned exits; 0: the paper's.", min=0)
     ] = 0,
+    threshold: Annotated[
+        float | None,
+        typer.Option(
+            min=0,
+            max=1,
+            help="Confidence from which a pixel is masked, after each exit but the last; the paper "
+            "has 0.998, for joints 0.002. Without it every exit computes all pixels.",
+        ),
+    ] = None,
     licence: Annotated[str, typer.Option(help="Licence of the weights.")] = "unknown",
 ) -> None:
     """Convert a published checkpoint to float16 safetensors with a manifest entry.
@@ -46,6 +55,10 @@ def convert(
     if names and len(names) != count:
         raise ConfigError(f"--labels has {len(names)} names; expected {count}, as --outputs says.")
     config = NetworkConfig(preset, count, task=task.value, exits=exits.value, head_width=head_width)
+    masking = None
+    if threshold is not None:
+        early = config.num_exits - 1
+        masking = Masking(TASKS[task].first_criterion, (threshold,) * early)
     imported = import_checkpoint(published, config)
     output = TASKS[task].metric.output_label
     names = names or [f"{output} {i}" for i in range(count)]
@@ -55,6 +68,7 @@ def convert(
         sha256="",
         config=config,
         labels=tuple(Label(n, _color(i, count)) for i, n in enumerate(names)),
+        masking=masking,
         licence=licence,
         description=f"Converted from {imported.source.value} ({published.name}).",
     )
@@ -63,6 +77,12 @@ def convert(
     if imported.untrained:
         parts = ", ".join(imported.untrained_parts)
         typer.echo(f"Not in the file, so left as initialised and in need of training: {parts}.")
+    elif masking is None:
+        typer.echo(
+            "It has no masks, so every exit computes all pixels. Convert it with --threshold to "
+            "give it some, or with a promise, for requests with max_risk: anytime-model calibrate "
+            f"--weights {out} --data FOLDER --record"
+        )
 
 
 def _color(index: int, count: int) -> str:

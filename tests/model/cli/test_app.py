@@ -122,6 +122,36 @@ def test_a_published_checkpoint_is_converted_and_run(anytime_model, tmp_path):
         assert sheet.size == (320, 48)
 
 
+def test_a_converted_checkpoint_has_the_masks_that_were_asked_for_or_says_how_to_get_some(
+    anytime_model, tmp_path
+):
+    torch.save(published(tiny_network()), tmp_path / "authors.pth")
+    out = tmp_path / "street.safetensors"
+    command = ("convert", tmp_path / "authors.pth", "--preset", "tiny", "--outputs", 5)
+    plain = anytime_model(*command, "--out", out)
+    assert load_checkpoint(out).card.masking is None
+    assert "has no masks" in plain.stdout
+    assert f"anytime-model calibrate --weights {out} --data FOLDER --record" in plain.stdout
+    masked = anytime_model(*command, "--out", out, "--threshold", "0.998")
+    assert masked.returncode == 0, masked.stderr
+    assert "no masks" not in masked.stdout
+    assert load_checkpoint(out).card.masking.thresholds == (0.998,) * 3
+    refused = anytime_model(*command, "--out", out, "--threshold", "1.5")
+    assert refused.returncode == 2
+    assert "threshold" in refused.stderr
+
+
+def test_a_device_that_is_not_there_is_one_line_that_says_what_would_do(anytime_model, tmp_path):
+    weights = tmp_path / save_tiny(tmp_path).file
+    Image.fromarray(random_pixels()).save(tmp_path / "a.png")
+    done = anytime_model(
+        "run", weights, tmp_path / "a.png", "--out", tmp_path, "--device", "cuda:99"
+    )
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert "the device 'cuda:99' cannot be used here" in done.stderr
+    assert "such as cpu" in done.stderr
+
+
 def test_pose_overlays_draw_joints(anytime_model, tmp_path):
     card = save_tiny(tmp_path, "pose")
     Image.fromarray(random_pixels()).save(tmp_path / "a.png")

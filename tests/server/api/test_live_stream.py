@@ -431,3 +431,17 @@ async def test_a_fault_while_a_frame_is_kept_does_not_cost_its_map(live, fault):
         assert (await until(one, FrameEnd))[-1].reused_share == 0.7
         await one.say(CloseStream("s"))
         assert counts((await to_the_end(one))[-1]) == (2, 0, 0)
+
+
+async def test_a_frame_beyond_what_the_server_holds_of_uploads_fails_alone(live):
+    async with client(live) as one:
+        await one.say(opening(budget=QUICK))
+        await until(one, StreamOpened)
+        live.state.uploads.most = 100
+        await one.say(frame(1))
+        failed = (await until(one, FrameEnd))[-1]
+        assert failed.error.code is ErrorCode.OVERLOADED
+        live.state.uploads.most = 10**6
+        await one.say(frame(2))
+        assert (await until(one, FrameEnd))[-1].error is None
+        assert live.state.uploads.held == 0
