@@ -15,7 +15,7 @@ NNCF := .cache/nncf/.installed
 ENGINE_TESTS := tests/model/engines tests/model/kernels
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo serve test test-fast test-ecosystem check audit format sanitize picture bench bench-engine bench-server bench-overload weights-camvid-lite weights-camvid-w18 weights-lspet clean test-faults fuzz test-suites bench-nncf
+.PHONY: help setup demo serve test test-fast test-ecosystem check audit format sanitize picture bench bench-engine bench-server bench-overload weights-camvid-lite weights-camvid-w18 weights-lspet clean test-faults fuzz test-suites bench-nncf test-arm
 
 help: ## Show this list.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-20s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -69,6 +69,12 @@ sanitize: setup ## Run the engines' tests with kernels under AddressSanitizer an
 	ANYTIME_SANITIZE=1 ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1 \
 	  LD_PRELOAD="$$(g++ -print-file-name=libasan.so) $$(g++ -print-file-name=libubsan.so)" \
 	  $(BIN)/python -m pytest -k "not openvino" $(ENGINE_TESTS)
+
+ARM_TESTS := tests/model/engines/native tests/model/engines/test_lite.py tests/model/kernels
+
+test-arm: setup ## Run the engine's tests with kernels for ARM under an emulator (needs g++-aarch64-linux-gnu and qemu-user; minutes).
+	PYTHONPATH=tests/arm $(BIN)/python -m pytest -n 0 --timeout 600 -p arm_kernels \
+	  --ignore tests/model/kernels/test_build.py $(ARM_TESTS)
 
 picture: setup ## Make the README's picture from the shipped weights (with a server running).
 	$(BIN)/anytime stream client/web/samples/street-1.jpg --sheet docs/street-exits.png

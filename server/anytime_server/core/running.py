@@ -1,11 +1,14 @@
-"""The run that the executor computes, as the scheduler keeps it."""
+"""The run that the executor computes, as the scheduler keeps it, and what its exits teach."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
+from anytime_server.core.costs import CostModel
+from anytime_server.core.decisions import ExitReport
 from anytime_server.core.jobs import JobState
 from anytime_server.core.slow_down import Prediction
+from anytime_server.core.stage_costs import StepCosts
 
 
 @dataclass(slots=True)
@@ -42,3 +45,31 @@ def describe(running: Running | None) -> str:
         return "nothing is"
     stage = running.path[0] if running.path else 0
     return f"stage {stage} of {running.job.id!r} is"
+
+
+def learn(running: Running, report: ExitReport, steps: StepCosts, costs: CostModel) -> None:
+    """Trains the cost model with a stage that ended by itself, and charges it to its job.
+
+    Args:
+        running: the run, as it was before this exit.
+        report: of the exit.
+        steps: base times at the job's size.
+        costs: learns.
+    """
+    job, stage = running.job, report.exit
+    known = running.path[:1] == (stage,)  # else it is not known what it began with
+    if known and job.reuse is not None and job.reuse.frames:
+        base_s = running.base_s / job.factor(stage)
+        costs.observe_frame(job.reuse, stage, base_s, report.elapsed_s, job.active_share)
+    elif known:
+        error = costs.observe_stage(running.base_s, report.elapsed_s)
+        made = running.made[-1] if running.made else 0
+        starts_size = steps.starts_size(made, stage)
+        share = 1.0 if starts_size else job.active_share
+        costs.observe_bias(job.model, steps.parts(made, stage, share), error)
+        if not starts_size:
+            costs.observe_share(job.model, stage, share)
+    costs.note_size(job.model, job.height, job.width, stage)
+    job.used_s += report.elapsed_s
+    job.gmacs += report.gmacs
+    job.decoded = True

@@ -52,7 +52,7 @@ from anytime_server.core.jobs import JobState
 from anytime_server.core.limits import ServerLimits
 from anytime_server.core.planner import Path
 from anytime_server.core.policy import Candidate, Policy, QualityPerSecond, Step
-from anytime_server.core.running import Running, describe
+from anytime_server.core.running import Running, describe, learn
 from anytime_server.core.settings import SchedulerSettings
 from anytime_server.core.slow_down import Prediction
 from anytime_server.core.timeline import MandatoryStage, slack_s
@@ -238,7 +238,7 @@ class Scheduler:
         if running is None or running.job.id != job_id or not self._may_make(running, report.exit):
             raise StageNotRunningError(job_id, report.exit, describe(running))
         job = running.job
-        self._learn(running, report)
+        learn(running, report, self._forecaster.steps(running.job), self.costs)
         running.made = (*running.made, report.exit)
         running.path = tuple(stage for stage in running.path if stage > report.exit)
         running.started_s = report.ended_s
@@ -486,27 +486,6 @@ class Scheduler:
             return True
         longest = self._forecaster.longest(job, path)
         return len(path) > 1 and running.started_s + longest.upper_s(self.settings.sigmas) >= due_s
-
-    def _learn(self, running: Running, report: ExitReport) -> None:
-        """Trains the cost model with a stage that ended by itself."""
-        job, stage = running.job, report.exit
-        known = running.path[:1] == (stage,)  # else it is not known what it began with
-        if known and job.reuse is not None and job.reuse.frames:
-            base_s = running.base_s / job.factor(stage)
-            self.costs.observe_frame(job.reuse, stage, base_s, report.elapsed_s, job.active_share)
-        elif known:
-            error = self.costs.observe_stage(running.base_s, report.elapsed_s)
-            steps = self._forecaster.steps(job)
-            made = running.made[-1] if running.made else 0
-            starts_size = steps.starts_size(made, stage)
-            share = 1.0 if starts_size else job.active_share
-            self.costs.observe_bias(job.model, steps.parts(made, stage, share), error)
-            if not starts_size:
-                self.costs.observe_share(job.model, stage, share)
-        self.costs.note_size(job.model, job.height, job.width, stage)
-        job.used_s += report.elapsed_s
-        job.gmacs += report.gmacs
-        job.decoded = True
 
     def _end(self, job: JobState, ending: Ending) -> Ending:
         """The only place where a job is removed."""

@@ -47,17 +47,8 @@ from anytime_server.engine.alarm import Alarm
 from anytime_server.engine.base import ActiveRequest, EngineState, RequestEnded
 from anytime_server.engine.idle_checks import IdleChecks
 from anytime_server.engine.starter import Starter, first_costs
-from anytime_server.errors import (
-    ExecutorCallError,
-    ExecutorCrashedError,
-    ImageRejectedError,
-)
-from anytime_server.executor.base import (
-    Executor,
-    RenderedExit,
-    RunEnd,
-    ServedModel,
-)
+from anytime_server.errors import ExecutorCallError, ExecutorCrashedError, ImageRejectedError
+from anytime_server.executor.base import Executor, RenderedExit, RunEnd, ServedModel
 from anytime_server.images import DecodedImage, Image
 from anytime_server.metrics import Metrics
 
