@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import numpy as np
@@ -214,7 +214,7 @@ class VideoMemory:
         """The stream's next frame; its run computes what has to be computed.
 
         Args:
-            image: see `LadderEngine.begin`; not changed until the next frame has begun.
+            image: see `LadderEngine.begin`; not changed before `finish`.
             size: see `LadderEngine.begin`; another than before forgets the frames before.
             monotone: see `LadderEngine.begin`.
 
@@ -235,6 +235,8 @@ class VideoMemory:
         if (height, width) != resized:
             padding = ((0, height - resized[0]), (0, width - resized[1]), (0, 0))
             pixels = np.pad(pixels, padding, mode="edge")
+        elif pixels is image:
+            pixels = image.copy()  # it is kept longer than the caller's stays as it is
         active = np.ones(padded_cells(resized, config), np.bool_)
         prior = None
         if self._kept is not None and self._clock >= self._look_at:
@@ -275,7 +277,7 @@ class VideoMemory:
         if not reused.any():
             return self._reuse(0.0, 0)
         if self._clock >= self._next_check:
-            self._answer = _Answer(frame, result)
+            self._answer = _Answer(replace(frame, image=frame.image.copy()), result)
         oldest = self._clock - int(kept.computed_at[inside][reused].min())
         return self._reuse(float(reused.mean()), oldest)
 
@@ -392,6 +394,7 @@ class VideoMemory:
         rung = np.where(made.active[0, 0].numpy(), result.exit, last).astype(np.int16)
         before = self._kept
         if before is None or active.all():
+            self._offset = (0, 0)
             computed_at = np.full(active.shape, self._clock, np.int32)
             return _Kept(frame.pixels, made.logits[0].numpy(), rung, computed_at)
         pixels = active.repeat(config.map_stride, 0).repeat(config.map_stride, 1)
