@@ -350,7 +350,14 @@ class AsyncClient:
             share=share,
             reuse=reuse,
         )
-        return AsyncVideo(self._open_video, frames, request, every=every, timeout_s=self._timeout_s)
+        return AsyncVideo(
+            self._open_video,
+            frames,
+            request,
+            every=every,
+            timeout_s=self._timeout_s,
+            reconnect_s=self._reconnect_s,
+        )
 
     async def server_budget(self) -> ServerBudgetStatus:
         """The operator's budget, the limits in force now, and the server's load."""
@@ -387,7 +394,13 @@ class AsyncClient:
             return await (await self._connected()).infer(request)
 
     async def _open_video(self, request: VideoRequest) -> VideoStream:
-        return await (await self._connected()).open_video(request)
+        transport = await self._connected()
+        try:
+            return await transport.open_video(request)
+        except ConnectionLostError:  # while it waited for a place; nothing was sent
+            if self._transport is None:
+                raise
+            return await (await self._connected()).open_video(request)
 
     async def _connected(self) -> Transport:
         async with self._connecting:

@@ -11,19 +11,27 @@ from collections.abc import (
     Awaitable,
     Callable,
     Iterable,
+    Iterator,
 )
 from contextlib import aclosing
 from dataclasses import replace
 from typing import Any, Final, Self, TypeAlias
 
-from anytime_client.errors import AnswerError, AnytimeError, ConnectionLostError, SilenceError
+from anytime_client.address import is_worth_retrying, retry_delays
+from anytime_client.errors import (
+    AnswerError,
+    AnytimeError,
+    ConnectionLostError,
+    RequestError,
+    SilenceError,
+)
 from anytime_client.images import ImageLike, encode_image
 from anytime_client.requests import VideoRequest
 from anytime_client.results import FrameResult
 from anytime_client.session import VideoEvent
 from anytime_client.transport import VideoStream
 from anytime_protocol.budget import Budget
-from anytime_protocol.enums import Effect
+from anytime_protocol.enums import CloseReason, Effect
 from anytime_protocol.messages import BudgetApplied
 from anytime_protocol.stream_answers import StreamClosed
 
@@ -49,6 +57,7 @@ class AsyncVideo:
         request: what to ask for.
         every: send a frame only when the one before has ended, so that none is skipped.
         timeout_s: the longest silence of the server while a frame is under way.
+        reconnect_s: how long to try again while the server shuts down or starts.
     """
 
     def __init__(
@@ -59,12 +68,15 @@ class AsyncVideo:
         *,
         every: bool = False,
         timeout_s: float = 30.0,
+        reconnect_s: float = 10.0,
     ) -> None:
         self._open = open_
         self._frames = frames
         self._request = request
         self._every = every
         self._timeout_s = timeout_s
+        self._reconnect_s = reconnect_s
+        self._delays: Iterator[float] | None = None
         self._stream: VideoStream | None = None
         self._sender: asyncio.Task[None] | None = None
         self._awaits_frame = asyncio.Event()
@@ -196,26 +208,42 @@ class AsyncVideo:
     async def _handle(self, event: VideoEvent) -> FrameResult | None:
         match event:
             case FrameResult():
-                self._ended = event.frame
+                self._ended, self._delays = event.frame, None
                 self._awaits_frame.set()
                 image = self._images[event.frame]
                 self._images = {n: later for n, later in self._images.items() if n > event.frame}
                 return replace(event, image=image)
+            case StreamClosed(reason=CloseReason.DRAINING) if self._is_sending:
+                self._delays = retry_delays(self._reconnect_s)
+                await self._reopen()
             case StreamClosed():
                 self._closed = event
                 self._is_over = True
             case BudgetApplied(effect=Effect.REJECTED):
                 raise AnswerError(f"the server rejected a budget: {event.detail}")
-            case ConnectionLostError() if self._sender is not None and not self._sender.done():
-                self._stream = await self._open(self._request)
-                self._ended = self._sent  # what was sent meanwhile went to the lost connection
-                self._awaits_frame.set()
-                if self._sender.done():
-                    await self._stream.finish()
+            case ConnectionLostError() if self._is_sending:
+                await self._reopen()
+            case RequestError() if is_worth_retrying(event) and self._delays is not None:
+                delay_s = next(self._delays, None)
+                if delay_s is None:
+                    raise event
+                await asyncio.sleep(delay_s)
+                await self._reopen()
             case AnytimeError():
                 self._is_over = True
                 raise event
         return None
+
+    @property
+    def _is_sending(self) -> bool:
+        return self._sender is not None and not self._sender.done()
+
+    async def _reopen(self) -> None:
+        self._stream = await self._open(self._request)
+        self._ended = self._sent  # what was sent meanwhile went to the stream before
+        self._awaits_frame.set()
+        if not self._is_sending:
+            await self._stream.finish()
 
     async def _send_all(self) -> None:
         """Sends the source's frames, and then says that there are no more."""

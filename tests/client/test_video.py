@@ -34,6 +34,7 @@ from anytime_protocol.messages import (
 from anytime_protocol.stream_answers import (
     FrameFailure,
     MeasuredDifference,
+    StreamClosed,
     StreamOpened,
 )
 from client.factories import MAPS, PIXELS, frame_end, frame_update
@@ -152,6 +153,30 @@ async def test_a_lost_connection_is_replaced_and_the_stream_goes_on():
             results = await collect(client.video([PIXELS] * 4, every=True))
         assert len(server.tokens) == 2
     assert [result.frame for result in results] == [1, 3, 4]
+
+
+async def test_a_stream_that_a_restarting_server_closes_goes_on_at_the_next_one():
+    seen = {"opens": 0, "drained": False}
+
+    def restart(event):
+        if isinstance(event, Frame) and event.frame == 2 and not seen["drained"]:
+            seen["drained"] = True
+            return [StreamClosed(event.id, CloseReason.DRAINING, 1, 1, 0)]
+        if isinstance(event, OpenStream):
+            seen["opens"] += 1
+            if seen["opens"] == 2:
+                return [Failed(event.id, ErrorCode.DRAINING, "shutting down"), HangUp(1001)]
+        return answer_all_exits(event)
+
+    with fake_server(restart) as server:
+        async with AsyncClient(server.url) as client:
+            video = client.video(itertools.repeat(PIXELS, 8), every=True)
+            results = await collect(video)
+        assert len(server.tokens) == 2
+    assert results[0].frame == 1
+    assert results[-1].frame == 8
+    assert video.closed.reason is CloseReason.CLOSED
+    assert seen["opens"] == 3
 
 
 async def test_a_connection_that_is_lost_after_the_last_frame_is_an_error():
