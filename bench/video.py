@@ -153,7 +153,7 @@ def picture(path, videos):
         shown = image.copy()
         shown[kept] = shown[kept] // 3 + 20
         rows.append(np.concatenate([image, colours[labels], shown], axis=1))
-    Image.fromarray(np.concatenate(rows)).save(path, optimize=True)
+    Image.fromarray(np.concatenate(rows)).quantize(256).save(path, optimize=True)
 
 
 def main():
