@@ -15,7 +15,7 @@ NNCF := .cache/nncf/.installed
 ENGINE_TESTS := tests/model/engines tests/model/kernels
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo serve test test-fast test-ecosystem check audit format sanitize picture bench bench-engine bench-server bench-overload weights-camvid-lite weights-camvid-w18 weights-lspet clean test-faults fuzz test-suites bench-nncf test-arm
+.PHONY: help setup demo serve test test-fast test-ecosystem check audit format sanitize picture bench bench-engine bench-server bench-overload bench-video weights-camvid-lite weights-camvid-w18 weights-lspet clean test-faults fuzz test-suites bench-nncf test-arm
 
 help: ## Show this list.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-20s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -84,6 +84,9 @@ bench: bench-engine bench-server ## Run both benchmarks.
 bench-engine: setup ## Our engine beside torch, ONNX Runtime and OpenVINO, as ratios of one run.
 	$(BIN)/python bench/engine.py --preset w18
 	$(BIN)/python bench/engine.py --preset w48
+
+bench-video: setup ## Videos frame by frame and with reuse (CAMVID=data/camvid), with docs/video-reuse.png.
+	$(BIN)/python bench/video.py --data $(CAMVID) --max-difference 0.08 --picture docs/video-reuse.png
 
 bench-nncf: $(NNCF) ## The environment in which bench/engine.py makes OpenVINO's int8.
 

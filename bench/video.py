@@ -45,8 +45,6 @@ ROOT = Path(__file__).parents[1]
 NOISE = 2.0
 """Of the standing camera, levels of 0 to 255."""
 
-MOVING = 0.15
-
 
 @dataclass
 class Found:
@@ -78,7 +76,7 @@ def frames_of(name, options, size):
     if name == "clip":
         video = Clip(options.data)
     else:
-        video = StandingCamera(options.data, MOVING, options.seed)
+        video = StandingCamera(options.data, options.moving, options.seed)
     for number in range(options.frames):
         image, labels = brought_to(*video.frame(number), size)
         yield (image if name == "clip" else noisy(image, NOISE, number)), labels
@@ -153,7 +151,7 @@ def picture(path, videos):
         shown = image.copy()
         shown[kept] = shown[kept] // 3 + 20
         rows.append(np.concatenate([image, colours[labels], shown], axis=1))
-    Image.fromarray(np.concatenate(rows)).save(path, optimize=True)
+    Image.fromarray(np.concatenate(rows)).quantize(256).save(path, optimize=True)
 
 
 def main():
@@ -167,6 +165,7 @@ def main():
     parser.add_argument("--videos", default="standing,clip")
     parser.add_argument("--frames", type=int, default=48)
     parser.add_argument("--seed", type=int, default=1, help="of the standing camera")
+    parser.add_argument("--moving", type=float, default=0.15, help="share that cut-outs cover")
     parser.add_argument("--max-age", type=int, default=30)
     parser.add_argument("--max-difference", type=float, default=0.02)
     parser.add_argument(
