@@ -128,7 +128,7 @@ class ReuseOptions(JsonValue):
     """
 
     max_age: Annotated[int, whole(1, 1000)] = 30
-    max_difference: Annotated[float, number(0, 1, digits=None)] = 0.02
+    max_difference: Annotated[float, number(0, 1, digits=None)] = 0.05
     motion: Annotated[Flag, omit(False)] = False
 
 

@@ -62,7 +62,7 @@ class ReuseSettings:
     """
 
     max_age: int = 30
-    max_difference: float = 0.02
+    max_difference: float = 0.05
     motion: bool = False
 
     def __post_init__(self) -> None:
