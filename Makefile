@@ -15,7 +15,7 @@ NNCF := .cache/nncf/.installed
 ENGINE_TESTS := tests/model/engines tests/model/kernels
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo serve test test-fast test-ecosystem check audit format sanitize picture bench bench-engine bench-server bench-overload bench-video weights-camvid-lite weights-camvid-w18 weights-lspet clean test-faults fuzz test-suites bench-nncf test-arm
+.PHONY: help setup demo serve test test-fast test-ecosystem check audit format sanitize picture bench bench-engine bench-server bench-overload bench-video paper weights-camvid-lite weights-camvid-w18 weights-lspet clean test-faults fuzz test-suites bench-nncf test-arm
 
 help: ## Show this list.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-20s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -136,6 +136,9 @@ weights-lspet: setup ## Train and export weights/lspet-w18 (LSPET=folder KEYPOIN
 	$(BIN)/anytime-model finish --recipe lspet-w18-taught --progress runs/lspet-w18-taught/progress.pt \
 	  --data $(LSPET) --out weights --name lspet-w18 --scale 0.8 --allowed-loss 0.005 --licence "research use only (trained on LSPET)" \
 	  --description "14 joints of one person in a crop; W18, redesigned exits, masks; trained on LSPET."
+
+paper: setup ## The paper's tables and claims with ours beside them: builds docs/PAPER.md.
+	$(BIN)/python bench/paper.py
 
 clean: ## Remove the environment and all caches.
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis artifacts
