@@ -62,6 +62,13 @@ def submit(router, request_id, budget=None, want=None):
     return recorder, router.submit(request)
 
 
+def submit_frame(router, request_id, stream):
+    """Submits a frame of a stream that reuses what earlier ones have found."""
+    request = active_request(request_id, EventRecorder(), router._clock())
+    request.job.stream = stream
+    return router.submit(request)
+
+
 async def ended(*recorders):
     async with asyncio.timeout(10):
         for recorder in recorders:
@@ -104,6 +111,29 @@ async def test_a_request_goes_where_least_work_is_waiting():
         for name in "bcd":
             submit(router, name, Budget(max_exit=1))
         assert [len(loop.requests) for loop in router._loops] == [1, 3]
+
+
+async def test_the_frames_of_a_stream_go_to_the_executor_that_remembers_it():
+    async with running_router(2) as (router, executors):
+        for executor in executors:
+            executor.gate.clear()
+        submit(router, "a", Budget(max_exit=1))
+        for number in range(3):
+            submit_frame(router, f"cam/{number}", "cam")
+        bound = router.requests["cam/0"].executor
+        assert [router.requests[f"cam/{number}"].executor for number in range(3)] == [bound] * 3
+        router.forget_stream("cam")
+        submit_frame(router, "cam/3", "cam")
+        assert router.requests["cam/3"].executor != bound  # the least loaded, as any request
+
+
+async def test_the_frames_of_a_stream_go_on_elsewhere_when_its_executor_is_gone():
+    async with running_router(2) as (router, _):
+        submit_frame(router, "cam/0", "cam")
+        bound = router.requests["cam/0"].executor
+        router._loops[bound].state = EngineState.RECOVERING
+        submit_frame(router, "cam/1", "cam")
+        assert router.requests["cam/1"].executor != bound
 
 
 async def test_a_request_that_the_least_loaded_refuses_is_taken_by_the_next():
