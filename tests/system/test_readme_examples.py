@@ -15,7 +15,8 @@ from system.processes import real_server
 
 ROOT = Path(__file__).parents[2]
 USE = (ROOT / "README.md").read_text("utf-8").split("## Use it")[1].split("\n## ")[0]
-BLOCKS = dict(re.findall(r"```(python|js)\n(.*?)```", USE, flags=re.DOTALL))
+PYTHON, VIDEO = re.findall(r"```python\n(.*?)```", USE, flags=re.DOTALL)
+(JAVASCRIPT,) = re.findall(r"```js\n(.*?)```", USE, flags=re.DOTALL)
 COMMANDS = re.findall(r"^    ((?:anytime|curl) (?:.*\\\n)*.*)$", USE, flags=re.MULTILINE)
 NODE = """
 import {{ readFileSync }} from "node:fs";
@@ -55,15 +56,24 @@ def run(url, tmp_path):
     return do
 
 
+def test_the_video_example_answers_the_frames_of_a_folder(run, tmp_path):
+    (tmp_path / "frames").mkdir()
+    for number in range(3):
+        image = ROOT / "client" / "web" / "samples" / "street-1.jpg"
+        shutil.copy(image, tmp_path / "frames" / f"{number}.jpg")
+    lines = run(sys.executable, "-c", VIDEO).splitlines()
+    assert lines[-1].split()[0] == "3"  # the newest is always answered
+
+
 def test_the_python_example_prints_every_exit(run):
-    lines = run(sys.executable, "-c", BLOCKS["python"]).splitlines()
+    lines = run(sys.executable, "-c", PYTHON).splitlines()
     assert [line.split()[0] for line in lines] == ["1", "2", "3", "4"]
     assert lines[0].endswith("(360, 480)")
 
 
 @pytest.mark.skipif(shutil.which("node") is None, reason="Node is not installed")
 def test_the_javascript_example_prints_json_lines(run):
-    printed = run("node", "--input-type=module", "-e", NODE.format(code=BLOCKS["js"]))
+    printed = run("node", "--input-type=module", "-e", NODE.format(code=JAVASCRIPT))
     assert '"type":"final"' in printed.replace(" ", "")
 
 
@@ -81,4 +91,3 @@ def test_the_shells_examples_work(run, command, tmp_path):
 
 def test_every_way_has_its_example():
     assert [command.split()[0] for command in COMMANDS] == ["anytime", "anytime", "curl"]
-    assert set(BLOCKS) == {"python", "js"}

@@ -64,7 +64,7 @@ def test_a_killed_executor_costs_what_it_computed_and_nothing_else(start):
 
 
 def test_of_two_executors_one_is_killed_and_the_other_serves_on(start):
-    with start("--executors", "2", trimmed=True) as server:
+    with start("--executors", "2", program=TRIMMED) as server:
         pids = {int(pid) for pid in re.findall(r"executor (\d+) is ready", server.text())}
         assert len(pids) == 2
         with crowd(server, side=LARGE) as found:
