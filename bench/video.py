@@ -39,7 +39,7 @@ from anytime_model.engines.native.engine import NativeEngine  # noqa: E402
 from anytime_model.evaluation.scores import SegmentationScore  # noqa: E402
 from anytime_model.networks.hrnet.anytime import AnytimeNetwork  # noqa: E402
 from anytime_model.networks.hrnet.config import NetworkConfig  # noqa: E402
-from anytime_model.video import ReuseSettings, VideoMemory, care  # noqa: E402
+from anytime_model.video import ReuseSettings, VideoMemory, bound  # noqa: E402
 
 ROOT = Path(__file__).parents[1]
 NOISE = 2.0
@@ -176,7 +176,7 @@ def main():
     parser.add_argument("--picture", type=Path, help="also draw what was kept here")
     options = parser.parse_args()
     if options.spread is not None:
-        care.LEVELS = (care.Care(4.0, options.spread, 1.0),) * len(care.LEVELS)
+        bound.LEVELS = (bound.ReuseRule(4.0, options.spread, 1.0),) * len(bound.LEVELS)
     size = tuple(int(side) for side in options.size.split("x"))
     checkpoint = checkpoint_of(options.preset)
     if not options.ladder:

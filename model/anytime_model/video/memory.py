@@ -22,7 +22,7 @@ from anytime_model.errors import ConfigError
 from anytime_model.networks.base import Prior, Size, padded_size, resized_size
 from anytime_model.results import Decoded, Keypoints, SegmentationMap
 from anytime_model.video.blocks import change, widened
-from anytime_model.video.care import Bound
+from anytime_model.video.bound import Bound
 from anytime_model.video.motion import shift_between, shifted
 
 _TURNS: Final = 8
@@ -154,7 +154,7 @@ class VideoMemory:
     computed the run answers from memory. Families without masks save nothing in part, so they
     keep all of a frame or nothing.
 
-    How careful this is follows from checks (`wants_check`): frames computed alone as well.
+    How strict this is follows from checks (`wants_check`): frames computed alone as well.
 
     Args:
         engine: of one model.
@@ -297,7 +297,7 @@ class VideoMemory:
         return self._engine.begin(frame.image, size=frame.size, monotone=frame.monotone)
 
     def finish_check(self, result: RungResult) -> None:
-        """Compare the answer with the frame computed alone, and be more or less careful.
+        """Compare the answer with the frame computed alone, and reuse less or more.
 
         Args:
             result: of the run of `begin_check`, of the same rung as the answer.
@@ -324,22 +324,22 @@ class VideoMemory:
 
     def _active(self, pixels: NDArray[np.uint8], kept: _Kept) -> NDArray[np.bool_]:
         """Where the frame is to be computed, (h, w)."""
-        care = self._bound.care
+        rule = self._bound.rule
         card, stride = self._engine.card, self._engine.card.config.map_stride
         everywhere = np.ones(kept.rung.shape, np.bool_)
-        if care is None:
+        if rule is None:
             return everywhere
         changes = change(pixels, kept.pixels, stride)
         if self._settings.motion:
             kept, changes = self._followed(pixels, kept, changes)
         age = self._clock - kept.computed_at
-        most = max(1, int(care.age * self._settings.max_age))
-        unsettled = (changes > care.tolerance) | (age >= most)
+        most = max(1, int(rule.age * self._settings.max_age))
+        unsettled = (changes > rule.tolerance) | (age >= most)
         unsettled |= kept.rung < max(self._reached)
         if card.config.may_skip_exits:
             return everywhere if unsettled.any() else ~everywhere
         unsettled |= self._turn(unsettled.shape, most) & (2 * age >= most)
-        active = widened(unsettled, care.spread)
+        active = widened(unsettled, rule.spread)
         return active if active.mean() <= 1 - _LEAST_REUSED else everywhere
 
     def _followed(

@@ -11,7 +11,7 @@ from anytime_model.errors import ConfigError, InputError
 from anytime_model.results import ExitResult
 from anytime_model.video import ReuseSettings, VideoMemory
 from anytime_model.video.blocks import MOST_NOISE
-from anytime_model.video.care import LEVELS, START
+from anytime_model.video.bound import LEVELS, START
 from model.comparing import native, native_isas
 from model.factories import lite_checkpoint, smooth_pixels, tiny_checkpoint, with_ladder
 

@@ -1,4 +1,4 @@
-"""How careful a stream is in reusing answers, moved by what checks find."""
+"""How strictly a stream may reuse answers, moved by what checks find."""
 
 from collections import deque
 from dataclasses import dataclass
@@ -6,7 +6,7 @@ from typing import Final
 
 
 @dataclass(frozen=True, slots=True)
-class Care:
+class ReuseRule:
     """What a cell must meet to keep its answer.
 
     Attributes:
@@ -21,13 +21,13 @@ class Care:
 
 
 LEVELS: Final = (
-    Care(8.0, 4, 1.0),
-    Care(4.0, 6, 1.0),
-    Care(3.0, 8, 0.7),
-    Care(2.0, 12, 0.5),
-    Care(1.0, 16, 0.3),
+    ReuseRule(8.0, 4, 1.0),
+    ReuseRule(4.0, 6, 1.0),
+    ReuseRule(3.0, 8, 0.7),
+    ReuseRule(2.0, 12, 0.5),
+    ReuseRule(1.0, 16, 0.3),
 )
-"""From careless to careful. Above the last, nothing is reused.
+"""From the loosest to the strictest. Above the last, nothing is reused.
 
 There is no least confidence among them: cells computed again one by one, between kept ones whose
 features are only interpolated, get worse answers than those that they had.
@@ -42,7 +42,7 @@ _BEFORE_LOOSER: Final = 4
 """Checks in a row well below the bound before a level is given up."""
 
 _PAUSE: Final = 100
-"""Frames without reuse before the most careful level is tried again; doubles each time."""
+"""Frames without reuse before the strictest level is tried again; doubles each time."""
 
 _LONGEST_PAUSE: Final = 10_000
 
@@ -63,7 +63,7 @@ class Bound:
         self._waited = 0
 
     @property
-    def care(self) -> Care | None:
+    def rule(self) -> ReuseRule | None:
         """What holds now; None where nothing may be reused."""
         return LEVELS[self._level] if self._level < len(LEVELS) else None
 
@@ -93,7 +93,7 @@ class Bound:
 
     def frame(self) -> None:
         """A frame has passed; after many without reuse, it is tried again."""
-        if self.care is not None:
+        if self.rule is not None:
             return
         self._waited += 1
         if self._waited >= self._pause:
