@@ -150,9 +150,8 @@ class VideoMemory:
     answer was neither confident nor made by as late a rung as the stream has reached lately; if it
     is as old as it may be; or near such a cell. The image is refreshed part by part, so that the
     work is spread over the frames. After frames that have changed everywhere it looks less often.
-    All else keeps its last logits, and where nothing is to be
-    computed the run answers from memory. Families without masks save nothing in part, so they
-    keep all of a frame or nothing.
+    All else keeps its last logits, and where nothing is to be computed the run answers from memory.
+    Families without masks save nothing in part, so they keep all of a frame or nothing.
 
     How strict this is follows from checks (`wants_check`): frames computed alone as well.
 
