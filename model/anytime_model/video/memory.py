@@ -290,8 +290,6 @@ class VideoMemory:
         if answer is None:
             raise ConfigError("no frame waits to be checked; expected `wants_check` to be true.")
         self._checking = answer
-        # Checks that come at changing distances see all parts that are refreshed in turn.
-        self._next_check = self._clock + _CHECK_EVERY + self._clock % 5
         frame = answer.frame
         return self._engine.begin(frame.image, size=frame.size, monotone=frame.monotone)
 
@@ -312,6 +310,9 @@ class VideoMemory:
                 f"the check has made rung {result.exit}; expected {checking.result.exit}, as the "
                 "answer. Take the same path."
             )
+        # Checks that come at changing distances see all parts that are refreshed in turn. One that
+        # was given up counts for nothing, so that the next frame asks for another.
+        self._next_check = self._clock + _CHECK_EVERY + self._clock % 5
         decode = self._engine.decode
         self._bound.found(_difference(decode(checking.result), decode(result), checking.frame.size))
 

@@ -294,6 +294,20 @@ def test_checks_find_nothing_where_answers_are_the_same():
     assert reuse.checked == checked
 
 
+def test_a_check_that_was_given_up_is_wanted_again_at_the_next_frame():
+    engine = engine_of()
+    memory = memory_of(engine, max_age=1000)
+    show(memory, engine, IMAGE)
+    for _ in range(3):
+        show(memory, engine, IMAGE)
+        assert memory.wants_check
+        memory.begin_check()
+    show(memory, engine, IMAGE)
+    check(memory, engine)
+    show(memory, engine, IMAGE)
+    assert not memory.wants_check
+
+
 class NewAnswers(TorchEngine):
     """Gives every frame computed alone another answer than the one before."""
 
