@@ -16,9 +16,10 @@ from pathlib import Path
 
 import matplotlib as mpl
 
+from anytime_model import flops
 from anytime_model.checkpoint.manifest import read_manifest
-from anytime_model.flops import GIGA, ConvCost, conv_costs, one_exit, per_exit
-from anytime_model.networks.base import DEFAULT_FAMILY, family
+from anytime_model.flops import GIGA, ConvCost
+from anytime_model.networks import base
 from anytime_model.tasks import TASKS
 
 ROOT = Path(__file__).parents[1]
@@ -40,7 +41,7 @@ INTRODUCTION = (
 def count(
     preset,
     *,
-    family_name=DEFAULT_FAMILY,
+    family=base.DEFAULT_FAMILY,
     exits="redesigned",
     task="segmentation",
     size=(1024, 2048),
@@ -48,14 +49,14 @@ def count(
     head_width=0,
     masked=None,
     spread=0.0,
-    one=False,
+    one_exit=False,
     last=False,
 ):
     """2^30 multiply-adds up to each exit, as the paper counts them.
 
     Args:
         preset: size of the network.
-        family_name: of networks.
+        family: of networks.
         exits: "original" or "redesigned".
         task: its name.
         size: (H, W) of the image, px.
@@ -63,7 +64,7 @@ def count(
         head_width: channels in redesigned exits; 0 for the paper's.
         masked: per cent of positions masked after each exit but the last.
         spread: standard deviation of these between images.
-        one: of the network without early exits.
+        one_exit: of the network without early exits.
         last: of the last exit alone.
     """
     entries = {
@@ -73,23 +74,19 @@ def count(
         "depths": [3, 2, 1],
         "head_width": head_width,
     }
-    config = family(family_name).read(entries, outputs or TASKS[task].default_outputs)
-    costs = conv_costs(config, *size)
-    if one:
-        return [one_exit(costs) / GIGA]
+    config = base.family(family).read(entries, outputs or TASKS[task].default_outputs)
+    costs = flops.conv_costs(config, *size)
+    if one_exit:
+        return [flops.one_exit(costs) / GIGA]
     shares = None if masked is None else [1 - share / 100 for share in masked]
     convention = partial(ConvCost.paper, spread=spread / 100)
-    found = [macs / GIGA for macs in per_exit(costs, shares, convention)]
+    found = [macs / GIGA for macs in flops.per_exit(costs, shares, convention)]
     return found[-1:] if last else found
 
 
 def counted(row):
     """The count of a row of `paper.toml`; nothing where it cannot be made."""
-    if "count" not in row:
-        return []
-    options = dict(row["count"])
-    renamed = {"family": "family_name", "one_exit": "one"}
-    return count(**{renamed.get(name, name): value for name, value in options.items()})
+    return count(**row["count"]) if "count" in row else []
 
 
 def area(costs, quality, most):

@@ -385,22 +385,20 @@ class AsyncClient:
             await transport.close()
 
     async def _send(self, request: InferRequest) -> RequestStream:
-        transport = await self._connected()
-        try:
-            return await transport.infer(request)
-        except ConnectionLostError:  # while it waited for a place; nothing was sent
-            if self._transport is None:
-                raise
-            return await (await self._connected()).infer(request)
+        return await self._begin(lambda transport: transport.infer(request))
 
     async def _open_video(self, request: VideoRequest) -> VideoStream:
+        return await self._begin(lambda transport: transport.open_video(request))
+
+    async def _begin(self, send: Callable[[Transport], Awaitable[T]]) -> T:
+        """Sends the first message of a request or a stream, over another connection if need be."""
         transport = await self._connected()
         try:
-            return await transport.open_video(request)
+            return await send(transport)
         except ConnectionLostError:  # while it waited for a place; nothing was sent
             if self._transport is None:
                 raise
-            return await (await self._connected()).open_video(request)
+            return await send(await self._connected())
 
     async def _connected(self) -> Transport:
         async with self._connecting:

@@ -60,16 +60,14 @@ def encode_image(image: ImageLike) -> tuple[bytes, str]:
             raise ImageError(f"image: found a {type(image).__name__}, expected {kinds}")
 
 
-def encode_jpeg(image: ImageLike) -> bytes:
-    """The image as a JPEG of high quality, which is smaller and sooner made than a PNG.
+def encode_jpeg(pixels: NDArray[np.uint8]) -> bytes:
+    """Pixels as a JPEG of high quality, which is smaller and sooner made than a PNG.
 
     Raises:
         ImageError: see `encode_image`.
     """
-    if not isinstance(image, np.ndarray):
-        return encode_image(image)[0]
     out = io.BytesIO()
-    _from_array(image).save(out, "JPEG", quality=_JPEG_QUALITY)
+    _from_array(pixels).save(out, "JPEG", quality=_JPEG_QUALITY)
     return out.getvalue()
 
 

@@ -92,10 +92,7 @@ export class Connection {
    * @param {ArrayBuffer} image
    */
   infer(request, image) {
-    if (this.busy) this.cancel();
-    this.#count += 1;
-    const id = `page-${this.#count}`;
-    this.#request = { id, rev: 0, last: null, frame: 0, isStream: false };
+    const id = this.#begin(false);
     this.#socket.send(encodeInfer({ type: "infer", id, ...request }, image));
   }
 
@@ -105,10 +102,7 @@ export class Connection {
    * @param {{model: string, budget: object, want: object, reuse: object}} stream
    */
   openStream(stream) {
-    if (this.busy) this.cancel();
-    this.#count += 1;
-    const id = `page-${this.#count}`;
-    this.#request = { id, rev: 0, last: null, frame: 0, isStream: true };
+    const id = this.#begin(true);
     this.#send({ type: "open", id, ...stream });
   }
 
@@ -144,6 +138,15 @@ export class Connection {
     if (!this.busy || !this.open) return;
     this.#send({ type: "cancel", id: this.#request.id });
     this.#request.isStream = false; // no frame may follow
+  }
+
+  /** Takes the place of what still runs; returns the id of the new request or stream. */
+  #begin(isStream) {
+    if (this.busy) this.cancel();
+    this.#count += 1;
+    const id = `page-${this.#count}`;
+    this.#request = { id, rev: 0, last: null, frame: 0, isStream };
+    return id;
   }
 
   #send(message) {

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import statistics
 import time
 from collections.abc import Iterator
@@ -12,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Final
 
+import numpy as np
 import typer
 from PIL import Image
 from rich.live import Live
@@ -119,10 +119,10 @@ def watch(
             figures.count(answer, dropped)
             with failures.of(frame.name):
                 best = answer.best
-                if out is not None:
-                    target.write(frame, open_image(frame.payload, frame.name), best)
-                if screen is not None:
+                if out is not None or screen is not None:
                     image = open_image(frame.payload, frame.name)
+                    target.write(frame, image, best)
+                if screen is not None:
                     width = min(screen.console.width, WIDTH)
                     screen.update(image_to_text(render.overlay(image, best), width), refresh=True)
                 if answer.result is not None:
@@ -280,7 +280,7 @@ class _Figures:
 
     def _within_ms(self, share: float) -> float:
         """The time within which this share of the answers came (nearest rank)."""
-        return sorted(self.times_ms)[math.ceil(share * len(self.times_ms)) - 1]
+        return float(np.quantile(self.times_ms, share, method="inverted_cdf"))
 
 
 def _tell(
@@ -304,10 +304,10 @@ def _tell(
 
 
 def _encode(image: NamedImage) -> bytes:
-    """An image as the file that is sent; frames of videos and cameras as JPEG."""
-    if image.time_s is None:
-        return encode_image(image.image)[0]
-    return encode_jpeg(image.image)
+    """An image as the file that is sent; pixels, as of videos and cameras, as JPEG."""
+    if isinstance(image.image, np.ndarray):
+        return encode_jpeg(image.image)
+    return encode_image(image.image)[0]
 
 
 def _screen() -> Live:

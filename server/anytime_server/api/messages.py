@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Final, TypeVar
+from typing import Final, TypedDict, TypeVar
 
 from anytime_protocol.enums import ErrorCode
 from anytime_protocol.messages import Accepted, Failed, Finished, Update
@@ -22,6 +22,16 @@ _SMALL_PX: Final = 2**18
 
 _RETRY_MS: Final = 5000.0
 """When to ask again, for a request that a server that shuts down has not begun."""
+
+
+class _Times(TypedDict):
+    """Where the time of a request or a frame went, in ms."""
+
+    total_ms: float
+    queue_ms: float
+    decode_ms: float
+    compute_ms: float
+    encode_ms: float
 
 
 class MessageWriter:
@@ -117,11 +127,7 @@ class MessageWriter:
                     confidence=None if sent is None else sent.confidence,
                     confident_share=None if sent is None else sent.confident_share,
                     gmacs=request.gmacs,
-                    total_ms=self._elapsed_ms(request),
-                    queue_ms=max(request.queue_s, 0.0) * 1e3,
-                    decode_ms=request.decode_s * 1e3,
-                    compute_ms=request.compute_s * 1e3,
-                    encode_ms=(request.render_s + request.encode_s) * 1e3,
+                    **self._times_ms(request),
                     risk=request.risk,
                 )
         request.terminal = message
@@ -158,14 +164,20 @@ class MessageWriter:
             confidence=None if sent is None else sent.confidence,
             confident_share=None if sent is None else sent.confident_share,
             gmacs=request.gmacs,
-            total_ms=self._elapsed_ms(request),
-            queue_ms=max(request.queue_s, 0.0) * 1e3,
-            decode_ms=request.decode_s * 1e3,
-            compute_ms=request.compute_s * 1e3,
-            encode_ms=(request.render_s + request.encode_s) * 1e3,
+            **self._times_ms(request),
             risk=request.risk,
             difference=checked,
         )
+
+    def _times_ms(self, request: ActiveRequest) -> _Times:
+        """Where the time of a request that ends now went."""
+        return {
+            "total_ms": self._elapsed_ms(request),
+            "queue_ms": max(request.queue_s, 0.0) * 1e3,
+            "decode_ms": request.decode_s * 1e3,
+            "compute_ms": request.compute_s * 1e3,
+            "encode_ms": (request.render_s + request.encode_s) * 1e3,
+        }
 
     def _elapsed_ms(self, request: ActiveRequest) -> float:
         return (self._engine.clock() - request.job.arrival_s) * 1e3

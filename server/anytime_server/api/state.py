@@ -38,7 +38,7 @@ class ApiState:
         access: who may ask.
         messages: makes the protocol's messages.
         uploads: bounds what clients send.
-        tracing: records requests; None if nobody wants traces.
+        tracing: records requests; None where traces are off.
         websockets: how many are open.
         shutting_down: set when the server is about to close its websockets.
     """

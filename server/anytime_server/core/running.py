@@ -1,4 +1,4 @@
-"""The run that the executor computes, as the scheduler keeps it, and what its exits teach."""
+"""The run that the executor computes, as the scheduler keeps it, and learning from its exits."""
 
 from __future__ import annotations
 

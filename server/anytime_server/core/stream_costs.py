@@ -2,9 +2,9 @@
 
 A frame that takes over a part of its pixels from earlier frames costs less than its model's profile
 says, and how much less depends on what its camera sees. So each stream has a factor for each exit,
-and the share of positions that each stage starts with; both rise at once and fall slowly, as a
-scene that begins to move must not be late. Such frames teach nothing about the machine: whatever
-slows it down is in the factors, too.
+and the share of positions that each stage starts with. Both rise at once and fall slowly, so that
+frames meet their deadlines when a scene begins to move. The machine's slow-down is not learnt from
+such frames, as it is in the factors, too.
 """
 
 from __future__ import annotations

@@ -56,7 +56,8 @@ logger = logging.getLogger(__name__)
 
 _OVERRUN: Final = 20.0
 _OVERRUN_S: Final = 60.0
-"""A run is given up after this multiple of its predicted time and so many seconds more."""
+"""A run is given up after this multiple of its predicted time and this many seconds more. An
+executor that shows no sign of life has been killed long before."""
 
 
 class ExecutorLoop:
@@ -437,9 +438,12 @@ class ExecutorLoop:
         self._checks.frame_finished(request)
 
     def _end_others(self) -> float:
-        """Ends requests whose time has come while another one computes; when to look again.
+        """Ends requests whose time has come while another one computes.
 
         One that the executor still has to do something for waits for it.
+
+        Returns:
+            When to look again.
         """
         self.take_exits()
         while isinstance(decision := self.scheduler.decide(self._clock()), EndJob):
@@ -457,7 +461,8 @@ class ExecutorLoop:
     def _end_overdue(self, request: ActiveRequest) -> float:
         """Ends the request that is computed if its deadline is over and nothing comes of its run.
 
-        Returns when to look again.
+        Returns:
+            When to look again.
         """
         overdue_s = self.scheduler.overdue_s(self._clock())
         if self._clock() < overdue_s:

@@ -134,7 +134,7 @@ class Router:
         """The executors that may compute a request: of a stream with memory the one that has it."""
         ready = self._ready() or list(self._loops)
         stream = request.job.stream
-        if stream is None or len(ready) == 1:
+        if stream is None:
             return ready
         bound = self._of_stream.get(stream)
         if bound is None or bound not in ready:
