@@ -99,6 +99,8 @@ class Scheduler:
         if isinstance(answer, Admitted):
             self._jobs[job.id] = job
             self._observe_load()
+        elif job.reuse is not None:
+            job.reuse.frame_refused()
         return answer
 
     def offer(self, job: JobState, now: float) -> Admitted | Rejected:
@@ -491,7 +493,7 @@ class Scheduler:
         """The only place where a job is removed."""
         del self._jobs[job.id]
         if job.reuse is not None and job.last is not None:
-            job.reuse.frames += 1
+            job.reuse.frame_ended()
         return ending
 
     # Time and load.

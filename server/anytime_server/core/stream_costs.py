@@ -3,8 +3,9 @@
 A frame that takes over a part of its pixels from earlier frames costs less than its model's profile
 says, and how much less depends on what its camera sees. So each stream has a factor for each exit,
 and the share of positions that each stage starts with. Both rise at once and fall slowly, so that
-frames meet their deadlines when a scene begins to move. The machine's slow-down is not learnt from
-such frames, as it is in the factors, too.
+frames meet their deadlines when a scene begins to move; where frames do not come to a step, its
+figures fall as well. The machine's slow-down is not learnt from such frames, as it is in the
+factors, too.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ class StreamCosts:
         self.frames = 0
         self._factors: dict[int, float] = {}
         self._shares: dict[int, float] = {}
+        self._observed: set[int] = set()
 
     def factor(self, exit_: int) -> float:
         """Time that the step to an exit takes, as a multiple of what its model takes."""
@@ -51,8 +53,29 @@ class StreamCosts:
             ratio: of its time to what it takes without the factor.
             share: of the positions that it started with.
         """
+        self._observed.add(exit_)
         self._factors[exit_] = max(_follow(self.factor(exit_), ratio), _LEAST)
         self._shares[exit_] = _follow(self._shares.get(exit_, share), share)
+
+    def frame_ended(self) -> None:
+        """A frame has ended with a map."""
+        self.frames += 1
+        self._fall()
+
+    def frame_refused(self) -> None:
+        """A frame was not admitted."""
+        self._fall()
+
+    def _fall(self) -> None:
+        """Figures of steps that the last frame did not take fall, too.
+
+        A step that took long once would otherwise never be expected to fit, and so never be taken
+        and measured again.
+        """
+        for exit_ in self._factors.keys() - self._observed:
+            self._factors[exit_] = _follow(self._factors[exit_], min(self._factors[exit_], 1.0))
+            self._shares[exit_] = _follow(self._shares[exit_], 0.0)
+        self._observed.clear()
 
 
 def _follow(old: float, new: float) -> float:

@@ -26,6 +26,19 @@ def test_a_frame_that_takes_no_time_leaves_a_factor_above_nothing():
     assert stream.factor(1) > 0.0
 
 
+def test_a_step_that_took_long_and_is_not_come_to_any_more_is_expected_to_take_less_again():
+    stream = StreamCosts(SIZE)
+    stream.observe(1, 0.5, 1.0)
+    stream.observe(2, 9.0, 1.0)
+    for _ in range(30):
+        stream.observe(1, 0.5, 0.1)
+        stream.frame_ended()
+    assert stream.frames == 30
+    assert stream.factor(2) == pytest.approx(1.0, abs=0.01)
+    assert stream.share(2, 0.4) == pytest.approx(0.0, abs=0.01)
+    assert stream.factor(1) == pytest.approx(0.5, abs=0.01)
+
+
 def frame(name, now, stream="cam"):
     one = job(name, now, max_exit=2)
     one.stream = stream
@@ -68,6 +81,26 @@ def test_a_scene_that_begins_to_move_is_believed_at_once():
         compute(plan, frame(str(number), number), number, 1.0 if number == 1 else 0.25)
     compute(plan, frame("moves", 20.0), 20.0, 0.9)
     assert compute(plan, frame("next", 30.0), 30.0, 0.9)[0] == pytest.approx(0.009, rel=0.01)
+
+
+def test_a_frame_that_was_held_up_once_does_not_keep_later_ones_from_their_depth():
+    plan = scheduler()
+    for number in range(1, 4):
+        compute(plan, frame(str(number), number), number, 1.0 if number < 3 else 20.0)
+    deepest = []
+    for number in range(4, 40):
+        one = job(str(number), number, deadline_ms=100.0, max_exit=2)
+        one.stream = "cam"
+        plan.submit(one, number)
+        now = float(number)
+        while isinstance(decision := plan.decide(now), RunJob):
+            took_s = STAGE_S[decision.stage - 1]
+            now += took_s
+            plan.exit_made(one.id, report(decision.stage, now, took_s))
+            if plan.run_ended(one.id, 0.0, now) is not None:
+                break
+        deepest.append(max(one.made, default=0))
+    assert deepest[-1] == 2
 
 
 def test_after_a_crash_or_with_another_size_the_next_frame_is_a_whole_one():
