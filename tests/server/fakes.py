@@ -49,6 +49,7 @@ class FakeExecutor:
         commands: the runs that were asked for.
         log: what was done, in order: run, render or forget, the job, and the stage or exit.
         prepared: models and sizes that it was told to get ready for.
+        prepared_sides: at how many sides of the ladder each of them.
         limits: of the run under way, as last set.
         may_start: loading waits for it.
         hangs: a stage ignores its limits until the executor is killed.
@@ -68,6 +69,7 @@ class FakeExecutor:
     commands: list[RunCommand] = field(default_factory=list)
     log: list[tuple[str, str, int]] = field(default_factory=list)
     prepared: list[tuple[str, tuple[int, int]]] = field(default_factory=list)
+    prepared_sides: list[int | None] = field(default_factory=list)
     limits: RunLimits = STOP
     may_start: asyncio.Event = field(default_factory=asyncio.Event)
     hangs: bool = False
@@ -182,8 +184,9 @@ class FakeExecutor:
         if self.clock is not None:
             self.clock.now += elapsed_s
 
-    def prepare(self, model: str, size: tuple[int, int]) -> None:
+    def prepare(self, model: str, size: tuple[int, int], sides: int | None) -> None:
         self.prepared.append((model, size))
+        self.prepared_sides.append(sides)
 
     def set_limits(self, limits: RunLimits) -> None:
         if self.running.is_set():

@@ -136,6 +136,11 @@ class ModelProfile:
         """Pixels that are computed at one of its profiled sizes, padding included."""
         return self._padded(size.height) * self._padded(size.width)
 
+    @property
+    def first_exits(self) -> range:
+        """The first exit at each size."""
+        return range(1, self.exits + 1, len(self.sizes[0].stages))
+
     def first_at_size(self, exit_: int) -> int:
         """The first exit at the size of an exit (from 1)."""
         return exit_ - (exit_ - 1) % len(self.sizes[0].stages)

@@ -131,13 +131,15 @@ class Scheduler:
         del self._jobs[job_id]
         return True
 
-    def get_ready(self, job: JobState) -> bool:
-        """Whether the executor is to be told of a job's first size, as that is new.
+    def get_ready(self, job: JobState, sides: int | None) -> bool:
+        """Whether the executor is to be told of a job's first sizes, or all, as some are new.
 
         It is taken to be told; of a job that is refused as well, so that the next one fits.
         """
-        self.costs.note_size(job.model, job.height, job.width, 1)
-        return job.preparing_s(0) > 0.0
+        new_s = self.costs.preparation_s(job.model, job.height, job.width)[:sides]
+        for exit_ in self.costs.profile(job.model).first_exits[:sides]:
+            self.costs.note_size(job.model, job.height, job.width, exit_)
+        return any(new_s)
 
     def cancel(self, job_id: str) -> Ending | None:
         """Ends a job; one that is running ends with its run. Unknown ids are ignored.

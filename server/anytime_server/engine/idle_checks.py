@@ -46,8 +46,16 @@ class IdleChecks:
         if request.frame is not None:
             self._wanted.pop(request.frame.stream, None)
 
-    def frame_finished(self, request: ActiveRequest) -> None:
-        """A frame is over, and the executor has said whether it is to be checked."""
+    async def finish_frame(self, request: ActiveRequest) -> None:
+        """A frame is over: learns what the executor has reused, and whether it wants a check.
+
+        Raises:
+            ExecutorCrashedError: see there.
+        """
+        try:
+            request.reused = await self._executor.finish_frame(request.id)
+        except ExecutorCallError as error:
+            logger.error("frame %s: %s", request.id, error)
         if request.frame is not None and request.reused.wants_check:
             self._wanted[request.frame.stream] = None
 

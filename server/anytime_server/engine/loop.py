@@ -41,6 +41,7 @@ from anytime_server.core.decisions import (
     RunLimits,
     Wait,
 )
+from anytime_server.core.jobs import JobState
 from anytime_server.core.scheduler import Scheduler
 from anytime_server.core.settings import SchedulerSettings
 from anytime_server.engine.alarm import Alarm
@@ -122,11 +123,9 @@ class ExecutorLoop:
         self.take_exits()
         job = request.job
         answer = self.scheduler.submit(job, self._clock())
-        is_late = isinstance(answer, Rejected) and answer.code is ErrorCode.DEADLINE_EXCEEDED
-        may_prepare = isinstance(answer, Admitted) or request.frame is not None
-        may_prepare = may_prepare or (is_late and not self.requests)
-        if may_prepare and self.scheduler.get_ready(job):  # while it is decoded, or for the next
-            self._executor.prepare(job.model, (job.height, job.width))
+        late = isinstance(answer, Rejected) and answer.code is ErrorCode.DEADLINE_EXCEEDED
+        if isinstance(answer, Admitted) or request.frame or (late and not self.requests):
+            self._get_ready(job, sides=1)  # while it is decoded, or for the next
         if isinstance(answer, Admitted):
             request.ready_s = self._clock()
             request.executor = self._number
@@ -289,12 +288,11 @@ class ExecutorLoop:
         request.queue_s += max(now - request.ready_s, 0.0)
         request.first_s = request.first_s or now
         self._give_up_s = now + _OVERRUN_S + _OVERRUN * run.predicted_s
-        progress = request.want.progress
         limits = self._run_limits()
-        render = None
         # While others wait they are next, and this exit would be rendered by itself before.
-        render_now = progress or limits.last_stage >= run.depth or len(self.requests) > 1
-        if not request.discarded and render_now:
+        render_now = limits.last_stage >= run.depth or len(self.requests) > 1
+        render = None
+        if not request.discarded and (request.want.progress or render_now):
             render = request.render_options
         if not request.has_begun:
             request.choose_risk(run.max_risk)
@@ -431,11 +429,7 @@ class ExecutorLoop:
         """Tells the executor that a frame of a stream is over, and learns what it has reused."""
         if request.want.progress:
             request.show_best()
-        try:
-            request.reused = await self._executor.finish_frame(request.id)
-        except ExecutorCallError as error:
-            logger.error("frame %s: %s", request.id, error)
-        self._checks.frame_finished(request)
+        await self._checks.finish_frame(request)
 
     def _end_others(self) -> float:
         """Ends requests whose time has come while another one computes.
@@ -493,12 +487,18 @@ class ExecutorLoop:
         self._metrics.ended(request, ending, now)
         unwanted = request.discarded or isinstance(ending, JobFailed)
         best, request.best = request.best, None
+        if self.state is EngineState.READY and not (self.requests or unwanted):
+            self._get_ready(request.job, sides=None)  # for sizes that deadlines keep runs from
         self._on_ended(request)
         try:
             request.on_event(RequestEnded(ending, None if unwanted else best))
         except Exception:
             # A fault of an adapter must not end the loop that all others depend on.
             logger.exception("the callback of request %s failed", request.id)
+
+    def _get_ready(self, job: JobState, sides: int | None) -> None:
+        if self.scheduler.get_ready(job, sides):
+            self._executor.prepare(job.model, (job.height, job.width), sides)
 
     def _remove(self, request_id: str) -> ActiveRequest | None:
         request = self.requests.pop(request_id, None)

@@ -222,11 +222,14 @@ class Executor(Protocol):
         """
         ...
 
-    def prepare(self, model: str, size: tuple[int, int]) -> None:
+    def prepare(self, model: str, size: tuple[int, int], sides: int | None) -> None:
         """Has a model get ready for images of (H, W) px before the next run; returns at once.
 
-        It gets ready for the first size of its ladder; for the others, runs do when they come to
-        them.
+        Args:
+            model: its name.
+            size: of the images.
+            sides: at how many of the ladder's, the smallest first; None for all. A run gets ready
+                for a further one when it comes to it.
         """
         ...
 

@@ -93,10 +93,11 @@ class Render(NamedTuple):
 
 
 class Prepare(NamedTuple):
-    """Get ready for images of (H, W) px; no answer."""
+    """Get ready for images of (H, W) px, see `Executor.prepare`; no answer."""
 
     model: str
     size: tuple[int, int]
+    sides: int | None
 
 
 class Beat(NamedTuple):

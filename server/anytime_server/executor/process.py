@@ -325,9 +325,9 @@ class ProcessExecutor:
             return memory.read_rendered(reply)
         raise _unexpected(reply)
 
-    def prepare(self, model: str, size: tuple[int, int]) -> None:
+    def prepare(self, model: str, size: tuple[int, int], sides: int | None) -> None:
         """See `Executor.prepare`."""
-        self._tell(Prepare(model, size))
+        self._tell(Prepare(model, size, sides))
 
     def forget(self, job_id: str) -> None:
         """See `Executor.forget`."""

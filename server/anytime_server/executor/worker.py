@@ -169,9 +169,9 @@ class Worker:
                     return self._run(command)
                 case Render(job_id=job_id, options=options):
                     return self._render(self._jobs[job_id], options)
-                case Prepare(model=model, size=size):
+                case Prepare(model=model, size=size, sides=sides):
                     with suppress(InputError):  # the run will meet it again, and deal with it
-                        self._models[model].engine.prepare(size, sides=1)
+                        self._models[model].engine.prepare(size, sides=sides)
                 case Forget(job_id=job_id):
                     job = self._jobs.pop(job_id, None)
                     if job is not None:

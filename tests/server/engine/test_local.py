@@ -12,6 +12,7 @@ from anytime_protocol.budget import Budget
 from anytime_protocol.enums import Effect, ErrorCode
 from anytime_protocol.messages import OutputOptions
 from anytime_server import images
+from anytime_server.core.costs import SizeProfile
 from anytime_server.engine.base import EngineState
 from anytime_server.engine.local import LocalEngine
 from anytime_server.errors import RefusedError
@@ -137,6 +138,29 @@ async def test_a_size_for_which_a_deadline_was_too_short_is_ready_for_the_next_r
         assert refused.value.problem.code is ErrorCode.DEADLINE_EXCEEDED
         assert executor.prepared == [(STREET.name, SIZE)]
         await submit(engine, "b", budget=in_time)
+
+
+async def test_a_larger_size_that_a_deadline_has_no_time_for_is_ready_for_the_next_request():
+    served = served_model(STREET)
+    first, second, third, last = served.profile.sizes[0].stages
+    ladder = replace(
+        served.profile,
+        sizes=(
+            SizeProfile(32, 32, (first, second)),
+            SizeProfile(64, 64, (third, last)),
+        ),
+        sides=(32, 64),
+        prepare_s_per_px=1.0 / (64 * 64),
+    )
+    executor = FakeExecutor(models=(replace(served, profile=ladder),), clock=FakeClock())
+    async with running_engine(executor, executor.clock) as (engine, _):
+        depths = []
+        for request_id in "abc":
+            _, recorder = await submit(engine, request_id, budget=Budget(deadline_ms=900.0))
+            await ended(recorder)
+            depths.append(recorder.end.best.rendered.exit)
+        assert depths == [2, 4, 4]
+        assert executor.prepared_sides == [1, None]
 
 
 async def test_a_request_over_http_is_remembered_for_a_while_and_one_of_a_websocket_is_not():

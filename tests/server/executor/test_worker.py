@@ -253,7 +253,7 @@ def test_an_exit_that_is_no_better_is_reported_and_the_one_before_is_rendered():
 
 
 def test_the_executor_gets_ready_for_a_size_without_an_answer():
-    model, replies, _ = serve(Prepare("street", (12, 16)))
+    model, replies, _ = serve(Prepare("street", (12, 16), 1))
     assert model.prepared == [((12, 16), 1)]  # a run gets ready for the rest
     assert replies == []
 
