@@ -74,6 +74,7 @@ class DeadlineTrial:
         self.ask, self.ways = ask, ways
         self.caps, self.times, self.answers = {}, {}, []
         self.best = self.inside = self.late = self.unmeetable = self.none = 0
+        self.lost = []
         for cap in range(1, exits + 1):
             for _ in range(_REPEATS):
                 self.time(cap)
@@ -101,7 +102,10 @@ class DeadlineTrial:
         self.answers.append(elapsed_ms - deadline_ms)
         self.none += status != 200
         self.late += elapsed_ms > deadline_ms
-        self.inside += status == 200 and elapsed_ms <= deadline_ms
+        is_inside = status == 200 and elapsed_ms <= deadline_ms
+        self.inside += is_inside
+        fitting = [quality[way] for way in self.times if self.now_ms(way) <= deadline_ms]
+        self.lost.append(max(max(fitting, default=0.0) - (got if is_inside else 0.0), 0.0))
         better = [way for way in self.times if quality[way] > got]
         next_ms = math.inf
         if better:
@@ -117,6 +121,7 @@ class DeadlineTrial:
         return {
             "answers": count,
             **{name: getattr(self, name) / count for name in names},
+            "quality_lost": statistics.fmean(self.lost),
             "latest_by_ms": max(self.answers),
             "problems": self.ask.problems[:3],
             "ways_ms": {"-".join(map(str, way)): round(self.now_ms(way), 1) for way in ways},

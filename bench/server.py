@@ -10,8 +10,10 @@ Starts `anytime-server serve` on a free port and asks it over real sockets. Five
   just before; how many requests get a map inside (a refusal counts as a miss, however early it
   comes; the clock is the client's), and how often it is the best that fits: the soonest of those
   that are better, asked for without a deadline right after, takes longer. A machine whose speed
-  wanders is so compared with itself at the same moment. (`unmeetable`: answers without a map after
-  which even the first, asked for without a deadline, took longer than there had been.)
+  wanders is so compared with itself at the same moment. (`quality_lost`: by how much the answers'
+  quality is below that of the best that fits, a miss counting 0, on average; `unmeetable`: answers
+  without a map after which even the first, asked for without a deadline, took longer than there had
+  been.)
 * first_use: images of sizes that are new to the server, each twice with the same deadline, on
   servers that were started for it (not by default).
 
