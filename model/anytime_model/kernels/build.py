@@ -46,6 +46,8 @@ X86_FLAGS = {
     "kernels_avx2.cpp": ("-mavx2", "-mfma"),
     "kernels_avx512.cpp": AVX512,
     "kernels_avx512_bf16.cpp": (*AVX512, "-mavx512bf16"),
+    "kernels_amx_bf16.cpp": (*AVX512, "-mavx512bf16"),
+    "kernels_amx_int8.cpp": (*AVX512, "-mavx512vnni"),
 }
 X86_DEFINES = (
     "-DANYTIME_AVX2",
@@ -53,6 +55,7 @@ X86_DEFINES = (
     "-DANYTIME_AVX512",
     "-DANYTIME_AVX512_BF16",
     "-DANYTIME_AVX512_INT8",
+    "-DANYTIME_AMX",
 )
 EXACT_FLAGS = ("-ffp-contract=off",)
 """Of kernels that agree bit for bit: multiply-adds are fused only where the source says so."""

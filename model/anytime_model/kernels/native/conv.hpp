@@ -250,6 +250,9 @@ void conv(const ConvCall& c, int group, int first, int last) {
 
 // What the arithmetic units can do at best, to compare the loops above with.
 template <class A>
+constexpr int64_t busy_macs = int64_t(kBusySums) * Simd::lanes * A::depth;
+
+template <class A>
 float busy(int64_t rounds) {
   using E = typename A::Stored;
   alignas(64) E small[Simd::lanes * A::depth] = {};

@@ -14,6 +14,7 @@ namespace anytime {
 const Kernels kAvx2 = {
     "avx2",           Simd::lanes,
     1,                 Simd::most_vectors,
+    true,
     sizeof(float),     pack<Float>,
     conv<Float, float>, conv<Float, float>,
     depthwise<float>,  conv_winograd<Float>,
@@ -21,7 +22,7 @@ const Kernels kAvx2 = {
     weighted_sum<float, float>, weighted_sum<float, float>,
     image<float>,
     confidence,        decode,
-    busy<Float>,
+    busy<Float>,       busy_macs<Float>,
 };
 
 }  // namespace anytime

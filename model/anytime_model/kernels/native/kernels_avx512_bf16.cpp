@@ -14,6 +14,7 @@ namespace anytime {
 const Kernels kAvx512Bf16 = {
     "avx512-bf16",     Simd::lanes,
     Brain::depth,      Simd::most_vectors,
+    true,
     sizeof(bf16),      pack<Brain>,
     conv<Brain, bf16>, conv<Brain, float>,
     depthwise<bf16>,   nullptr,
@@ -21,7 +22,7 @@ const Kernels kAvx512Bf16 = {
     weighted_sum<bf16, bf16>, weighted_sum<float, float>,
     image<bf16>,
     confidence,        decode,
-    busy<Brain>,
+    busy<Brain>,       busy_macs<Brain>,
 };
 
 }  // namespace anytime

@@ -14,6 +14,7 @@ constexpr Kernels byte_kernels(const char* name) {
   return {
       name,              Simd::lanes,
       Bytes::depth,      Simd::most_vectors,
+      true,
       sizeof(u8),        pack<Bytes>,
       conv<Bytes, u8>,   conv<Bytes, float>,
       nullptr,           nullptr,
@@ -21,7 +22,7 @@ constexpr Kernels byte_kernels(const char* name) {
       weighted_sum<u8, u8>, weighted_sum<float, float>,
       image<u8>,
       confidence,        decode,
-      busy<Bytes>,
+      busy<Bytes>,       busy_macs<Bytes>,
   };
 }
 

@@ -20,6 +20,7 @@ namespace anytime {
 const Kernels kPortable = {
     "portable",        Simd::lanes,
     1,                 Simd::most_vectors,
+    true,
     sizeof(float),     pack<Float>,
     conv<Float, float>, conv<Float, float>,
     depthwise<float>,  conv_winograd<Float>,
@@ -27,7 +28,7 @@ const Kernels kPortable = {
     weighted_sum<float, float>, weighted_sum<float, float>,
     image<float>,
     confidence,        decode,
-    busy<Float>,
+    busy<Float>,       busy_macs<Float>,
 };
 
 }  // namespace anytime

@@ -3,11 +3,14 @@
 
 #if defined(__linux__)
 #include <sys/mman.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 #endif
 
 #if defined(ANYTIME_AVX2_INT8)
 #include <cpuid.h>
 #endif
+
 
 #include <cmath>
 #include <cstdlib>
@@ -48,6 +51,27 @@ bool has_avx_vnni() {  // which GCC 12 cannot be asked for
 }
 #endif
 
+#if defined(ANYTIME_AMX)
+// Linux gives tile registers to a process that has asked for them, to all its threads at once.
+bool may_use_tiles() {
+#if defined(__linux__)
+  constexpr long kRequestPermission = 0x1023, kTileData = 18;  // ARCH_REQ_XCOMP_PERM, of asm/prctl.h
+  static const bool may = syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
+  return may;
+#else
+  return false;
+#endif
+}
+bool has_amx(int bit) {
+  unsigned eax = 0, ebx = 0, ecx = 0, edx = 0;
+  constexpr int kTile = 24;
+  return __get_cpuid_count(7, 0, &eax, &ebx, &ecx, &edx) != 0 && (edx >> kTile & 1) != 0 &&
+         (edx >> bit & 1) != 0 && may_use_tiles();
+}
+bool has_amx_bf16() { return has_bf16() && has_amx(22); }
+bool has_amx_int8() { return has_avx512_vnni() && has_amx(25); }
+#endif
+
 #if defined(__linux__)
 // Pages of their own, on the border of a huge page: the allocator would keep what a large buffer
 // leaves behind, in pieces that no other size fits into.
@@ -67,11 +91,11 @@ void* map_pages(int64_t bytes) {
 #endif
 
 // Whole registers in as few groups of equal size as possible; the channels left over in one more
-// register if they fill more than half of it, otherwise as dot products.
+// register if they fill more than half of it, otherwise as dot products, if there are any.
 std::vector<Group> divide(const Kernels& k, int channels) {
   std::vector<Group> groups;
   int vectors = channels / k.lanes, rest = channels % k.lanes;
-  if (rest > k.lanes / 2) vectors++, rest = 0;
+  if (rest > 0 && (rest > k.lanes / 2 || !k.dot_products)) vectors++, rest = 0;
   const int parts = (vectors + k.most_vectors - 1) / k.most_vectors;
   int first = 0;
   for (int i = 0; i < parts; i++) {
@@ -98,6 +122,9 @@ int64_t group_elements(const Kernels& k, const Group& g, int in_channels, int ke
 }  // namespace
 
 const std::vector<Isa> kIsas = {
+#if defined(ANYTIME_AMX)
+    {&kAmxInt8, has_amx_int8},
+#endif
 #if defined(ANYTIME_AVX512_INT8)
     {&kAvx512Int8, has_avx512_vnni},
 #endif
@@ -105,6 +132,9 @@ const std::vector<Isa> kIsas = {
     {&kAvx2Int8, has_avx_vnni},
 #endif
     {&kPortableInt8, always},
+#if defined(ANYTIME_AMX)
+    {&kAmxBf16, has_amx_bf16},
+#endif
 #if defined(ANYTIME_AVX512_BF16)
     {&kAvx512Bf16, has_bf16},
 #endif

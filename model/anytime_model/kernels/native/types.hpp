@@ -183,6 +183,7 @@ struct Kernels {
   int lanes;         // floats in a register
   int depth;         // input channels that one multiply-add takes: 1, 2 for bf16, 4 for bytes
   int most_vectors;  // in a group
+  bool dot_products; // for channels beyond whole registers; else those fill up another one
   int element_size;  // of activations, bytes
   void (*pack)(const float* oihw, int in_channels, int kernel, const Group& group, void* out);
   void (*conv)(const ConvCall&, int group, int first, int last);
@@ -195,7 +196,8 @@ struct Kernels {
   void (*image)(const ImageCall&, int first, int last);
   void (*confidence)(const ConfidenceCall&, int first, int last);
   void (*decode)(const DecodeCall&, int first, int last);
-  float (*busy)(int64_t rounds);  // kBusySums independent multiply-adds a round, and nothing else
+  float (*busy)(int64_t rounds);  // independent multiply-adds and nothing else,
+  int64_t busy_macs;              // so many of numbers a round
 };
 
 extern const Kernels kPortable;
@@ -205,5 +207,7 @@ extern const Kernels kAvx512Bf16;
 extern const Kernels kPortableInt8;
 extern const Kernels kAvx2Int8;
 extern const Kernels kAvx512Int8;
+extern const Kernels kAmxBf16;
+extern const Kernels kAmxInt8;
 
 }  // namespace anytime
