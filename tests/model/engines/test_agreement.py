@@ -227,11 +227,9 @@ def test_masks_save_multiply_adds(checkpoint):
     assert [r.macs for r in nothing[1:]] == [0, 0, 0]
 
 
-@built
-def test_bfloat16_stays_near_the_definition(checkpoint):
-    if "avx512-bf16" not in native(checkpoint).library.isas:
-        pytest.skip("this CPU has no AVX-512 BF16")
-    engine, image = native(checkpoint, dtype="bf16"), random_pixels(64, 96)
+@pytest.mark.parametrize("isa", native_isas("bf16"))
+def test_bfloat16_stays_near_the_definition(checkpoint, isa):
+    engine, image = native(checkpoint, isa), random_pixels(64, 96)
     criteria = [Painted(MASKS["scattered"])] * 3
     for prior in (None, a_prior("a line")):
         ours = run(engine, image, criteria, prior=prior)

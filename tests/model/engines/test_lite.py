@@ -54,12 +54,10 @@ def test_the_native_engine_computes_no_more_than_torch_and_less_where_maps_are_s
     assert sum(result.macs for result in masked) < sum(result.macs for result in dense)
 
 
-@built
-def test_the_native_engine_in_bfloat16_is_close():
-    if "avx512-bf16" not in native(lite_checkpoint()).library.isas:
-        pytest.skip("this CPU has no AVX-512 BF16")
+@pytest.mark.parametrize("isa", native_isas("bf16"))
+def test_the_native_engine_in_bfloat16_is_close(isa):
     checkpoint, image = lite_checkpoint(), smooth_pixels(60, 90)
-    found = run(native(checkpoint, dtype="bf16"), image)
+    found = run(native(checkpoint, isa), image)
     assert_agrees(found, run(TorchEngine(checkpoint), image), tolerance=0.05)
 
 

@@ -27,9 +27,9 @@ constexpr int kInputTile = 4, kInputTileEnd = 5, kWeightTile = 6, kWeightTileEnd
 
 // How the tile registers are divided for windows whose rows end with so many bytes, as long as this
 // lives. See Intel 64 and IA-32 Architectures Software Developer's Manual, LDTILECFG.
-class Tiles {
+class TileShapes {
  public:
-  ANYTIME_INLINE explicit Tiles(int end_bytes) {
+  ANYTIME_INLINE explicit TileShapes(int end_bytes) {
     struct alignas(64) {
       uint8_t palette = 1, start_row = 0, reserved[14] = {};
       uint16_t row_bytes[16] = {};
@@ -45,93 +45,119 @@ class Tiles {
     }
     asm volatile("ldtilecfg %0" ::"m"(shapes));
   }
-  ANYTIME_INLINE ~Tiles() { asm volatile("tilerelease"); }
-  Tiles(const Tiles&) = delete;
+  ANYTIME_INLINE ~TileShapes() { asm volatile("tilerelease"); }
+  TileShapes(const TileShapes&) = delete;
 };
+
+template <class E>
+ANYTIME_INLINE int window_row_bytes(const ConvCall& c) {  // tiles are whole in units of 4
+  return (c.conv->kernel * c.conv->in_channels * int(sizeof(E)) + 3) / 4 * 4;
+}
 
 template <int tile>
 ANYTIME_INLINE void load_tile(const void* from, int64_t step) {  // bytes from one row to the next
   asm volatile("tileloadd (%0,%1,1), %%tmm%c2" ::"r"(from), "r"(step), "i"(tile) : "memory");
 }
 
-template <int N, int n = 0>
+template <int count, int n = 0>
 ANYTIME_INLINE void clear_sums() {
   asm volatile("tilezero %%tmm%c0" ::"i"(n));
-  if constexpr (n + 1 < N) clear_sums<N, n + 1>();
+  if constexpr (n + 1 < count) clear_sums<count, n + 1>();
 }
 
-template <int N, int n = 0>
-ANYTIME_INLINE void store_sums(void* to) {
-  constexpr int64_t step = N * kTileBytes;
-  asm volatile("tilestored %%tmm%c2, (%0,%1,1)" ::"r"(static_cast<char*>(to) + n * kTileBytes),
-               "r"(step), "i"(n)
-               : "memory");
-  if constexpr (n + 1 < N) store_sums<N, n + 1>(to);
+template <int count, int n = 0>
+ANYTIME_INLINE void store_sums(float* to) {  // one tile after another
+  asm volatile("tilestored %%tmm%c2, (%0,%1,1)" ::"r"(to), "r"(int64_t(kTileBytes)), "i"(n) : "memory");
+  if constexpr (n + 1 < count) store_sums<count, n + 1>(to + kTileRows * Simd::lanes);
 }
 
-// Sums of N registers of channels += the inputs' tile times each one's weights.
-template <class A, int N, int inputs, int weights, int n = 0>
-ANYTIME_INLINE void multiply_inputs(const char* w) {
-  load_tile<weights>(w + n * kTileBytes, N * kTileBytes);
-  A::template multiply_tiles<n, inputs, weights>();
-  if constexpr (n + 1 < N) multiply_inputs<A, N, inputs, weights, n + 1>(w);
-}
+// Sixteen pixels of the list, one for each row of a tile.
+struct TilePixels {
+  const int32_t* from;
+  int64_t pixel;  // bytes
+  int64_t step;   // bytes from one to the next where they lie evenly, or 0
 
-template <class A, class O, int N>
-ANYTIME_INLINE void sixteen_pixels(const ConvCall& c, const Group& g, const Simd::V (&scale)[N],
-                                   const Simd::V (&bias)[N], const int32_t* from,
-                                   const int32_t* at, const uint8_t* keep, int count) {
-  using E = typename A::Element;
-  const PackedConv& conv = *c.conv;
-  const Window<E> window(c);
-  const char* const in = reinterpret_cast<const char*>(window.in);
-  const char* w = reinterpret_cast<const char*>(static_cast<const E*>(conv.weights) + g.offset);
-  const int64_t pixel = int64_t(conv.in_channels) * sizeof(E);
-  const int bytes = (window.length * int(sizeof(E)) + 3) / 4 * 4;
-  const int end = bytes % kTileBytes, whole = bytes - end;
-  const __mmask64 end_mask = (uint64_t(1) << end) - 1;
-  // Pixels are in scan order, and at least `stride` apart.
-  const bool even = count == kTileRows && from[kTileRows - 1] - from[0] == (kTileRows - 1) * conv.stride;
-  alignas(64) char gathered[kTileRows * kTileBytes];
-  clear_sums<N>();
-  if (c.residual != nullptr) {
+  TilePixels() = default;
+  ANYTIME_INLINE TilePixels(const ConvCall& c, const int32_t* first, int count, int element)
+      : from(first), pixel(int64_t(c.conv->in_channels) * element) {
+    // They are in scan order, and at least `stride` apart.
+    const int apart = (kTileRows - 1) * c.conv->stride;
+    step = count >= kTileRows && from[kTileRows - 1] - from[0] == apart ? c.conv->stride * pixel : 0;
+  }
+
+  // Their bytes from `start` on, which is where those of pixel 0 are.
+  template <int tile>
+  ANYTIME_INLINE void load(const char* start, __mmask64 wanted) const {
+    if (step > 0) {
+      load_tile<tile>(start + from[0] * pixel, step);
+      return;
+    }
+    alignas(64) char gathered[kTileRows * kTileBytes];
+    ANYTIME_UNROLL
     for (int p = 0; p < kTileRows; p++)
+      _mm512_store_si512(gathered + p * kTileBytes,
+                         _mm512_maskz_loadu_epi8(wanted, start + from[p] * pixel));
+    load_tile<tile>(gathered, kTileBytes);
+  }
+};
+
+// Sums of N registers of channels of each of P tiles of pixels += inputs times weights.
+template <class A, int P, int N, int inputs, int weights, int p = 0, int n = 0>
+ANYTIME_INLINE void multiply(const TilePixels (&pixels)[P], const char* start, __mmask64 wanted,
+                             const char* w) {
+  if constexpr (n == 0) pixels[p].template load<inputs>(start, wanted);
+  load_tile<weights>(w + n * kTileBytes, N * kTileBytes);
+  A::template multiply_tiles<p * N + n, inputs, weights>();
+  if constexpr (n + 1 < N) multiply<A, P, N, inputs, weights, p, n + 1>(pixels, start, wanted, w);
+  else if constexpr (p + 1 < P) multiply<A, P, N, inputs, weights, p + 1>(pixels, start, wanted, w);
+}
+
+template <int N>
+struct Affine {  // what is done to the sums of a group
+  Simd::V scale[N], bias[N];
+
+  explicit Affine(const ConvCall& c, const Group& g) {
+    for (int n = 0; n < N; n++) {
+      const int channel = g.first + n * Simd::lanes;
+      scale[n] = c.scale ? Simd::load(c.scale + channel) : Simd::all(1);
+      bias[n] = c.bias ? Simd::load(c.bias + channel) : Simd::zero();
+    }
+  }
+};
+
+template <class A, class O, int P, int N>
+ANYTIME_INLINE void tiles(const ConvCall& c, const Group& g, const Affine<N>& affine,
+                          const int32_t* from, const int32_t* at, const uint8_t* keep, int count) {
+  using E = typename A::Element;
+  const Window<E> window(c);
+  const char* start = reinterpret_cast<const char*>(window.in);
+  const char* w = reinterpret_cast<const char*>(static_cast<const E*>(c.conv->weights) + g.offset);
+  const int bytes = window_row_bytes<E>(c), end = bytes % kTileBytes, whole = bytes - end;
+  const __mmask64 all = ~uint64_t(0), some = (uint64_t(1) << end) - 1;
+  TilePixels pixels[P];
+  for (int p = 0; p < P; p++)
+    pixels[p] = TilePixels(c, from + p * kTileRows, count - p * kTileRows, sizeof(E));
+  if (c.residual != nullptr) {
+    for (int p = 0; p < P * kTileRows; p++)
       ANYTIME_UNROLL
       for (int n = 0; n < N; n++)
         __builtin_prefetch(static_cast<const O*>(c.residual) + int64_t(at[p]) * c.out_pitch +
                            g.first + n * Simd::lanes);
   }
+  clear_sums<P * N>();
   for (int row = 0; row < window.rows; row++) {
-    const char* const start = in + row * window.step * int64_t(sizeof(E));
     for (int i = 0; i < whole; i += kTileBytes) {
-      if (even) {
-        load_tile<kInputTile>(start + from[0] * pixel + i, conv.stride * pixel);
-      } else {
-        ANYTIME_UNROLL
-        for (int p = 0; p < kTileRows; p++)
-          _mm512_store_si512(gathered + p * kTileBytes,
-                             _mm512_loadu_si512(start + from[p] * pixel + i));
-        load_tile<kInputTile>(gathered, kTileBytes);
-      }
-      multiply_inputs<A, N, kInputTile, kWeightTile>(w);
+      multiply<A, P, N, kInputTile, kWeightTile>(pixels, start + i, all, w);
       w += N * kTileRows * kTileBytes;
     }
     if (end > 0) {
-      if (even) {
-        load_tile<kInputTileEnd>(start + from[0] * pixel + whole, conv.stride * pixel);
-      } else {
-        ANYTIME_UNROLL
-        for (int p = 0; p < kTileRows; p++)
-          _mm512_store_si512(gathered + p * kTileBytes,
-                             _mm512_maskz_loadu_epi8(end_mask, start + from[p] * pixel + whole));
-        load_tile<kInputTileEnd>(gathered, kTileBytes);
-      }
-      multiply_inputs<A, N, kInputTileEnd, kWeightTileEnd>(w);
+      multiply<A, P, N, kInputTileEnd, kWeightTileEnd>(pixels, start + whole, some, w);
       w += N * end / 4 * kTileBytes;
     }
+    start += window.step * int64_t(sizeof(E));
   }
-  alignas(64) float sums[kTileRows * N * Simd::lanes];  // or integers, of as many bytes
-  store_sums<N>(sums);
+  alignas(64) float sums[P * N][kTileRows][Simd::lanes];  // or integers, of as many bytes
+  store_sums<P * N>(sums[0][0]);
   const int rest = g.channels - (N - 1) * Simd::lanes;
   const auto mask = Simd::first(rest);
   for (int p = 0; p < count; p++) {
@@ -139,29 +165,31 @@ ANYTIME_INLINE void sixteen_pixels(const ConvCall& c, const Group& g, const Simd
     ANYTIME_UNROLL
     for (int n = 0; n < N; n++)
       finish<O>(c, where + n * Simd::lanes, keep[p],
-                A::end_tile(sums + (p * N + n) * Simd::lanes, scale[n], bias[n]), mask,
-                n < N - 1 || rest == Simd::lanes);
+                A::end_tile(sums[p / kTileRows * N + n][p % kTileRows], affine.scale[n],
+                            affine.bias[n]),
+                mask, n < N - 1 || rest == Simd::lanes);
   }
 }
 
 template <class A, class O, int N>
 void tile_group(const ConvCall& call, const Group& group, int first, int last) {
+  // Sums of a tile wait for one another, so that it takes four of them to keep the unit busy.
+  constexpr int P = N <= kMostTileSums / 2 ? 2 : 1;
   const ConvCall c = call;
   const Group g = group;
-  Simd::V scale[N], bias[N];
-  for (int n = 0; n < N; n++) {
-    const int channel = g.first + n * Simd::lanes;
-    scale[n] = c.scale ? Simd::load(c.scale + channel) : Simd::all(1);
-    bias[n] = c.bias ? Simd::load(c.bias + channel) : Simd::zero();
-  }
-  const int bytes = c.conv->kernel * c.conv->in_channels * int(sizeof(typename A::Element));
-  const Tiles tiles((bytes + 3) / 4 * 4 % kTileBytes);
-  in_tiles<kTileRows>(
-      c, first, last,
-      [&](const int32_t* from, const int32_t* at, const uint8_t* keep, int count)
-          __attribute__((always_inline)) {
-            sixteen_pixels<A, O, N>(c, g, scale, bias, from, at, keep, count);
-          });
+  const Affine<N> affine(c, g);
+  const TileShapes shapes(window_row_bytes<typename A::Element>(c) % kTileBytes);
+  const int pairs = first + (last - first) / (P * kTileRows) * (P * kTileRows);
+  const auto go = [&]<int p>(int begin, int end) __attribute__((always_inline)) {
+    in_tiles<p * kTileRows>(
+        c, begin, end,
+        [&](const int32_t* from, const int32_t* at, const uint8_t* keep, int count)
+            __attribute__((always_inline)) {
+              tiles<A, O, p, N>(c, g, affine, from, at, keep, count);
+            });
+  };
+  go.template operator()<P>(first, pairs);
+  if (pairs < last) go.template operator()<1>(pairs, last);
 }
 
 template <class A, class O>
@@ -184,7 +212,7 @@ template <class A>
 float tile_busy(int64_t rounds) {
   alignas(64) char none[kTileRows * kTileBytes] = {};
   alignas(64) float sums[kTileRows * kMostTileSums * Simd::lanes];
-  const Tiles tiles(0);
+  const TileShapes shapes(0);
   clear_sums<kMostTileSums>();
   load_tile<kInputTile>(none, kTileBytes);
   load_tile<kWeightTile>(none, kTileBytes);
