@@ -12,6 +12,8 @@
 namespace anytime {
 namespace {
 
+constexpr int kSumRegisters = 4;
+
 struct Axis {
   int at[3];
   float weight[3];
@@ -81,14 +83,34 @@ void weighted_sum(const WeightedSumCall& c, int first, int last) {
     }
     const int64_t where = int64_t(c.sites.at[i]) * c.out_channels + c.first;
     const bool keep = c.sites.keep[i] && c.kept != nullptr;
-    each_register(c.channels, [&](int k, auto... mask) __attribute__((always_inline)) {
-      V sum = c.bias != nullptr && !kBytes<E> ? load(c.bias + k, mask...) : Simd::zero();
-      for (int j = 0; j < count; j++)
-        sum = Simd::fma(load(source[j] + k, mask...), Simd::all(weight[j]), sum);
+    // Four registers side by side, so that they share the loop over sources and none waits.
+    const auto finish_sum = [&](V sum, int k, auto... mask) __attribute__((always_inline)) {
       if (kBytes<E>) sum = Simd::fma(sum, load(c.scale + k, mask...), load(c.bias + k, mask...));
       if (keep) store(c.kept + where + k, sum, mask...);
       sum = activate_as<O>(c.activation, sum);
       store(static_cast<O*>(c.out) + where + k, sum, mask...);
+    };
+    const bool starts_with_bias = c.bias != nullptr && !kBytes<E>;
+    int k = 0;
+    for (; k + kSumRegisters * Simd::lanes <= c.channels; k += kSumRegisters * Simd::lanes) {
+      V sum[kSumRegisters];
+      ANYTIME_UNROLL
+      for (int n = 0; n < kSumRegisters; n++)
+        sum[n] = starts_with_bias ? load(c.bias + k + n * Simd::lanes) : Simd::zero();
+      for (int j = 0; j < count; j++) {
+        const V w = Simd::all(weight[j]);
+        ANYTIME_UNROLL
+        for (int n = 0; n < kSumRegisters; n++)
+          sum[n] = Simd::fma(load(source[j] + k + n * Simd::lanes), w, sum[n]);
+      }
+      ANYTIME_UNROLL
+      for (int n = 0; n < kSumRegisters; n++) finish_sum(sum[n], k + n * Simd::lanes);
+    }
+    each_register(c.channels - k, [&](int rest, auto... mask) __attribute__((always_inline)) {
+      V sum = starts_with_bias ? load(c.bias + k + rest, mask...) : Simd::zero();
+      for (int j = 0; j < count; j++)
+        sum = Simd::fma(load(source[j] + k + rest, mask...), Simd::all(weight[j]), sum);
+      finish_sum(sum, k + rest, mask...);
     });
   }
 }
