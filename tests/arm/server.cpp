@@ -85,7 +85,8 @@ int main() {
     else if (name == "model_new") result = int64_t(anytime_model_new(whole(0)));
     else if (name == "model_free") anytime_model_free(model);
     else if (name == "model_conv")
-      result = anytime_model_conv(model, reals(1), whole(2), whole(3), whole(4), whole(5), whole(6), whole(7));
+      result = anytime_model_conv(model, reals(1), whole(2), whole(3), whole(4), whole(5), whole(6), whole(7),
+                                  whole(8));
     else if (name == "model_depthwise")
       result = anytime_model_depthwise(model, reals(1), whole(2), whole(3), whole(4));
     else if (name == "model_norm")

@@ -150,6 +150,7 @@ class Quantisation:
         images: how many they were measured on.
         sha256: of the weights file, hex.
         quality: what was measured in int8, on the data of the card's own quality.
+        floats: parts of the network that stay in float32, as they lose too much in int8.
     """
 
     ranges: tuple[tuple[float, float], ...]
@@ -157,6 +158,7 @@ class Quantisation:
     images: int
     sha256: str
     quality: Quality | None = None
+    floats: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -167,7 +167,12 @@ def _quantisation(card: Card, table: Mapping[str, Any] | None) -> Quantisation |
         raise ValueError("a range for int8 does not reach from at most 0 to at least 0")
     quality = _quality(table.get("quality"), card.config, card.sides)
     return Quantisation(
-        tuple(ranges), str(table["method"]), int(table["images"]), str(table["sha256"]), quality
+        tuple(ranges),
+        str(table["method"]),
+        int(table["images"]),
+        str(table["sha256"]),
+        quality,
+        tuple(str(part) for part in table.get("floats", ())),
     )
 
 
@@ -373,6 +378,8 @@ def _quantisation_table(int8: Quantisation) -> tomlkit.items.Table:
     for low, high in int8.ranges:
         ranges.append([low, high])
     table["ranges"] = ranges
+    if int8.floats:
+        table["floats"] = list(int8.floats)
     if int8.quality:
         table["quality"] = _quality_table(int8.quality)
     return table

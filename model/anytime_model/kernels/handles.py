@@ -71,7 +71,13 @@ class ModelHandle(_Handle):
         super().__init__(library, "model", library.call("model_new", library.isa_index(isa)))
 
     def add_conv(
-        self, weights: Floats, stride: int, *, before: int | None = None, dense: bool = False
+        self,
+        weights: Floats,
+        stride: int,
+        *,
+        before: int | None = None,
+        dense: bool = False,
+        whole: bool = False,
     ) -> int:
         """Pack a convolution (out, in, k, k) and return its index.
 
@@ -82,13 +88,14 @@ class ModelHandle(_Handle):
                 half the kernel by default.
             dense: it is only done at every position, in the first stage, together with what
                 follows it.
+            whole: of an instruction set for bytes, it takes floats and puts out floats.
         """
         values = np.ascontiguousarray(weights, np.float32)
         outputs, inputs, kernel, _ = values.shape
         before = kernel // 2 if before is None else before
         index = self.library.call(
             "model_conv",
-            *(self.handle, floats(values), outputs, inputs, kernel, stride, before, dense),
+            *(self.handle, floats(values), outputs, inputs, kernel, stride, before, dense, whole),
         )
         return int(index)
 

@@ -22,7 +22,7 @@ from anytime_model.errors import AnytimeModelError
 from anytime_model.kernels.build import SOURCES, BuildOptions, library_path
 from anytime_model.kernels.cpus import usable_cpus
 
-ABI = 6
+ABI = 7
 TERMS = 4
 OUT_OF_MEMORY = -2
 Dtype = Literal["f32", "bf16", "int8"]
@@ -126,7 +126,7 @@ _SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
     "peak": (c_double, [c_int32]),
     "model_new": (_HANDLE, [c_int32]),
     "model_free": (None, [_HANDLE]),
-    "model_conv": (c_int32, [_HANDLE, _FLOATS, *(c_int32,) * 6]),
+    "model_conv": (c_int32, [_HANDLE, _FLOATS, *(c_int32,) * 7]),
     "model_depthwise": (c_int32, [_HANDLE, _FLOATS, *(c_int32,) * 3]),
     "model_norm": (c_int32, [_HANDLE, _FLOATS, _FLOATS, _FLOATS, _FLOATS, c_int32]),
     "plan_new": (

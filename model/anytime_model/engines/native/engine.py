@@ -31,6 +31,7 @@ from anytime_model.engines.native.lowering import lower
 from anytime_model.engines.native.memory import MemoryBudget, Plan, PlanMaker, process_budget
 from anytime_model.engines.native.program import ByteSteps, Program
 from anytime_model.engines.native.quantisation import quantise
+from anytime_model.engines.native.ranges import program_to_quantise
 from anytime_model.errors import ConfigError, FinishedError
 from anytime_model.kernels.handles import RunHandle, decode_labels
 from anytime_model.kernels.library import KernelError, Measure, dtype_of, load
@@ -246,7 +247,8 @@ def program_of(checkpoint: Checkpoint, dtype: Dtype) -> Program:
             f"{card.name} has no ranges for int8; expected `int8` on its card. Measure them with "
             "`anytime-model quantise`, or use f32."
         )
-    return quantise(lower(checkpoint.network, concatenate=True), card.int8.ranges)
+    program = program_to_quantise(checkpoint.network, card.int8.floats)
+    return quantise(program, card.int8.ranges, card.int8.floats)
 
 
 @cache

@@ -67,7 +67,8 @@ class Interpretation:
         """
         if active is not None:
             self._active = [active[None, None]]
-            for _ in self._program.buffers:
+            coarsest = max(buffer.level for buffer in self._program.buffers)
+            for _ in range(MAP_LEVEL, coarsest):
                 self._active.append(self._active[-1][..., ::2, ::2])
         first = self._program.ends[self._stage - 1] if self._stage else 0
         last = self._program.ends[self._stage]

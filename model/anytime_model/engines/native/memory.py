@@ -95,7 +95,11 @@ class PlanMaker:
                 self._model.add_depthwise(conv.weights, conv.stride)
             else:
                 self._model.add_conv(
-                    conv.weights, conv.stride, before=conv.before, dense=conv.dense
+                    conv.weights,
+                    conv.stride,
+                    before=conv.before,
+                    dense=conv.dense,
+                    whole=conv.whole,
                 )
         for norm in program.norms:
             self._model.add_norm(norm.bias, norm.shift, norm.window, norm.scale)
@@ -236,7 +240,7 @@ def _op(operation: Operation) -> Op:
         len(sources),
         (c_int32 * TERMS)(*sources, *[-1] * (TERMS - len(sources))),
         operation.residual_scale,
-        (c_float * TERMS)(*operation.scales),
+        (c_float * TERMS)(*(operation.scales or (1.0,) * len(sources))),
     )
 
 

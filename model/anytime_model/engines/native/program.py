@@ -42,12 +42,13 @@ class ConvWeights:
 
     Attributes:
         weights: (out, in, k, k) float32; (channels, 1, k, k) of a depthwise one. Of a program in
-            bytes, whole numbers from -127 to 127.
+            bytes, whole numbers from -127 to 127, unless `whole`.
         stride: 1 or 2.
         before: rows and columns of a window above and left of the pixel that it belongs to; None
             is half the kernel. A depthwise one has (k - stride) / 2 whatever is said here.
         dense: it is done at every position, in the first stage, fused with what follows it.
         depthwise: every channel by itself.
+        whole: of a program in bytes, it takes floats and puts out floats.
     """
 
     weights: Floats
@@ -55,6 +56,7 @@ class ConvWeights:
     before: int | None = None
     dense: bool = False
     depthwise: bool = False
+    whole: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +101,7 @@ class Operation:
     """One step of a program; see AnytimeOp in kernels/native/api.h.
 
     `each_channel`: only convolutions read what it puts out, so that in bytes each channel of that
-    has steps of its own.
+    has steps of its own. `part`: the part of the network that it belongs to, such as "exit 4".
     """
 
     kind: Kind
@@ -118,6 +120,7 @@ class Operation:
     each_channel: bool = False
     residual_scale: float = 1.0
     scales: tuple[float, ...] = ()
+    part: str = ""
 
 
 @dataclass(slots=True)

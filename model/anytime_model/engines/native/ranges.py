@@ -37,6 +37,7 @@ def measure_ranges(
     images: Sequence[Tensor],
     method: Method = "mse",
     tick: Callable[[], object] = lambda: None,
+    floats: Sequence[str] = (),
 ) -> tuple[Range, ...]:
     """The ranges that `quantise` takes.
 
@@ -45,6 +46,7 @@ def measure_ranges(
         images: (3, H, W) normalised, of any size.
         method: "mse", "percentile" or "largest".
         tick: called after each image of each of the two passes.
+        floats: parts that stay in floats (`quantise`).
 
     Raises:
         ConfigError: there are no images.
@@ -52,7 +54,7 @@ def measure_ranges(
     """
     if not images:
         raise ConfigError("there are no images to measure ranges on; expected at least one.")
-    program = lower(network, concatenate=True)
+    program = program_to_quantise(network, floats)
     padded = [_padded(image, network.config.stride) for image in images]
     parts = {IMAGE: 1}  # how many ranges a map has: one, or one for each channel
     for index in measured_operations(program):
@@ -81,6 +83,17 @@ def measure_ranges(
         tuple(_significant(end) for end in _chosen(counts[key], *ends[key], method))  # type: ignore[misc]
         for key in keys
     )
+
+
+def program_to_quantise(network: Network, floats: Sequence[str]) -> Program:
+    """The program in floats that is put into bytes, all but some parts.
+
+    HRNet's own head mixes all features at once where it is in bytes.
+
+    Raises:
+        FamilyError: the network's family has no program.
+    """
+    return lower(network, concatenate=f"exit {network.config.num_exits}" not in floats)
 
 
 def _run(program: Program, image: Tensor, observe: Callable[[int, Tensor], None]) -> None:

@@ -116,7 +116,7 @@ void anytime_model_free(AnytimeModel* model) { delete model; }
 
 int32_t anytime_model_conv(AnytimeModel* handle, const float* weights, int32_t out_channels,
                            int32_t in_channels, int32_t kernel, int32_t stride, int32_t before,
-                           int32_t dense) {
+                           int32_t dense, int32_t whole) {
   return guarded([&]() -> int32_t {
     anytime::Model& model = *handle->model;
     if (out_channels < 1 || out_channels > kMostChannels || in_channels < 1 ||
@@ -126,14 +126,16 @@ int32_t anytime_model_conv(AnytimeModel* handle, const float* weights, int32_t o
       throw Refusal("a convolution must be 1x1 or 3x3, of stride 1 or 2");
     if (before < 0 || before > kernel / 2 || kernel - 1 - before > stride)
       throw Refusal("a convolution's window must reach one pixel beyond the border at most");
-    if (in_channels % model.kernels->depth)
-      throw Refusal("this instruction set takes " + std::to_string(model.kernels->depth) +
+    if (whole && model.kernels->whole == nullptr)
+      throw Refusal("only instruction sets for bytes have other convolutions beside theirs");
+    const anytime::Kernels& kernels = whole ? *model.kernels->whole : *model.kernels;
+    if (in_channels % kernels.depth)
+      throw Refusal("this instruction set takes " + std::to_string(kernels.depth) +
                     " input channels at a time");
     if (dense && (kernel != 3 || stride != 1 || before != 1))
       throw Refusal("only a 3x3 convolution of stride 1 can be dense");
-    const anytime::Kernels& kernels = *model.kernels;
     model.convs.push_back(
-        dense && kernels.conv_winograd != nullptr
+        dense && kernels.conv_winograd != nullptr && !whole
             ? anytime::make_winograd_conv(kernels, weights, out_channels, in_channels)
             : anytime::make_conv(kernels, weights, out_channels, in_channels, kernel, stride,
                                  before));

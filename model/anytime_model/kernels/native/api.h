@@ -16,7 +16,7 @@
 extern "C" {
 #endif
 
-#define ANYTIME_ABI 6
+#define ANYTIME_ABI 7
 
 #pragma GCC visibility push(default)
 
@@ -94,13 +94,14 @@ double anytime_peak(int32_t isa);
 AnytimeModel* anytime_model_new(int32_t isa);
 void anytime_model_free(AnytimeModel*);
 /* Floats as (out, in, kernel, kernel); of an instruction set for bytes they are whole numbers from -127
- * to 127. `before`: rows and columns of a window above and left of the
+ * to 127, unless `whole`. `before`: rows and columns of a window above and left of the
  * pixel (stride * y, stride * x) that it belongs to, 1 for a 3x3 convolution padded evenly. `dense`:
  * a 3x3 convolution of stride 1 that is only done in the first stage, together with the next
- * operation; there is a faster way for such. Returns the convolution's index. */
+ * operation; there is a faster way for such. `whole`: of an instruction set for bytes, this convolution
+ * takes floats and puts out floats. Returns the convolution's index. */
 int32_t anytime_model_conv(AnytimeModel*, const float* weights, int32_t out_channels,
                            int32_t in_channels, int32_t kernel, int32_t stride, int32_t before,
-                           int32_t dense);
+                           int32_t dense, int32_t whole);
 /* A convolution of every channel by itself. Floats as (channels, kernel, kernel), the kernel 1, 3, 5
  * or 7 wide, 1 of stride 1 only. `before` is (kernel - stride) / 2. Returns the convolution's index. */
 int32_t anytime_model_depthwise(AnytimeModel*, const float* weights, int32_t channels,

@@ -34,7 +34,7 @@ const Kernels kAmxBf16 = {
     weighted_sum<bf16, bf16>, weighted_sum<float, float>,
     image<bf16>,
     confidence,        decode,
-    tile_busy<BrainTiles>, tile_busy_macs(Brain::depth),
+    tile_busy<BrainTiles>, tile_busy_macs(Brain::depth), nullptr,
 };
 
 }  // namespace anytime

@@ -18,7 +18,7 @@ struct ByteTiles : Bytes {
 };
 
 constexpr Kernels tile_kernels() {
-  Kernels all = byte_kernels("amx-int8");
+  Kernels all = byte_kernels("amx-int8", kAvx512);
   all.dot_products = false;
   all.conv = tile_conv<ByteTiles, u8>;
   all.conv_to_float = tile_conv<ByteTiles, float>;

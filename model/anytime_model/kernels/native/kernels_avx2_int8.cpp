@@ -5,6 +5,6 @@
 
 namespace anytime {
 
-const Kernels kAvx2Int8 = byte_kernels("avx2-int8");
+const Kernels kAvx2Int8 = byte_kernels("avx2-int8", kAvx2);
 
 }  // namespace anytime

@@ -22,7 +22,7 @@ const Kernels kAvx512Bf16 = {
     weighted_sum<bf16, bf16>, weighted_sum<float, float>,
     image<bf16>,
     confidence,        decode,
-    busy<Brain>,       busy_macs<Brain>,
+    busy<Brain>,       busy_macs<Brain>, nullptr,
 };
 
 }  // namespace anytime

@@ -5,6 +5,6 @@
 
 namespace anytime {
 
-const Kernels kAvx512Int8 = byte_kernels("avx512-int8");
+const Kernels kAvx512Int8 = byte_kernels("avx512-int8", kAvx512);
 
 }  // namespace anytime

@@ -1,4 +1,5 @@
-// The table of kernels for bytes, the same for every instruction set; after its simd_*_int8.hpp.
+// The table of kernels for bytes, the same for every instruction set; after its simd_*_int8.hpp. `whole`
+// are the kernels for floats of the same one.
 #pragma once
 
 #include "conv.hpp"
@@ -10,7 +11,7 @@
 namespace anytime {
 namespace {
 
-constexpr Kernels byte_kernels(const char* name) {
+constexpr Kernels byte_kernels(const char* name, const Kernels& whole) {
   return {
       name,              Simd::lanes,
       Bytes::depth,      Simd::most_vectors,
@@ -19,10 +20,10 @@ constexpr Kernels byte_kernels(const char* name) {
       conv<Bytes, u8>,   conv<Bytes, float>,
       nullptr,           nullptr,
       interpolate<u8>,
-      weighted_sum<u8, u8>, weighted_sum<float, float>,
+      weighted_sum<u8, u8>, weighted_sum<u8, float>,
       image<u8>,
       confidence,        decode,
-      busy<Bytes>,       busy_macs<Bytes>,
+      busy<Bytes>,       busy_macs<Bytes>, &whole,
   };
 }
 

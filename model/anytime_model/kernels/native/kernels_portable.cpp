@@ -28,7 +28,7 @@ const Kernels kPortable = {
     weighted_sum<float, float>, weighted_sum<float, float>,
     image<float>,
     confidence,        decode,
-    busy<Float>,       busy_macs<Float>,
+    busy<Float>,       busy_macs<Float>, nullptr,
 };
 
 }  // namespace anytime

@@ -5,6 +5,6 @@
 
 namespace anytime {
 
-const Kernels kPortableInt8 = byte_kernels("portable-int8");
+const Kernels kPortableInt8 = byte_kernels("portable-int8", kPortable);
 
 }  // namespace anytime

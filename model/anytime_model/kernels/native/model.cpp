@@ -175,6 +175,7 @@ void FreeMemory::operator()(void* p) const {
 std::unique_ptr<Conv> make_conv(const Kernels& k, const float* oihw, int out_channels,
                                 int in_channels, int kernel, int stride, int before) {
   auto conv = std::make_unique<Conv>();
+  conv->kernels = &k;
   conv->groups = divide(k, out_channels);
   int64_t elements = 0;
   for (Group& g : conv->groups) {
@@ -194,6 +195,7 @@ std::unique_ptr<Conv> make_conv(const Kernels& k, const float* oihw, int out_cha
 std::unique_ptr<Conv> make_depthwise(const Kernels& k, const float* weights, int channels, int kernel,
                                      int stride) {
   auto conv = std::make_unique<Conv>();
+  conv->kernels = &k;
   const int taps = kernel * kernel, padded = (channels + k.lanes - 1) / k.lanes * k.lanes;
   conv->weights = Buffer(int64_t(taps) * padded * sizeof(float));
   float* to = static_cast<float*>(conv->weights.get());
@@ -215,6 +217,7 @@ std::unique_ptr<Conv> make_winograd_conv(const Kernels& k, const float* oihw, in
                                            {1. / 24, -1. / 12, 1. / 6},
                                            {0, 0, 1}};
   auto conv = std::make_unique<Conv>();
+  conv->kernels = &k;
   std::vector<float> combined(std::size_t(out_channels) * 3 * in_channels);
   for (const auto& factors : kCombine) {
     for (int o = 0; o < out_channels; o++)

@@ -31,6 +31,7 @@ class Buffer {
 };
 
 struct Conv {
+  const Kernels* kernels;  // that it is packed for
   PackedConv packed;
   Buffer weights;
   std::vector<Group> groups;

@@ -115,10 +115,13 @@ void Plan::check(const AnytimeOp& op, int i) const {
       require(op.conv >= 0 && op.inputs == 1 && op.first == 0, i, "not a convolution's shape");
       const PackedConv& conv = model_->convs[op.conv]->packed;
       const AnytimeSlot& in = slot(op.in[0]);
-      require(op.in[0] != op.out && !in.floats, i, "a convolution of this input");
-      const int depth = kernels().element_size == 1 && !out.floats ? kernels().depth : 1;
+      const bool whole = model_->convs[op.conv]->kernels != &kernels();
+      require(op.in[0] != op.out && !in.floats == !whole, i, "a convolution of this input");
+      require(out.floats || !whole, i, "a convolution of floats to bytes");
+      const int depth = kernels().element_size == 1 ? kernels().depth : 1;
+      const int padded = (conv.out_channels + depth - 1) / depth * depth;
       require(in.channels == conv.in_channels &&
-                  out.channels == (conv.out_channels + depth - 1) / depth * depth,
+                  (out.channels == padded || (out.floats && out.channels == conv.out_channels)),
               i, "convolution of other channels");
       require(kernels().element_size > 1 || op.norm >= 0, i, "a sum of bytes without a scale");
       require(in.level + (conv.stride == 2) == out.level, i, "convolution between these levels");
@@ -132,7 +135,8 @@ void Plan::check(const AnytimeOp& op, int i) const {
     }
     case ANYTIME_INTERPOLATE:
       require(op.norm >= 0 && model_->norms[op.norm]->used, i, "an interpolation without a window");
-      require(out.level >= kMapLevel && !out.floats && out.storage != ANYTIME_LOCAL, i,
+      require(out.level >= kMapLevel && (!out.floats || kernels().whole != nullptr) &&
+                  out.storage != ANYTIME_LOCAL, i,
               "an interpolation of this output");
       break;
     case ANYTIME_WEIGHTED_SUM: {
@@ -148,8 +152,8 @@ void Plan::check(const AnytimeOp& op, int i) const {
       for (int t = 0; t < op.inputs; t++) {
         const AnytimeSlot& in = slot(op.in[t]);
         require(in.channels == channels && op.in[t] != op.out, i, "terms of different widths");
-        require(in.floats == slot(op.in[0]).floats, i, "terms of different types");
-        require(!in.floats == !out.floats, i, "a sum into another type");
+        require(kernels().whole != nullptr || !in.floats == !out.floats, i,
+                "a sum into another type");
         require(in.level >= out.level - (op.pool != 0), i, "a term larger than the output");
       }
       break;

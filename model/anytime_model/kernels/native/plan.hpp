@@ -89,6 +89,7 @@ class Run {
   void move_windows(const RowTiling&);
   void step(int op, int end, int first, int last);
   void fused(int op, int end, int first, int last);
+  decltype(Kernels::conv) conv_kernel(const AnytimeOp&) const;
   void conv(const AnytimeOp&, int first, int last);
   void interpolate(const AnytimeOp&, int first, int last);
   void weighted_sum(const AnytimeOp&, int first, int last);

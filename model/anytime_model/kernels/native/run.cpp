@@ -214,7 +214,8 @@ int64_t Run::cost(const AnytimeOp& op) const {
   if (op.kind != ANYTIME_CONV) return 64 * plan_->slots_[op.out].channels;
   const Conv& conv = *plan_->model_->convs[op.conv];
   const PackedConv& packed = conv.packed;
-  return packed.depthwise ? int64_t(4) * packed.kernel * packed.kernel * packed.in_channels : conv.macs;
+  if (packed.depthwise) return int64_t(4) * packed.kernel * packed.kernel * packed.in_channels;
+  return conv.macs * plan_->kernels().depth / conv.kernels->depth;
 }
 
 void Run::step(int op, int end, int first, int last) {
@@ -242,9 +243,9 @@ void Run::fused(int op, int end, int first, int last) {
     const Sites here = all.from(begin);
     for (int i = op; i < end; i++) {
       const AnytimeOp& one = plan_->ops_[i];
-      const bool floats = plan_->slots_[one.out].floats;
       if (one.kind == ANYTIME_WEIGHTED_SUM) {
-        const auto sum = floats ? kernels.weighted_sum_floats : kernels.weighted_sum;
+        const auto sum =
+            plan_->slots_[one.out].floats ? kernels.weighted_sum_floats : kernels.weighted_sum;
         sum(weighted_sum_call(one, here, worker), 0, count);
         continue;
       }
@@ -259,8 +260,8 @@ void Run::fused(int op, int end, int first, int last) {
                               reinterpret_cast<float*>(local + plan_->winograd_offset_));
         continue;
       }
-      for (int g = 0; g < call.conv->group_count; g++)
-        (floats ? kernels.conv_to_float : kernels.conv)(call, g, 0, count);
+      const auto kernel = conv_kernel(one);
+      for (int g = 0; g < call.conv->group_count; g++) kernel(call, g, 0, count);
     }
   }, workers);
 }
@@ -287,14 +288,18 @@ ConvCall Run::conv_call(const AnytimeOp& op, const Sites& sites, int worker) con
   return call;
 }
 
+auto Run::conv_kernel(const AnytimeOp& op) const -> decltype(Kernels::conv) {
+  const Kernels& kernels = *plan_->model_->convs[op.conv]->kernels;
+  return plan_->slots_[op.out].floats ? kernels.conv_to_float : kernels.conv;
+}
+
 void Run::conv(const AnytimeOp& op, int first, int last) {
   const ConvCall call = conv_call(op, sites(op), 0);
   if (call.conv->depthwise) {
     share(first, last, kLeastTask, [&](int a, int b) { plan_->kernels().depthwise(call, a, b); });
     return;
   }
-  const auto kernel = plan_->slots_[op.out].floats ? plan_->kernels().conv_to_float
-                                                   : plan_->kernels().conv;
+  const auto kernel = conv_kernel(op);
   const int groups = call.conv->group_count;
   if (plan_->model_->convs[op.conv]->bytes() <= kCachedWeights || groups == 1) {
     share(first, last, kLeastTask, [&](int begin, int end) {
@@ -331,7 +336,8 @@ void Run::interpolate(const AnytimeOp& op, int first, int last) {
       Activation(op.activation),
   };
   if (first == 0) macs_ += lists(out.level).neighbours(norm.used) * out.channels;
-  share(first, last, kLeastTask, [&](int a, int b) { plan_->kernels().interpolate(call, a, b); });
+  const Kernels& kernels = out.floats ? *plan_->kernels().whole : plan_->kernels();
+  share(first, last, kLeastTask, [&](int a, int b) { kernels.interpolate(call, a, b); });
 }
 
 WeightedSumCall Run::weighted_sum_call(const AnytimeOp& op, const Sites& sites, int worker) const {
@@ -345,7 +351,8 @@ WeightedSumCall Run::weighted_sum_call(const AnytimeOp& op, const Sites& sites, 
   for (int t = 0; t < op.inputs; t++) {
     const int level = plan_->slots_[op.in[t]].level;
     call.term[t] = {buffer(op.in[t]), plan_->pyramid_.level[level],
-                    level - out.level + (op.pool != 0), op.scale[t]};
+                    level - out.level + (op.pool != 0), op.scale[t],
+                    plan_->slots_[op.in[t]].floats != 0};
   }
   call.out = buffer(op.out, worker);
   call.out_channels = out.channels;

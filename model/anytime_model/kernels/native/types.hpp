@@ -129,6 +129,7 @@ struct SumTerm {
   Grid grid;
   int shift;  // the term's map is 2^shift times smaller than the sum's (pooling not counted)
   float scale;  // of bytes
+  bool floats;  // of a table of kernels for bytes: the term is floats nevertheless
 };
 
 struct WeightedSumCall {
@@ -142,7 +143,7 @@ struct WeightedSumCall {
   int first;         // channel to write to
   float* kept;
   const float* bias;
-  const float* scale;  // of bytes, for each channel of the sum
+  const float* scale;  // of bytes, for each channel of the sum; there if `bias` is
   Activation activation;
 };
 
@@ -198,6 +199,7 @@ struct Kernels {
   void (*decode)(const DecodeCall&, int first, int last);
   float (*busy)(int64_t rounds);  // independent multiply-adds and nothing else,
   int64_t busy_macs;              // so many of numbers a round
+  const Kernels* whole;  // of kernels for bytes, those for layers that stay in floats; or nullptr
 };
 
 extern const Kernels kPortable;

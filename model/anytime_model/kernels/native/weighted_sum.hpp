@@ -53,39 +53,49 @@ ANYTIME_INLINE Axis axis(int o, int size, int shift, bool pool) {
   return a;
 }
 
+// Of bytes, terms may also be floats: bytes come first among the sources.
 template <class E, class O>
 void weighted_sum(const WeightedSumCall& c, int first, int last) {
   using V = Simd::V;
   Axis rows[kMostTerms];
   int rows_of = -1;  // sites come in scan order, so rows change rarely
   for (int i = first; i < last; i++) {
-    const E* source[9 * kMostTerms];
+    const void* source[9 * kMostTerms];
     float weight[9 * kMostTerms];
-    int count = 0;
+    int count = 0, elements = 0;  // sources, and those of them that are E
     const int y = c.sites.yx[i] >> 16, x = c.sites.yx[i] & 0xffff;
     if (y != rows_of) {
       rows_of = y;
       for (int t = 0; t < c.terms; t++)
         rows[t] = axis(y, c.term[t].grid.height, c.term[t].shift, c.pool);
     }
-    for (int t = 0; t < c.terms; t++) {
+    const auto add = [&](int t) __attribute__((always_inline)) {
       const SumTerm& term = c.term[t];
+      const bool floats = kBytes<E> && term.floats;
       const Axis columns = axis(x, term.grid.width, term.shift, c.pool);
       for (int j = 0; j < rows[t].count; j++) {
         const int64_t row = int64_t(rows[t].at[j] + 1) * term.grid.pitch() + 1;
         for (int k = 0; k < columns.count; k++) {
-          source[count] = static_cast<const E*>(term.in) + (row + columns.at[k]) * c.channels;
+          const int64_t element = (row + columns.at[k]) * c.channels;
+          source[count] = floats ? static_cast<const void*>(static_cast<const float*>(term.in) + element)
+                                 : static_cast<const E*>(term.in) + element;
           weight[count] = rows[t].weight[j] * columns.weight[k];
           if (kBytes<E>) weight[count] *= term.scale;
           count++;
         }
       }
-    }
+    };
+    for (int t = 0; t < c.terms; t++)
+      if (!kBytes<E> || !c.term[t].floats) add(t);
+    elements = count;
+    for (int t = 0; t < c.terms; t++)
+      if (kBytes<E> && c.term[t].floats) add(t);
     const int64_t where = int64_t(c.sites.at[i]) * c.out_channels + c.first;
     const bool keep = c.sites.keep[i] && c.kept != nullptr;
     // Four registers side by side, so that they share the loop over sources and none waits.
     const auto finish_sum = [&](V sum, int k, auto... mask) __attribute__((always_inline)) {
-      if (kBytes<E>) sum = Simd::fma(sum, load(c.scale + k, mask...), load(c.bias + k, mask...));
+      if (kBytes<E> && c.bias != nullptr)
+        sum = Simd::fma(sum, load(c.scale + k, mask...), load(c.bias + k, mask...));
       if (keep) store(c.kept + where + k, sum, mask...);
       sum = activate_as<O>(c.activation, sum);
       store(static_cast<O*>(c.out) + where + k, sum, mask...);
@@ -97,19 +107,24 @@ void weighted_sum(const WeightedSumCall& c, int first, int last) {
       ANYTIME_UNROLL
       for (int n = 0; n < kSumRegisters; n++)
         sum[n] = starts_with_bias ? load(c.bias + k + n * Simd::lanes) : Simd::zero();
-      for (int j = 0; j < count; j++) {
+      const auto add_source = [&](int j, const auto* from) __attribute__((always_inline)) {
         const V w = Simd::all(weight[j]);
         ANYTIME_UNROLL
         for (int n = 0; n < kSumRegisters; n++)
-          sum[n] = Simd::fma(load(source[j] + k + n * Simd::lanes), w, sum[n]);
-      }
+          sum[n] = Simd::fma(load(from + k + n * Simd::lanes), w, sum[n]);
+      };
+      for (int j = 0; j < elements; j++) add_source(j, static_cast<const E*>(source[j]));
+      for (int j = elements; j < count; j++) add_source(j, static_cast<const float*>(source[j]));
       ANYTIME_UNROLL
       for (int n = 0; n < kSumRegisters; n++) finish_sum(sum[n], k + n * Simd::lanes);
     }
     each_register(c.channels - k, [&](int rest, auto... mask) __attribute__((always_inline)) {
       V sum = starts_with_bias ? load(c.bias + k + rest, mask...) : Simd::zero();
-      for (int j = 0; j < count; j++)
-        sum = Simd::fma(load(source[j] + k + rest, mask...), Simd::all(weight[j]), sum);
+      const auto add_source = [&](int j, const auto* from) __attribute__((always_inline)) {
+        sum = Simd::fma(load(from + k + rest, mask...), Simd::all(weight[j]), sum);
+      };
+      for (int j = 0; j < elements; j++) add_source(j, static_cast<const E*>(source[j]));
+      for (int j = elements; j < count; j++) add_source(j, static_cast<const float*>(source[j]));
       finish_sum(sum, k + rest, mask...);
     });
   }

@@ -35,11 +35,13 @@ class Builder:
         image: the buffer of the image.
         map: the buffer of the aggregated map.
         scratch: storage of buffers for which nothing else is said.
+        part: of the network, that operations belong to from here on.
     """
 
     def __init__(self, outputs: int, image_channels: int) -> None:
         self.program = Program()
         self.scratch = Storage.SCRATCH
+        self.part = ""
         self._free: dict[tuple[int, int, bool, Storage], list[Buffer]] = {}
         self.image = self.buffer(IMAGE_LEVEL, image_channels, storage=Storage.RUN)
         self.map = self.buffer(MAP_LEVEL, outputs, floats=True, storage=Storage.RUN)
@@ -119,7 +121,7 @@ class Builder:
 
     def emit(self, kind: Kind, out: Buffer, where: Where = Where.ACTIVE, **rest: Any) -> None:
         """Append an operation; see `Operation`."""
-        self.program.operations.append(Operation(kind, where, out.slot, **rest))
+        self.program.operations.append(Operation(kind, where, out.slot, part=self.part, **rest))
 
     def sum(self, terms: Sequence[Buffer], out: Buffer, *, where: Where, **rest: Any) -> None:
         """The sum of maps, upsampled to the size of `out` where they are smaller."""

@@ -46,7 +46,10 @@ class HrnetLowering(Builder):
         super().__init__(network.config.outputs, image_channels)
         self._concatenate = concatenate
         features = [self.image]
-        for stage, exit_ in zip(network.stages, network.exits, strict=True):
+        for number, (stage, exit_) in enumerate(
+            zip(network.stages, network.exits, strict=True), start=1
+        ):
+            self._number = number
             match stage:
                 case FirstStage():
                     self.scratch = Storage.WINDOW
@@ -58,6 +61,7 @@ class HrnetLowering(Builder):
                 case _:
                     raise TypeError(f"a stage of type {type(stage).__name__} has no lowering")
             end = len(self.program.operations)
+            self.part = f"exit {number}"
             self.exit(exit_, features)
             if isinstance(stage, FirstStage):
                 self.tile_rows(end)
@@ -115,6 +119,7 @@ class HrnetLowering(Builder):
         A 3x3 convolution is fused with the 1x1 ones that follow, so that the wide features,
         which outgrow the caches, pass through them once.
         """
+        self.part = "stage 1"
         blocks = [_bottleneck(block) for block in stage.blocks]
         *stem, last = [_conv_norm(layer) for layer in stage.stem]
         for layer in stem:
@@ -141,6 +146,7 @@ class HrnetLowering(Builder):
 
     def stage(self, stage: Stage, features: Sequence[Buffer], *, last_of_all: bool) -> list[Buffer]:
         """The branches' own layers, then the modules that join them."""
+        self.part = f"stage {self._number} branches"
         branches = [
             x if isinstance(layer, nn.Identity) else self.layer(_conv_norm(layer), x)
             for layer, x in zip(stage.transition.keep, features, strict=True)
@@ -164,6 +170,7 @@ class HrnetLowering(Builder):
         last_of_all: bool,
     ) -> list[Buffer]:
         """A chain of blocks for each branch, then each branch's sum of all."""
+        self.part = f"stage {self._number} branches"
         branches = []
         for chain, start in zip(module.branches, features, strict=True):
             x = start
@@ -173,6 +180,7 @@ class HrnetLowering(Builder):
                 self.release(middle, x)
                 x = y
             branches.append(x)
+        self.part = f"stage {self._number} fusions"
         fused = [
             self.fusion(_fusion(f), branches, storage, only_exits=last_of_all)
             for f in module.fusions
@@ -202,6 +210,8 @@ class HrnetLowering(Builder):
                 case _:
                     raise TypeError(f"{type(source).__name__} is no part of a fusion")
         out = self.buffer(own.level, own.channels, storage=storage)
+        if only_exits:
+            self.part = f"exit {self._number}"
         self.sum(
             terms,
             out,
@@ -209,6 +219,7 @@ class HrnetLowering(Builder):
             activation=Activation.RELU,
             each_channel=only_exits and self._concatenate,
         )
+        self.part = f"stage {self._number} fusions"
         self.release(*(term for term in terms if term is not own))
         return out
 
