@@ -12,15 +12,14 @@ import torch
 import typer
 from PIL import Image
 from rich.console import Console
-from rich.progress import track
 from torch import Tensor
 
-from anytime_model.checkpoint.card import Card, Quantisation
+from anytime_model.checkpoint.card import Card
 from anytime_model.checkpoint.manifest import write_card
 from anytime_model.checkpoint.store import load_checkpoint
 from anytime_model.cli.options import ThreadsOption, WeightsOption
 from anytime_model.cli.overlays import read_image
-from anytime_model.engines.native.ranges import measure_ranges
+from anytime_model.engines.native.sensitivity import Trial, choose_floats
 from anytime_model.errors import ConfigError
 from anytime_model.networks.base import resized_size
 
@@ -45,12 +44,22 @@ def quantise(
     scale: Annotated[
         float, typer.Option(help="Factor that images are enlarged by, without a ladder.")
     ] = 1.0,
+    max_changed: Annotated[
+        float,
+        typer.Option(
+            help="Percent of an exit's answers that may differ from float32's: parts of the "
+            "network stay in floats until none is above it.",
+            min=0,
+            max=100,
+        ),
+    ] = 1.2,
     threads: ThreadsOption = None,
 ) -> None:
     """Measure which values a model's maps take, and note them in its manifest for --precision int8.
 
-    Labels are not needed. Measure the quality afterwards: `anytime-model evaluate --precision int8
-    --record`; "auto" takes int8 only where that is on record.
+    Answers are classes of positions of a map, or joints. Labels are not needed. Measure the quality
+    afterwards: `anytime-model evaluate --precision int8 --record`; "auto" takes int8 only where
+    that is on record.
     """
     if threads:
         torch.set_num_threads(threads)
@@ -61,17 +70,22 @@ def quantise(
         raise ConfigError(f"{images} has no JPEG, PNG or WebP files; expected at least one.")
     chosen = [found[i] for i in np.linspace(0, len(found) - 1, min(limit, len(found)), dtype=int)]
     prepared = [made for path in chosen for made in at_sizes(read_image(path), card, scale)]
-    ticks = iter(
-        track(range(2 * len(prepared)), "images", console=Console(stderr=True), transient=True)
+    console = Console(stderr=True)
+    trial = choose_floats(
+        checkpoint, prepared, max_changed / 100, method.value, lambda one: console.print(_line(one))
     )
-    ranges = measure_ranges(checkpoint.network, prepared, method.value, lambda: next(ticks, None))
-    write_card(
-        weights.parent,
-        replace(card, int8=Quantisation(ranges, method.value, len(chosen), card.sha256)),
-    )
-    typer.echo(
-        f"{card.name}: {len(ranges)} ranges from {len(chosen)} images, for --precision int8."
-    )
+    int8 = replace(trial.int8, images=len(chosen))
+    write_card(weights.parent, replace(card, int8=int8))
+    typer.echo(f"{card.name}: ranges from {len(chosen)} images; {_line(trial)}.")
+    if trial.above(max_changed / 100):
+        typer.echo(
+            f"More than {max_changed:g} % differ, and no other part would help much.", err=True
+        )
+
+
+def _line(trial: Trial) -> str:
+    shares = " / ".join(f"{100 * share:.2f}" for share in trial.changed)
+    return f"in floats: {', '.join(trial.int8.floats) or 'nothing'}; other answers {shares} %"
 
 
 def at_sizes(image: np.ndarray, card: Card, scale: float = 1.0) -> list[Tensor]:

@@ -131,7 +131,7 @@ def test_writing_a_card_again_replaces_it(tmp_path):
 def test_ranges_for_int8_and_their_quality_survive_the_manifest(tmp_path):
     card = tiny_card()
     quality = Quality("mIoU", (0.1, 0.2, 0.3, 0.4), "made up", precision="int8")
-    int8 = Quantisation(((-1.5, 2.0), (0.0, 7.25)), "mse", 16, card.sha256)
+    int8 = Quantisation(((-1.5, 2.0), (0.0, 7.25)), "mse", 16, card.sha256, floats=("exit 4",))
     card = replace(card, int8=int8).with_quality(quality)
     write_card(tmp_path, card)
     assert read_manifest(tmp_path)["tiny"] == card

@@ -307,8 +307,9 @@ class _Quantiser:
             out = self._maps[slot] = self._rounded[slot]
             scale, bias = 1 / out.step, out.zero
         real = out.columns >= 0
-        scale, bias = (np.where(real, values, 0).astype(np.float32) for values in (scale, bias))
-        self.made.norms.append(NormWeights(bias, np.zeros_like(bias), None, scale))
+        added = np.where(real, bias, 0).astype(np.float32)
+        times = np.where(real, scale, 0).astype(np.float32)
+        self.made.norms.append(NormWeights(added, np.zeros_like(added), None, times))
         everywhere = operations[index].where is Where.EVERYWHERE
         self.made.operations.append(
             Operation(

@@ -22,8 +22,8 @@ from anytime_model.engines.native.program import (
     Operation,
     Program,
 )
-from anytime_model.engines.native.quantisation import quantise, rounded_weights
-from anytime_model.engines.native.ranges import measure_ranges
+from anytime_model.engines.native.quantisation import parts, quantise, rounded_weights
+from anytime_model.engines.native.ranges import measure_ranges, program_to_quantise
 from anytime_model.engines.torch_engine import TorchEngine
 from anytime_model.errors import ConfigError
 from anytime_model.kernels.library import Activation, KernelError, Kind, Storage, load
@@ -279,3 +279,84 @@ def test_depthwise_convolutions_are_refused():
 def test_there_must_be_images_to_measure_on():
     with pytest.raises(ConfigError, match="no images"):
         measure_ranges(tiny_checkpoint().network, [])
+
+
+# Parts in floats
+
+
+def with_floats(checkpoint, *floats):
+    images = [normalised(checkpoint.card, smooth_pixels(64, 96, seed)) for seed in range(1, 4)]
+    ranges = measure_ranges(checkpoint.network, images, floats=floats)
+    int8 = Quantisation(ranges, "mse", len(images), checkpoint.card.sha256, floats=floats)
+    return replace(checkpoint, card=replace(checkpoint.card, int8=int8))
+
+
+EVERY_PART = tuple(
+    f"{what} {kind}".strip()
+    for number in (2, 3, 4)
+    for what, kind in (
+        (f"stage {number}", "branches"),
+        (f"stage {number}", "fusions"),
+        (f"exit {number}", ""),
+    )
+)
+
+
+def test_all_but_the_first_stage_and_its_exit_may_stay_in_floats():
+    assert parts(program_to_quantise(tiny_checkpoint().network, ())) == EVERY_PART
+
+
+@built
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize(
+    "floats",
+    [*((part,) for part in EVERY_PART), ("stage 3 branches", "exit 4"), EVERY_PART],
+    ids=", ".join,
+)
+def test_parts_in_floats_are_what_torch_says(isa, floats):
+    checkpoint, image = with_floats(tiny_checkpoint(), *floats), smooth_pixels(64, 96)
+    ours = run(native(checkpoint, isa), image, [Painted(MASKS["scattered"]), None, None])
+    program = program_of(checkpoint, "int8")
+    for operation in program.operations:
+        if operation.kind is Kind.CONV:
+            assert program.convs[operation.conv].whole == (operation.part in floats)
+    reference = Interpretation(program, normalised(checkpoint.card, image))
+    for mask, result in zip((None, MASKS["scattered"], None, None), ours, strict=True):
+        expected = reference.advance(None if mask is None else torch.from_numpy(mask)).numpy()
+        assert np.abs(result.logits - expected).max() <= 0.02 * np.abs(expected).max()
+        assert (np.abs(result.logits - expected) > 1e-4 * np.abs(expected).max()).mean() < 0.02
+
+
+@built
+def test_a_network_whose_later_parts_are_in_floats_is_nearer_to_the_definition():
+    image, criteria = smooth_pixels(64, 96), [Painted(MASKS["dense"])] * 3
+    exact = run(TorchEngine(tiny_checkpoint()), image, criteria)[-1].logits
+    errors = [
+        np.square(
+            run(native(with_floats(tiny_checkpoint(), *floats), dtype="int8"), image, criteria)[
+                -1
+            ].logits
+            - exact
+        ).mean()
+        for floats in ((), EVERY_PART)
+    ]
+    assert errors[1] < 0.95 * errors[0]
+
+
+@built
+@pytest.mark.parametrize("part", ["stage 1", "exit 1", "exit 5"])
+def test_a_part_that_cannot_stay_in_floats_is_refused(part):
+    with pytest.raises(ConfigError, match=f"{part}'; expected some of stage 2 branches"):
+        native(with_floats(tiny_checkpoint(), part), dtype="int8")
+
+
+@built
+def test_with_the_last_head_in_floats_a_plan_still_takes_at_most_half_of_the_memory():
+    sizes = {}
+    for dtype in ("f32", "int8"):
+        checkpoint = with_floats(tiny_checkpoint(), "exit 4")
+        engine = native(checkpoint, dtype=dtype)
+        plan = PlanMaker(engine.library, engine.isa, program_of(checkpoint, dtype)).make((256, 512))
+        plan.give_back(plan.take_run())
+        sizes[dtype] = plan.bytes
+    assert sizes["int8"] <= 0.5 * sizes["f32"]
