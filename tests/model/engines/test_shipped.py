@@ -54,3 +54,20 @@ def test_maps_and_masks_agree_on_images(card, path):
             pytest.skip("a confidence lies within rounding of its threshold")
         largest = np.abs(theirs.logits).max()
         assert np.abs(ours.logits - theirs.logits).max() <= TOLERANCE * largest
+
+
+@pytest.mark.parametrize(
+    ("card", "path"), [one for one in pairs() if one.values[0].int8 is not None]
+)
+def test_int8_says_nearly_what_float32_says(card, path):
+    checkpoint = load_model(card, WEIGHTS)
+    image = np.array(Image.open(path).convert("RGB"))[:240, :320]
+    exact, quantised = (
+        make_network_engine(checkpoint, "native", precision=precision).begin(image)
+        for precision in ("f32", "int8")
+    )
+    for _ in range(card.config.num_exits):
+        ours, theirs = quantised.advance().logits, exact.advance().logits
+        assert np.square(ours - theirs).mean() < 0.03 * np.square(theirs - theirs.mean()).mean()
+        if card.task.has_classes:
+            assert (ours.argmax(0) != theirs.argmax(0)).mean() < 0.06

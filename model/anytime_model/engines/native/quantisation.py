@@ -29,7 +29,7 @@ from anytime_model.engines.native.program import (
     Program,
 )
 from anytime_model.errors import ConfigError
-from anytime_model.kernels.library import Activation, Floats, KernelError, Kind, Where
+from anytime_model.kernels.library import Activation, Floats, KernelError, Kind, Storage, Where
 
 CHANNELS_AT_ONCE = 4
 MOST_WEIGHT = 127
@@ -378,8 +378,14 @@ class _Quantiser:
         return self._twin(slot) if whole else slot, first
 
     def _buffers(self) -> Iterator[Buffer]:
+        used = {0, 1}
+        for operation in self.made.operations:
+            used |= {operation.out, operation.residual, *operation.sources}
         for buffer in self._from.buffers:
-            yield replace(buffer, channels=self._widths.get(buffer.slot, buffer.channels))
+            width = self._widths.get(buffer.slot, buffer.channels)
+            # What only its twin is used of takes no memory but a few sites'.
+            storage = buffer.storage if buffer.slot in used else Storage.LOCAL
+            yield replace(buffer, channels=width, storage=storage)
         for slot, twin in self._twins.items():
             yield replace(
                 self._from.buffers[slot], slot=twin, channels=self._widths[slot], floats=True
