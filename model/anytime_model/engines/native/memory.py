@@ -3,7 +3,8 @@
 A plan is a program with its buffers at one size. It also keeps the run buffers of images that are
 done, for the next ones. A budget holds the plans of any number of engines. When a new size does not
 fit beside the others, the plans unused for longest go first, whichever engine they belong to; a
-plan whose runs are under way is never dropped.
+plan whose runs are under way is never dropped. The features that videos hold count too, and are
+refused where there is no room for them.
 """
 
 import threading
@@ -14,7 +15,7 @@ from functools import cache
 
 from anytime_model.engines.native.program import Operation, Program
 from anytime_model.errors import InputError, NoRoomError
-from anytime_model.kernels.handles import ModelHandle, PlanHandle, RunHandle
+from anytime_model.kernels.handles import CacheHandle, ModelHandle, PlanHandle, RunHandle
 from anytime_model.kernels.library import (
     ELEMENT_BYTES,
     TERMS,
@@ -27,6 +28,9 @@ from anytime_model.kernels.library import (
 )
 
 DEFAULT_BYTES = 2 << 30
+
+MOST_HELD = 0.5
+"""Share of a budget that the features of videos may take."""
 
 MOST_SIDE = 32768
 """Of a padded image, px: what the kernels' packed coordinates can hold."""
@@ -71,8 +75,13 @@ class Plan:
 
     def give_back(self, run: RunHandle) -> None:
         """The image is done, or given up."""
+        run.hold(None)
         self._taken -= 1
         self._idle.append(run)
+
+    def new_cache(self) -> CacheHandle:
+        """Memory for the features of a video, of a program that holds them."""
+        return CacheHandle(self._handle)
 
     def drop_idle(self) -> None:
         """Free the buffers that no image uses."""
@@ -86,19 +95,13 @@ class PlanMaker:
         library: the kernels.
         isa: instruction set.
         program: the lowered network.
+        model: its weights, if they are packed already.
     """
 
-    def __init__(self, library: Library, isa: str, program: Program) -> None:
-        self._model = ModelHandle(library, isa)
-        for conv in program.convs:
-            if conv.depthwise:
-                self._model.add_depthwise(conv.weights, conv.stride)
-            else:
-                self._model.add_conv(
-                    conv.weights, conv.stride, before=conv.before, dense=conv.dense
-                )
-        for norm in program.norms:
-            self._model.add_norm(norm.bias, norm.shift, norm.window, norm.scale)
+    def __init__(
+        self, library: Library, isa: str, program: Program, model: ModelHandle | None = None
+    ) -> None:
+        self.model = model or _packed(library, isa, program)
         self._buffers = program.buffers
         zero = 0 if program.image_steps is None else program.image_steps.zero
         self._slots = [
@@ -116,7 +119,7 @@ class PlanMaker:
             OutOfMemoryError: there is not enough memory.
         """
         handle = PlanHandle(
-            self._model, size, self._slots, self._ops, self._ends, heads=self._heads
+            self.model, size, self._slots, self._ops, self._ends, heads=self._heads
         )
         return Plan(handle)
 
@@ -129,8 +132,32 @@ class PlanMaker:
             * b.channels
             * (4 if b.floats else self._element_bytes)
             for b in self._buffers
-            if b.storage not in {Storage.LOCAL, Storage.WINDOW}
+            if b.storage not in {Storage.LOCAL, Storage.WINDOW, Storage.HELD}
         )
+
+    def estimate_held(self, size: Size) -> int:
+        """Bytes of the features that one video holds."""
+        height, width = size
+        return sum(
+            ((height >> b.level) + 2)
+            * ((width >> b.level) + 2)
+            * b.channels
+            * (4 if b.floats else self._element_bytes)
+            for b in self._buffers
+            if b.storage is Storage.HELD
+        )
+
+
+class FeatureCache:
+    """The features of a video's last frame at one size; freed with it."""
+
+    def __init__(self, handle: CacheHandle) -> None:
+        self.handle = handle
+
+    @property
+    def bytes(self) -> int:
+        """Of memory."""
+        return self.handle.bytes
 
 
 class MemoryBudget:
@@ -143,13 +170,40 @@ class MemoryBudget:
     def __init__(self, limit_bytes: int = DEFAULT_BYTES) -> None:
         self.limit_bytes = limit_bytes
         self._plans: OrderedDict[tuple[int, Size], Plan] = OrderedDict()
+        self._held_bytes = 0
         self._lock = threading.RLock()
 
     @property
     def used_bytes(self) -> int:
         """Bytes of all buffers held now, over all engines and sizes."""
         with self._lock:
-            return sum(plan.bytes for plan in self._plans.values())
+            return self._held_bytes + sum(plan.bytes for plan in self._plans.values())
+
+    def take_cache(self, maker: PlanMaker, size: Size) -> FeatureCache | None:
+        """Memory for the features of a video padded to (H, W) px; None if there is no room.
+
+        It counts until nobody holds it.
+        """
+        with self._lock:
+            wanted = maker.estimate_held(size)
+            if self._held_bytes + wanted > MOST_HELD * self.limit_bytes:
+                return None
+            try:
+                plan, run = self.take_run(maker, size)
+                try:
+                    self._make_room(wanted, size, plan)
+                    cache = FeatureCache(plan.new_cache())
+                finally:
+                    plan.give_back(run)
+            except (InputError, OutOfMemoryError):
+                return None
+            self._held_bytes += cache.bytes
+            weakref.finalize(cache, self._let_go, cache.bytes).atexit = False
+            return cache
+
+    def _let_go(self, bytes_: int) -> None:
+        with self._lock:
+            self._held_bytes -= bytes_
 
     def take_run(self, maker: PlanMaker, size: Size) -> tuple[Plan, RunHandle]:
         """An engine's plan for images padded to (H, W) px, and buffers for one of them.
@@ -216,6 +270,19 @@ class MemoryBudget:
 def process_budget() -> MemoryBudget:
     """The budget of all engines of this process that are given no other."""
     return MemoryBudget()
+
+
+def _packed(library: Library, isa: str, program: Program) -> ModelHandle:
+    """A program's weights, in its order."""
+    model = ModelHandle(library, isa)
+    for conv in program.convs:
+        if conv.depthwise:
+            model.add_depthwise(conv.weights, conv.stride)
+        else:
+            model.add_conv(conv.weights, conv.stride, before=conv.before, dense=conv.dense)
+    for norm in program.norms:
+        model.add_norm(norm.bias, norm.shift, norm.window, norm.scale)
+    return model
 
 
 def _op(operation: Operation) -> Op:
