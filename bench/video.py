@@ -176,7 +176,8 @@ def main():
     parser.add_argument("--picture", type=Path, help="also draw what was kept here")
     options = parser.parse_args()
     if options.spread is not None:
-        bound.LEVELS = (bound.ReuseRule(4.0, options.spread, 1.0),) * len(bound.LEVELS)
+        rule = bound.ReuseRule(4.0, options.spread, options.spread, 1.0)
+        bound.LEVELS = (rule,) * len(bound.LEVELS)
     size = tuple(int(side) for side in options.size.split("x"))
     checkpoint = checkpoint_of(options.preset)
     if not options.ladder:

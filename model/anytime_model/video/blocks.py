@@ -48,6 +48,25 @@ def change(now: NDArray[np.uint8], then: NDArray[np.uint8], block: int) -> NDArr
     return found.clip(min=0)
 
 
+def with_samples(mask: NDArray[np.bool_], levels: int) -> NDArray[np.bool_]:
+    """A mask (h, w) with the cells that stand for others at coarser resolutions.
+
+    A network's resolution of 1/b of the map's takes every b-th cell of every b-th row for the block
+    of b x b cells around it. Where something of a block is set, so is that cell.
+
+    Args:
+        mask: h and w multiples of 2^levels.
+        levels: coarser resolutions, each half of the one before.
+    """
+    found = mask.copy()
+    for level in range(1, levels + 1):
+        block = 1 << level
+        rows, columns = (n // block for n in mask.shape)
+        around = np.pad(mask, (block // 2, 0))[: mask.shape[0], : mask.shape[1]]
+        found[::block, ::block] |= around.reshape(rows, block, columns, block).any(axis=(1, 3))
+    return found
+
+
 def widened(mask: NDArray[np.bool_], cells: int) -> NDArray[np.bool_]:
     """A mask (h, w) and everything at most so many cells from it, along each axis."""
     for axis in (0, 1):
