@@ -1,9 +1,9 @@
 """Which blocks of an image differ from what they were, by more than a camera's noise."""
 
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
 _QUIET: Final = 0.25
 """Quantile of the blocks' deviations that is taken for noise: so many blocks stand still."""
@@ -35,17 +35,28 @@ def change(now: NDArray[np.uint8], then: NDArray[np.uint8], block: int) -> NDArr
         (H / block, W / block) float32, from 0.
     """
     rows, columns = now.shape[0] // block, now.shape[1] // block
-    difference = np.subtract(now, then, dtype=np.int16).reshape(rows, block, columns * block * 3)
-    sums = difference.sum(axis=1, dtype=np.int32).reshape(rows, columns, block, 3).sum(axis=2)
-    squares = np.multiply(difference, difference, dtype=np.int32).sum(axis=1, dtype=np.int32)
-    means = sums.astype(np.float32) / block**2
-    square = squares.reshape(rows, columns, block * 3).sum(axis=2) / np.float32(3 * block**2)
-    variance = square - (means * means).mean(axis=2)
+    difference = np.subtract(now, then, dtype=np.int16)
+    squares = (difference * difference).view(np.uint16)  # at most 255^2: it has come round
+    sums = _sum_of_rows(difference, block, np.int32).reshape(rows, columns, block, 3)
+    means = sum(sums[:, :, i] for i in range(block)).astype(np.float32) / block**2
+    square = _sum_of_rows(squares, block, np.uint32).reshape(rows, columns, block * 3)
+    square = square.astype(np.float32) @ np.ones(block * 3, np.float32) / (3 * block**2)
+    red, green, blue = (means[:, :, channel] for channel in range(3))
+    variance = square - (red * red + green * green + blue * blue) / 3
     deviation = np.sqrt(variance.clip(min=0))
     noise = min(float(np.quantile(deviation, _QUIET, method="lower")), MOST_NOISE)
-    mean_change = np.abs(means).max(axis=2) - _MEAN_NOISE / block * noise
+    largest = np.maximum(np.maximum(abs(red), abs(green)), abs(blue))
+    mean_change = largest - _MEAN_NOISE / block * noise
     found: NDArray[np.float32] = np.maximum(mean_change, deviation - _DEVIATION_NOISE * noise)
     return found.clip(min=0)
+
+
+def _sum_of_rows(values: NDArray[Any], block: int, kind: DTypeLike) -> NDArray[Any]:
+    """Of each `block` rows of (H, W, 3): (H / block, W, 3)."""
+    total = values[::block].astype(kind)
+    for row in range(1, block):
+        total += values[row::block]
+    return total
 
 
 def with_samples(mask: NDArray[np.bool_], levels: int) -> NDArray[np.bool_]:

@@ -429,13 +429,27 @@ class VideoMemory:
             self._offset = (0, 0)
             computed_at = np.full(active.shape, self._clock, np.int32)
             return _Kept(frame.pixels, made.logits[0].numpy(), rung, computed_at)
-        pixels = active.repeat(config.map_stride, 0).repeat(config.map_stride, 1)
         return _Kept(
-            pixels=np.where(pixels[..., None], frame.pixels, before.pixels),
+            pixels=_mixed(active, frame.pixels, before.pixels, config.map_stride),
             logits=np.where(active, made.logits[0].numpy(), before.logits),
             rung=np.where(active, rung, before.rung),
             computed_at=np.where(active, np.int32(self._clock), before.computed_at),
         )
+
+
+def _mixed(
+    active: NDArray[np.bool_],
+    now: NDArray[np.uint8],
+    before: NDArray[np.uint8],
+    stride: int,
+) -> NDArray[np.uint8]:
+    """An image (H, W, 3) that is another one where cells (h, w) of so many px are not active."""
+    mixed = before.copy()
+    rows, columns = active.shape
+    cells = f"V{3 * stride}"  # a row of a cell's pixels at a time
+    of_now, of_mixed = (x.reshape(rows, stride, columns * 3 * stride) for x in (now, mixed))
+    np.copyto(of_mixed.view(cells), of_now.view(cells), where=active[:, None])
+    return mixed
 
 
 def _part(length: int, parts: int, index: int) -> slice:
