@@ -10,8 +10,13 @@ Cache::Cache(const std::shared_ptr<const Plan>& plan)
       map_(plan->pyramid_.level[kMapLevel]),
       stale_(plan->pyramid_) {
   if (!plan->holds_) throw Refusal("the plan holds no features");
-  for (const AnytimeSlot& slot : slots_)
-    buffers_.push_back(slot.storage == ANYTIME_HELD ? Buffer(plan->slot_bytes(slot)) : Buffer());
+  constexpr int64_t kApart = 256;
+  int64_t bytes = 0;
+  for (const AnytimeSlot& slot : slots_) {
+    offsets_.push_back(bytes);
+    if (slot.storage == ANYTIME_HELD) bytes += (plan->slot_bytes(slot) + kApart) / kApart * kApart;
+  }
+  memory_ = Buffer(bytes);
 }
 
 bool Cache::fits(const Plan& plan) const {
@@ -21,10 +26,6 @@ bool Cache::fits(const Plan& plan) const {
          std::memcmp(plan.slots_.data(), slots_.data(), slots_.size() * sizeof(AnytimeSlot)) == 0;
 }
 
-int64_t Cache::bytes() const {
-  int64_t total = stale_.bytes();
-  for (const Buffer& buffer : buffers_) total += buffer.bytes();
-  return total;
-}
+int64_t Cache::bytes() const { return memory_.bytes() + stale_.bytes(); }
 
 }  // namespace anytime

@@ -23,7 +23,7 @@ class Cache {
  public:
   explicit Cache(const std::shared_ptr<const Plan>& plan);
   bool fits(const Plan&) const;  // a plan of the same model, size and slots
-  void* buffer(int slot) const { return buffers_[size_t(slot)].get(); }
+  void* buffer(int slot) const { return static_cast<char*>(memory_.get()) + offsets_[size_t(slot)]; }
   StaleCells& stale() { return stale_; }
   int64_t bytes() const;
   int64_t take() { return ++turn_; }  // for one more user, the only one from now on
@@ -32,7 +32,8 @@ class Cache {
  private:
   std::shared_ptr<const Model> model_;
   std::vector<AnytimeSlot> slots_;
-  std::vector<Buffer> buffers_;  // one for each slot; empty where it is not held
+  std::vector<int64_t> offsets_;  // of each slot
+  Buffer memory_;                 // of all, so that it lies in large pages
   Grid map_;
   StaleCells stale_;
   int64_t turn_ = 0;
