@@ -114,7 +114,7 @@ def race(name, engine, criteria, options, size):
         maps = [engine.decode(results[way][0]).labels for way in ("alone", "reuse")]
         for score, map_ in zip(found.scores, maps, strict=True):
             score.add(torch.from_numpy(map_)[None], torch.from_numpy(labels)[None])
-        found.bytes = max(found.bytes, memory.bytes)
+        found.bytes = max(found.bytes, memory.bytes + memory.feature_bytes)
         if memory.wants_check:
             memory.begin_check()
             memory.finish_check(results["alone"][0])

@@ -127,6 +127,11 @@ class FeatureCache(Protocol):
         """Of memory."""
         ...
 
+    @property
+    def lost(self) -> bool:
+        """Whether the engine needed the memory; a run that began before is not concerned."""
+        ...
+
 
 @runtime_checkable
 class HoldingEngine(Engine, Protocol):

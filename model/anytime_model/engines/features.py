@@ -81,7 +81,7 @@ class VideoFeatures:
             It, and where it is fresh, None for everywhere; None where there is no room.
         """
         at = self._at.get(index)
-        if at is None or at.size != size:
+        if at is None or at.size != size or (at.cache is not None and at.cache.lost):
             at = self._at[index] = _AtSize(size, self.engine.new_cache(size))
         if at.cache is None:
             self._refused = True

@@ -200,7 +200,10 @@ class VideoMemory:
 
     @property
     def bytes(self) -> int:
-        """Held between frames; images and maps of a frame under way or to be checked included."""
+        """Held between frames; images and maps of a frame under way or to be checked included.
+
+        Features come on top of it, see `feature_bytes`.
+        """
         arrays = list(self._kept.arrays) if self._kept else []
         answers = [answer for answer in (self._answer, self._checking) if answer is not None]
         frames = [answer.frame for answer in answers]
@@ -208,8 +211,12 @@ class VideoMemory:
             arrays += [frame.image, frame.pixels, frame.active]
         for answer in answers:
             arrays += [answer.result.logits, answer.result.confidence, answer.result.active]
-        features = self._features.bytes if self._features is not None else 0
-        return features + sum({id(array): array.nbytes for array in arrays}.values())
+        return sum({id(array): array.nbytes for array in arrays}.values())
+
+    @property
+    def feature_bytes(self) -> int:
+        """Of features that the engine holds, within its bound on memory."""
+        return 0 if self._features is None else self._features.bytes
 
     def begin(
         self, image: NDArray[np.uint8], *, size: Size | None = None, monotone: bool = False

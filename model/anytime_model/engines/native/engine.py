@@ -133,13 +133,14 @@ class NativeEngine:
     ) -> "NativeRun":
         check_image(image)
         pixels = np.ascontiguousarray(image)
+        held = None if cache is None else cache.handle  # it may be taken back for this very run
 
         def put(handle: RunHandle) -> None:
             handle.start_bytes(pixels, self.scale, self.offset)
-            if cache is not None:
-                handle.hold(cache.handle, fresh)
+            if held is not None:
+                handle.hold(held, fresh)
 
-        plans = self._plans if cache is None else self._video_plans
+        plans = self._plans if held is None else self._video_plans
         return self._begin((image.shape[0], image.shape[1]), put, prior, plans)
 
     def begin_normalised(

@@ -3,8 +3,8 @@
 A plan is a program with its buffers at one size. It also keeps the run buffers of images that are
 done, for the next ones. A budget holds the plans of any number of engines. When a new size does not
 fit beside the others, the plans unused for longest go first, whichever engine they belong to; a
-plan whose runs are under way is never dropped. The features that videos hold count too, and are
-refused where there is no room for them.
+plan whose runs are under way is never dropped. The features that videos hold count too: they are
+refused where there is no room for them, and taken back where an image needs it.
 """
 
 import threading
@@ -149,15 +149,24 @@ class PlanMaker:
 
 
 class FeatureCache:
-    """The features of a video's last frame at one size; freed with it."""
+    """The features of a video's last frame at one size, until they are taken back."""
 
     def __init__(self, handle: CacheHandle) -> None:
-        self.handle = handle
+        self.handle: CacheHandle | None = handle
 
     @property
     def bytes(self) -> int:
         """Of memory."""
-        return self.handle.bytes
+        return 0 if self.handle is None else self.handle.bytes
+
+    @property
+    def lost(self) -> bool:
+        """See `FeatureCache` of engines/base.py."""
+        return self.handle is None
+
+    def take_back(self) -> None:
+        """Free the memory, once the run that works in it has ended."""
+        self.handle = None
 
 
 class MemoryBudget:
@@ -170,40 +179,41 @@ class MemoryBudget:
     def __init__(self, limit_bytes: int = DEFAULT_BYTES) -> None:
         self.limit_bytes = limit_bytes
         self._plans: OrderedDict[tuple[int, Size], Plan] = OrderedDict()
-        self._held_bytes = 0
+        self._caches: weakref.WeakSet[FeatureCache] = weakref.WeakSet()
         self._lock = threading.RLock()
 
     @property
     def used_bytes(self) -> int:
         """Bytes of all buffers held now, over all engines and sizes."""
         with self._lock:
-            return self._held_bytes + sum(plan.bytes for plan in self._plans.values())
+            return self.held_bytes + sum(plan.bytes for plan in self._plans.values())
+
+    @property
+    def held_bytes(self) -> int:
+        """Bytes of the features of videos; part of `used_bytes`."""
+        with self._lock:
+            return sum(cache.bytes for cache in self._caches)
 
     def take_cache(self, maker: PlanMaker, size: Size) -> FeatureCache | None:
         """Memory for the features of a video padded to (H, W) px; None if there is no room.
 
-        It counts until nobody holds it.
+        It counts until nobody holds it, or it is taken back.
         """
         with self._lock:
             wanted = maker.estimate_held(size)
-            if self._held_bytes + wanted > MOST_HELD * self.limit_bytes:
+            if self.held_bytes + wanted > MOST_HELD * self.limit_bytes:
                 return None
             try:
                 plan, run = self.take_run(maker, size)
                 try:
-                    self._make_room(wanted, size, plan)
+                    self._make_room(wanted, size, plan, of_videos=False)
                     cache = FeatureCache(plan.new_cache())
                 finally:
                     plan.give_back(run)
             except (InputError, OutOfMemoryError):
                 return None
-            self._held_bytes += cache.bytes
-            weakref.finalize(cache, self._let_go, cache.bytes).atexit = False
+            self._caches.add(cache)
             return cache
-
-    def _let_go(self, bytes_: int) -> None:
-        with self._lock:
-            self._held_bytes -= bytes_
 
     def take_run(self, maker: PlanMaker, size: Size) -> tuple[Plan, RunHandle]:
         """An engine's plan for images padded to (H, W) px, and buffers for one of them.
@@ -241,8 +251,17 @@ class MemoryBudget:
             for key in [key for key in self._plans if key[0] == maker_id]:
                 del self._plans[key]
 
-    def _make_room(self, wanted: int, size: Size, own: Plan | None = None) -> None:
-        """Gives plans up until so many bytes fit; `own` is the plan that they are for."""
+    def _make_room(
+        self, wanted: int, size: Size, own: Plan | None = None, *, of_videos: bool = True
+    ) -> None:
+        """Gives plans up until so many bytes fit, and then features.
+
+        Args:
+            wanted: bytes.
+            size: of the image that they are for.
+            own: the plan that they are for.
+            of_videos: whether features may be taken back.
+        """
         for key, plan in list(self._plans.items()):
             if self.used_bytes + wanted <= self.limit_bytes:
                 return
@@ -251,6 +270,9 @@ class MemoryBudget:
             plan.drop_idle()
             if not plan.in_use and self.used_bytes + wanted > self.limit_bytes:
                 del self._plans[key]
+        for cache in list(self._caches) if of_videos else ():
+            if self.used_bytes + wanted > self.limit_bytes:
+                cache.take_back()
         held = self.used_bytes
         if held + wanted <= self.limit_bytes:
             return
