@@ -160,7 +160,7 @@ class LadderEngine:
         if features is not None:
             features.frame(None if start is None else start.active_at(self.card.config))
         return LadderRun(
-            self._engine, self.sides, image, size, start, features, monotone=monotone
+            self._engine, self.sides, image, size, start, monotone=monotone, features=features
         )
 
     def decode(self, result: ExitResult) -> Decoded:
@@ -214,9 +214,9 @@ class LadderRun:
         image: NDArray[np.uint8],
         size: Size,
         start: _Start | None,
-        features: VideoFeatures | None,
         *,
         monotone: bool,
+        features: VideoFeatures | None,
     ) -> None:
         self._engine = engine
         self._monotone = monotone

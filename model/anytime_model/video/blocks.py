@@ -38,7 +38,10 @@ def change(now: NDArray[np.uint8], then: NDArray[np.uint8], block: int) -> NDArr
     difference = np.subtract(now, then, dtype=np.int16)
     squares = (difference * difference).view(np.uint16)  # at most 255^2: it has come round
     sums = _sum_of_rows(difference, block, np.int32).reshape(rows, columns, block, 3)
-    means = sum(sums[:, :, i] for i in range(block)).astype(np.float32) / block**2
+    means = sums[:, :, 0].astype(np.float32)
+    for column in range(1, block):
+        means += sums[:, :, column]
+    means /= block**2
     square = _sum_of_rows(squares, block, np.uint32).reshape(rows, columns, block * 3)
     square = square.astype(np.float32) @ np.ones(block * 3, np.float32) / (3 * block**2)
     red, green, blue = (means[:, :, channel] for channel in range(3))

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anytime_model.engines.base import check_image
+from anytime_model.engines.features import VideoFeatures
 from anytime_model.engines.ladder import (
     LadderEngine,
     LadderRun,
@@ -21,7 +22,6 @@ from anytime_model.engines.ladder import (
 from anytime_model.errors import ConfigError
 from anytime_model.networks.base import Prior, Size, padded_size, resized_size
 from anytime_model.results import Decoded, Keypoints, SegmentationMap
-from anytime_model.engines.features import VideoFeatures
 from anytime_model.video.blocks import change, widened, with_samples
 from anytime_model.video.bound import Bound
 from anytime_model.video.motion import shift_between, shifted

@@ -1,9 +1,9 @@
 """The program of a video's frames: every map that a layer looks at is held for the next frame.
 
-In a program for single images, buffers are used again as soon as nobody reads them, and much of the
-first stage only ever exists a few rows at a time. Here every map from 1/4 of the image on has a
-buffer of its own, which a cache holds from frame to frame; weights and sums are the same. The larger
-maps of the stem are made anew around what is computed, from the image. See Cache in
+In a program for single images, buffers are used again as soon as nobody reads them, and much of
+the first stage only ever exists a few rows at a time. Here every map from 1/4 of the image on has a
+buffer of its own, which a cache holds from frame to frame; weights and sums are the same. The
+larger maps of the stem are made anew around what is computed, from the image. See Cache in
 kernels/native/held.hpp.
 """
 

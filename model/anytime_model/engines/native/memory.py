@@ -118,9 +118,7 @@ class PlanMaker:
         Raises:
             OutOfMemoryError: there is not enough memory.
         """
-        handle = PlanHandle(
-            self.model, size, self._slots, self._ops, self._ends, heads=self._heads
-        )
+        handle = PlanHandle(self.model, size, self._slots, self._ops, self._ends, heads=self._heads)
         return Plan(handle)
 
     def estimate(self, size: Size) -> int:
@@ -270,9 +268,9 @@ class MemoryBudget:
             plan.drop_idle()
             if not plan.in_use and self.used_bytes + wanted > self.limit_bytes:
                 del self._plans[key]
-        for cache in list(self._caches) if of_videos else ():
+        for features in list(self._caches) if of_videos else ():
             if self.used_bytes + wanted > self.limit_bytes:
-                cache.take_back()
+                features.take_back()
         held = self.used_bytes
         if held + wanted <= self.limit_bytes:
             return
