@@ -154,6 +154,10 @@ class VideoMemory:
     All else keeps its last logits, and where nothing is to be computed the run answers from memory.
     Families without masks save nothing in part, so they keep all of a frame or nothing.
 
+    Where the engine has room it holds the features of the frame before, too, so that less has to be
+    computed around what has changed. A frame that moved as a whole, or changed everywhere like the
+    one before, is computed without them.
+
     How strict this is follows from checks (`wants_check`): frames computed alone as well.
 
     Args:
