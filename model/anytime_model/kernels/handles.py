@@ -227,7 +227,7 @@ class RunHandle(_Handle):
         mask = np.ascontiguousarray(active, np.bool_)
         self.library.call("run_prior", self.handle, floats(map_), octets(mask))
 
-    def hold(self, cache: CacheHandle | None, fresh: NDArray[np.bool_] | None = None) -> None:
+    def use_cache(self, cache: CacheHandle | None, fresh: NDArray[np.bool_] | None = None) -> None:
         """Right after the image: work in a cache, from now on this run's; None lets go of it.
 
         Args:

@@ -36,7 +36,9 @@ def change(now: NDArray[np.uint8], then: NDArray[np.uint8], block: int) -> NDArr
     """
     rows, columns = now.shape[0] // block, now.shape[1] // block
     difference = np.subtract(now, then, dtype=np.int16)
-    squares = (difference * difference).view(np.uint16)  # up to 255^2: int16 wraps it, uint16 holds it
+    squares = (difference * difference).view(
+        np.uint16
+    )  # up to 255^2: int16 wraps it, uint16 holds it
     sums = _sum_of_rows(difference, block, np.int32).reshape(rows, columns, block, 3)
     means = sums[:, :, 0].astype(np.float32)
     for column in range(1, block):

@@ -30,8 +30,8 @@ from anytime_model.engines.base import Dtype, Pause, check_image, check_normalis
 from anytime_model.engines.native.held import held_program
 from anytime_model.engines.native.lowering import lower
 from anytime_model.engines.native.memory import (
-    FeatureCache,
     MemoryBudget,
+    NativeFeatureCache,
     Plan,
     PlanMaker,
     process_budget,
@@ -107,7 +107,7 @@ class NativeEngine:
         """See `Engine.begin`."""
         return self._begin_bytes(image, prior, None, None)
 
-    def new_cache(self, size: tuple[int, int]) -> FeatureCache | None:
+    def new_cache(self, size: tuple[int, int]) -> NativeFeatureCache | None:
         """See `HoldingEngine.new_cache`."""
         if self._video_plans is None:
             return None
@@ -118,7 +118,7 @@ class NativeEngine:
         self,
         image: NDArray[np.uint8],
         prior: Prior | None,
-        cache: FeatureCache,
+        cache: NativeFeatureCache,
         fresh: NDArray[np.bool_] | None,
     ) -> "NativeRun":
         """See `HoldingEngine.begin_held`."""
@@ -128,7 +128,7 @@ class NativeEngine:
         self,
         image: NDArray[np.uint8],
         prior: Prior | None,
-        cache: FeatureCache | None,
+        cache: NativeFeatureCache | None,
         fresh: NDArray[np.bool_] | None,
     ) -> "NativeRun":
         check_image(image)
@@ -138,7 +138,7 @@ class NativeEngine:
         def put(handle: RunHandle) -> None:
             handle.start_bytes(pixels, self.scale, self.offset)
             if held is not None:
-                handle.hold(held, fresh)
+                handle.use_cache(held, fresh)
 
         plans = self._plans if held is None else self._video_plans
         return self._begin((image.shape[0], image.shape[1]), put, prior, plans)

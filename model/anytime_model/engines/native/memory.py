@@ -75,7 +75,7 @@ class Plan:
 
     def give_back(self, run: RunHandle) -> None:
         """The image is done, or given up."""
-        run.hold(None)
+        run.use_cache(None)
         self._taken -= 1
         self._idle.append(run)
 
@@ -146,7 +146,7 @@ class PlanMaker:
         )
 
 
-class FeatureCache:
+class NativeFeatureCache:
     """The features of a video's last frame at one size, until they are taken back."""
 
     def __init__(self, handle: CacheHandle) -> None:
@@ -177,7 +177,7 @@ class MemoryBudget:
     def __init__(self, limit_bytes: int = DEFAULT_BYTES) -> None:
         self.limit_bytes = limit_bytes
         self._plans: OrderedDict[tuple[int, Size], Plan] = OrderedDict()
-        self._caches: weakref.WeakSet[FeatureCache] = weakref.WeakSet()
+        self._caches: weakref.WeakSet[NativeFeatureCache] = weakref.WeakSet()
         self._lock = threading.RLock()
 
     @property
@@ -192,7 +192,7 @@ class MemoryBudget:
         with self._lock:
             return sum(cache.bytes for cache in self._caches)
 
-    def take_cache(self, maker: PlanMaker, size: Size) -> FeatureCache | None:
+    def take_cache(self, maker: PlanMaker, size: Size) -> NativeFeatureCache | None:
         """Memory for the features of a video padded to (H, W) px; None if there is no room.
 
         It counts until nobody holds it, or it is taken back.
@@ -205,7 +205,7 @@ class MemoryBudget:
                 plan, run = self.take_run(maker, size)
                 try:
                     self._make_room(wanted, size, plan, of_videos=False)
-                    cache = FeatureCache(plan.new_cache())
+                    cache = NativeFeatureCache(plan.new_cache())
                 finally:
                     plan.give_back(run)
             except (InputError, OutOfMemoryError):

@@ -279,7 +279,7 @@ def test_handles_may_be_freed_in_any_order():
     assert isinstance(cache, CacheHandle)
     assert isinstance(run, RunHandle)
     run.start_floats(np.zeros((3, 64, 96), np.float32))
-    run.hold(cache)
+    run.use_cache(cache)
     del plan, cache
     gc.collect()
     assert not run.advance(0)
