@@ -114,7 +114,7 @@ def race(name, engine, criteria, options, size):
         maps = [engine.decode(results[way][0]).labels for way in ("alone", "reuse")]
         for score, map_ in zip(found.scores, maps, strict=True):
             score.add(torch.from_numpy(map_)[None], torch.from_numpy(labels)[None])
-        found.bytes = max(found.bytes, memory.bytes)
+        found.bytes = max(found.bytes, memory.bytes + memory.feature_bytes)
         if memory.wants_check:
             memory.begin_check()
             memory.finish_check(results["alone"][0])
@@ -176,7 +176,8 @@ def main():
     parser.add_argument("--picture", type=Path, help="also draw what was kept here")
     options = parser.parse_args()
     if options.spread is not None:
-        bound.LEVELS = (bound.ReuseRule(4.0, options.spread, 1.0),) * len(bound.LEVELS)
+        rule = bound.ReuseRule(4.0, options.spread, options.spread, 1.0)
+        bound.LEVELS = (rule,) * len(bound.LEVELS)
     size = tuple(int(side) for side in options.size.split("x"))
     checkpoint = checkpoint_of(options.preset)
     if not options.ladder:

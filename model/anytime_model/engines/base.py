@@ -7,7 +7,7 @@ is ready for the next `begin`.
 """
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +24,8 @@ __all__ = [
     "Dtype",
     "Engine",
     "ExitResult",
+    "FeatureCache",
+    "HoldingEngine",
     "Keypoints",
     "NetworkEngine",
     "Pause",
@@ -114,6 +116,61 @@ class Engine(Protocol):
 
     def decode(self, result: ExitResult) -> Decoded:
         """The result at the size of the image: class ids, or joints."""
+        ...
+
+
+class FeatureCache(Protocol):
+    """The features of a video's last frame at one size, for the next one."""
+
+    @property
+    def bytes(self) -> int:
+        """Of memory."""
+        ...
+
+    @property
+    def lost(self) -> bool:
+        """Whether the engine needed the memory; a run that began before is not concerned."""
+        ...
+
+
+@runtime_checkable
+class HoldingEngine(Engine, Protocol):
+    """An engine that can hold the features of a video's frame for the next one.
+
+    Of each layer it computes what is fresh, and leaves the rest as the frames before have made it,
+    in the first stage and its exit too. So unchanged parts cost nothing, and features beside a
+    change are the true ones and no interpolation. How far a change reaches beyond what is fresh is
+    left out.
+    """
+
+    def new_cache(self, size: tuple[int, int]) -> FeatureCache | None:
+        """Memory for the features of a video's frames of (H, W) px.
+
+        Returns:
+            None where the network's features cannot be held, or there is no room for them.
+        """
+        ...
+
+    def begin_held(
+        self,
+        image: NDArray[np.uint8],
+        prior: Prior | None,
+        cache: Any,
+        fresh: NDArray[np.bool_] | None,
+    ) -> Run:
+        """Accept a frame; see `begin`.
+
+        Args:
+            image: see `begin`.
+            prior: see `begin`.
+            cache: of `new_cache` for this size; from now on this run's, until the next one begins.
+            fresh: (h, w) of the padded map: where the features are to be made anew, at least where
+                the prior is active. None for everywhere, as a cache's first frame needs it. Where a
+                stage is left out, or stopped, it makes them when it is next done.
+
+        Raises:
+            InputError: an image or a prior of another shape or type.
+        """
         ...
 
 

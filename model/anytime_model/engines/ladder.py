@@ -18,6 +18,7 @@ one, where s is the ratio of their sizes; the cells of both maps have the same s
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Final, NamedTuple, TypeVar
 
@@ -30,7 +31,8 @@ from torch import Tensor
 
 from anytime_model.checkpoint.card import Card, may_follow
 from anytime_model.confidence import Criterion
-from anytime_model.engines.base import Dtype, Engine, Pause, Run, check_image
+from anytime_model.engines.base import Dtype, Engine, HoldingEngine, Pause, Run, check_image
+from anytime_model.engines.features import VideoFeatures
 from anytime_model.errors import ConfigError, FinishedError
 from anytime_model.networks.base import FamilyConfig, Prior, Size, padded_size, resized_size
 from anytime_model.ops import upsample
@@ -112,6 +114,11 @@ class LadderEngine:
         for side in self.sides[:sides]:
             self._engine.prepare(resized_size(size, side))
 
+    def new_features(self) -> VideoFeatures | None:
+        """What a video holds from frame to frame; None if the engine that computes has no way."""
+        engine = self._engine
+        return VideoFeatures(engine) if isinstance(engine, HoldingEngine) else None
+
     def begin(
         self,
         image: NDArray[np.uint8],
@@ -120,6 +127,7 @@ class LadderEngine:
         size: Size | None = None,
         monotone: bool = False,
         prior_size: Size | None = None,
+        features: VideoFeatures | None = None,
     ) -> LadderRun:
         """Accept an image of any size.
 
@@ -136,6 +144,9 @@ class LadderEngine:
                 that a later map rarely makes a right pixel wrong (as in Jazbec et al., "Towards
                 Anytime Classification in Early-Exit Architectures by Enforcing Conditional
                 Monotonicity", 2023, arXiv 2306.02652). A pixel that is settled keeps its map.
+            features: of the video that the image is the next frame of. They are made anew where the
+                prior is active, everywhere without one; a size that has none yet is computed
+                everywhere.
 
         Raises:
             InputError: an image or a prior of another shape or type.
@@ -146,7 +157,11 @@ class LadderEngine:
             config = self.card.config
             prior.check(1, config.outputs, padded_cells(prior_size or size, config))
         start = None if prior is None else _Start(prior, prior_size or size)
-        return LadderRun(self._engine, self.sides, image, size, start, monotone=monotone)
+        if features is not None:
+            features.frame(None if start is None else start.active_at(self.card.config))
+        return LadderRun(
+            self._engine, self.sides, image, size, start, monotone=monotone, features=features
+        )
 
     def decode(self, result: ExitResult) -> Decoded:
         """The result at the size of the image as it came."""
@@ -173,6 +188,17 @@ class _Start(NamedTuple):
     prior: Prior
     size: Size
 
+    def active_at(self, config: FamilyConfig) -> Callable[[Size], NDArray[np.bool_]]:
+        """Its mask (h, w), by the (H, W) px of the resized image."""
+        mask = Prior(self.prior.logits[:, :0], self.prior.active)
+
+        def of(resized: Size) -> NDArray[np.bool_]:
+            active = resized_prior(mask, self.size, resized, config).active
+            found: NDArray[np.bool_] = active[0, 0].numpy()
+            return found
+
+        return of
+
 
 class LadderRun:
     """One image on its way up a ladder.
@@ -190,9 +216,11 @@ class LadderRun:
         start: _Start | None,
         *,
         monotone: bool,
+        features: VideoFeatures | None,
     ) -> None:
         self._engine = engine
         self._monotone = monotone
+        self._features = features
         self._sides = sides
         self._image = image
         self._size = size
@@ -243,6 +271,7 @@ class LadderRun:
                 at.release()
             image = self._resized(self._sides[index])
             at = _SizeRun(self._engine, index, image, self._last, monotone=self._monotone)
+            at.features = self._features
             if self._start is not None:
                 at.start_from(*self._start)
         result = at.advance(before + 1, criterion, pause)
@@ -309,9 +338,11 @@ class _SizeRun:
         self._prior: Prior | None = None
         self._own: Prior | None = None
         self._smaller: Tensor | None = None
-        if smaller is not None:
-            self._prior = _seeds(smaller, self._size, engine.card)
-            self._smaller = self._prior.logits
+        self.features: VideoFeatures | None = None
+        self._whole = False
+        self._seeds = None if smaller is None else _seeds(smaller, self._size, engine.card)
+        if self._seeds is not None:
+            self._prior, self._smaller = self._seeds, self._seeds.logits
 
     def start_from(self, prior: Prior, size: Size) -> None:
         """Take in the caller's own prior for an image of (H, W) px; seeds give way to it."""
@@ -332,7 +363,7 @@ class _SizeRun:
         step = _Step(exit_, criterion)
         try:
             if self._run is None:
-                run = self._engine.begin(self._image, self._prior)
+                run = self._begin()
                 self._mean = self._last = None
                 for number, before in enumerate(self._steps, start=1):
                     self._next(run, before, number, pause)
@@ -342,17 +373,35 @@ class _SizeRun:
             self._run = None
             raise
         self._steps.append(step)
-        if self._smaller is None and not self._monotone:
+        if self._whole and self.features is not None:
+            self.features.fill(self.index)
+        own = self._own
+        if self._whole and own is not None:
+            result = replace(result, active=result.active & own.active[0, 0].numpy())
+        elif self._smaller is None and not self._monotone:
             return result
         task = self._engine.card.task
         joined = self._joined(torch.from_numpy(result.logits)[None], result.exit)
-        if self._own is not None:
-            joined = torch.where(self._own.active, joined, self._own.logits)
+        if own is not None:
+            joined = torch.where(own.active, joined, own.logits)
         return replace(
             result,
             logits=joined[0].numpy(),
             confidence=task.confidence(joined)[0, 0].numpy(),
         )
+
+    def _begin(self) -> Run:
+        """The engine's run, with the features of the frames before if they are held."""
+        features = self.features
+        taken = None if features is None else features.take(self.index, self._size)
+        if features is None or taken is None:
+            return self._engine.begin(self._image, self._prior)
+        (cache, fresh), own = taken, self._own
+        self._whole = fresh is None or own is None
+        if fresh is None or own is None:
+            return features.engine.begin_held(self._image, self._seeds, cache, None)
+        fresh = fresh | own.active[0, 0].numpy()
+        return features.engine.begin_held(self._image, self._prior, cache, fresh)
 
     def _settled(self, exit_: int, own: Prior) -> ExitResult:
         """What any exit gives where the caller's prior leaves nothing to compute."""

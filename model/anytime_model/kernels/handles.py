@@ -1,4 +1,4 @@
-"""Handles of the native kernels: a model's weights, a plan for one size, a run of one image.
+"""Handles of the native kernels: a model's weights, a plan for one size, a run, a cache.
 
 Each owns its memory in the library and frees it when it is collected, in any order. Callers check
 the shapes of arrays.
@@ -158,6 +158,19 @@ class PlanHandle(_Handle):
         self.run_bytes = int(library.call("plan_run_bytes", handle))
 
 
+class CacheHandle(_Handle):
+    """The features of a video's last frame, for runs of plans as this one.
+
+    Raises:
+        OutOfMemoryError: there is not enough memory.
+        KernelError: the plan's program holds nothing.
+    """
+
+    def __init__(self, plan: PlanHandle) -> None:
+        super().__init__(plan.library, "cache", plan.library.call("cache_new", plan.handle))
+        self.bytes = int(plan.library.call("cache_bytes", self.handle))
+
+
 class RunHandle(_Handle):
     """One image on its way. Runs of a plan share its scratch: one of them advances at a time."""
 
@@ -220,6 +233,19 @@ class RunHandle(_Handle):
             raise ValueError(f"the prior is {map_.shape}, {active.shape}, the map {self._shape}")
         mask = np.ascontiguousarray(active, np.bool_)
         self.library.call("run_prior", self.handle, floats(map_), octets(mask))
+
+    def use_cache(self, cache: CacheHandle | None, fresh: NDArray[np.bool_] | None = None) -> None:
+        """Right after the image: work in a cache, from now on this run's; None lets go of it.
+
+        Args:
+            cache: of a plan like this run's.
+            fresh: (h, w) where its features are to be made anew; None for everywhere.
+        """
+        if fresh is not None and fresh.shape != self._shape[:2]:
+            raise ValueError(f"what is fresh is {fresh.shape}, the map {self._shape[:2]}")
+        mask = None if fresh is None else np.ascontiguousarray(fresh, np.bool_)
+        handle = None if cache is None else cache.handle
+        self.library.call("run_hold", self.handle, handle, octets(mask))
 
     def read_map(self) -> Floats:
         """A copy of the map, (h, w, K)."""

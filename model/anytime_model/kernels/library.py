@@ -73,13 +73,15 @@ class Activation(IntEnum):
 class Storage(IntEnum):
     """What holds a slot: with the plan, with the run, or only within a fused group.
 
-    A WINDOW holds some rows at a time of what is used only within a row tiling.
+    A WINDOW holds some rows at a time of what is used only within a row tiling; what is HELD lies
+    in a cache, from one frame of a video to the next.
     """
 
     SCRATCH = 0
     RUN = 1
     LOCAL = 2
     WINDOW = 3
+    HELD = 4
 
 
 class Measure(IntEnum):
@@ -147,6 +149,10 @@ _SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
     "run_settle": (c_int32, [_HANDLE, c_int32, c_int32, c_float, c_float]),
     "run_mask": (c_int32, [_HANDLE, _BYTES]),
     "run_prior": (c_int32, [_HANDLE, _FLOATS, _BYTES]),
+    "cache_new": (_HANDLE, [_HANDLE]),
+    "cache_free": (None, [_HANDLE]),
+    "cache_bytes": (c_int64, [_HANDLE]),
+    "run_hold": (c_int32, [_HANDLE, _HANDLE, _BYTES]),
     "run_read": (c_int32, [_HANDLE, _FLOATS, _FLOATS, _BYTES]),
     "run_operation": (c_int32, [_HANDLE]),
     "run_macs": (c_int64, [_HANDLE]),

@@ -11,21 +11,24 @@ class ReuseRule:
 
     Attributes:
         tolerance: largest change of its block of pixels, levels of 0 to 255, beyond noise.
-        spread: cells around a changed one that are computed again with it.
+        spread: cells around a changed one that are computed again with it, where features beside it
+            are interpolated.
+        near: the same where features are held from frame to frame.
         age: share of the largest age, 0 to 1, above 0.
     """
 
     tolerance: float
     spread: int
+    near: int
     age: float
 
 
 LEVELS: Final = (
-    ReuseRule(8.0, 4, 1.0),
-    ReuseRule(4.0, 6, 1.0),
-    ReuseRule(3.0, 8, 0.7),
-    ReuseRule(2.0, 12, 0.5),
-    ReuseRule(1.0, 16, 0.3),
+    ReuseRule(8.0, 4, 1, 1.0),
+    ReuseRule(4.0, 6, 2, 1.0),
+    ReuseRule(3.0, 8, 4, 0.7),
+    ReuseRule(2.0, 12, 8, 0.5),
+    ReuseRule(1.0, 16, 12, 0.3),
 )
 """From the loosest to the strictest. Above the last, nothing is reused.
 

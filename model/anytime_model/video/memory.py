@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anytime_model.engines.base import check_image
+from anytime_model.engines.features import VideoFeatures
 from anytime_model.engines.ladder import (
     LadderEngine,
     LadderRun,
@@ -21,7 +22,7 @@ from anytime_model.engines.ladder import (
 from anytime_model.errors import ConfigError
 from anytime_model.networks.base import Prior, Size, padded_size, resized_size
 from anytime_model.results import Decoded, Keypoints, SegmentationMap
-from anytime_model.video.blocks import change, widened
+from anytime_model.video.blocks import change, widened, with_samples
 from anytime_model.video.bound import Bound
 from anytime_model.video.motion import shift_between, shifted
 
@@ -153,6 +154,10 @@ class VideoMemory:
     All else keeps its last logits, and where nothing is to be computed the run answers from memory.
     Families without masks save nothing in part, so they keep all of a frame or nothing.
 
+    Where the engine has room it holds the features of the frame before, too, so that less has to be
+    computed around what has changed. A frame that moved as a whole, or changed everywhere like the
+    one before, is computed without them.
+
     How strict this is follows from checks (`wants_check`): frames computed alone as well.
 
     Args:
@@ -168,6 +173,8 @@ class VideoMemory:
         self._size: Size | None = None
         self._kept: _Kept | None = None
         self._offset = (0, 0)
+        self._features: VideoFeatures | None = None
+        self._moved = False
         self._frame: _Frame | None = None
         self._reached: deque[int] = deque(maxlen=settings.max_age)
         self._answer: _Answer | None = None
@@ -197,7 +204,10 @@ class VideoMemory:
 
     @property
     def bytes(self) -> int:
-        """Held between frames; images and maps of a frame under way or to be checked included."""
+        """Held between frames; images and maps of a frame under way or to be checked included.
+
+        Features come on top of it, see `feature_bytes`.
+        """
         arrays = list(self._kept.arrays) if self._kept else []
         answers = [answer for answer in (self._answer, self._checking) if answer is not None]
         frames = [answer.frame for answer in answers]
@@ -206,6 +216,11 @@ class VideoMemory:
         for answer in answers:
             arrays += [answer.result.logits, answer.result.confidence, answer.result.active]
         return sum({id(array): array.nbytes for array in arrays}.values())
+
+    @property
+    def feature_bytes(self) -> int:
+        """Of features that the engine holds, within its bound on memory."""
+        return 0 if self._features is None else self._features.bytes
 
     def begin(
         self, image: NDArray[np.uint8], *, size: Size | None = None, monotone: bool = False
@@ -225,7 +240,10 @@ class VideoMemory:
         if size != self._size:
             self._size, self._kept, self._offset = size, None, (0, 0)
             self._in_vain = self._look_at = 0
+            holds = self._settings.max_age > 1 and not self._engine.card.config.may_skip_exits
+            self._features = self._engine.new_features() if holds else None
         self._clock += 1
+        self._moved = False
         self._bound.frame()
         config = self._engine.card.config
         resized = self._resized(size)
@@ -247,7 +265,14 @@ class VideoMemory:
                 self._in_vain = 0
                 prior = Prior.from_arrays(self._kept.logits, active)
         self._frame = _Frame(image, size, monotone, pixels, active)
-        return self._engine.begin(image, prior, size=size, monotone=monotone, prior_size=resized)
+        return self._engine.begin(
+            image,
+            prior,
+            size=size,
+            monotone=monotone,
+            prior_size=resized,
+            features=self._features_of(prior),
+        )
 
     def finish(self, result: RungResult | None) -> FrameReuse:
         """Take in the last map of the frame that has begun.
@@ -319,6 +344,19 @@ class VideoMemory:
     def _resized(self, size: Size) -> Size:
         return resized_size(size, self._engine.sides[-1])
 
+    def _features_of(self, prior: Prior | None) -> VideoFeatures | None:
+        """What this frame holds; nothing while frames change everywhere, as that takes time."""
+        features = self._features
+        if features is None:
+            return None
+        if features.refused:
+            self._features = None
+            return None
+        if self._moved or (prior is None and self._in_vain):
+            features.forget()
+            return None
+        return features
+
     def _reuse(self, share: float, oldest: int) -> FrameReuse:
         return FrameReuse(share, oldest, self._bound.difference, self._bound.checked)
 
@@ -334,12 +372,16 @@ class VideoMemory:
             kept, changes = self._followed(pixels, kept, changes)
         age = self._clock - kept.computed_at
         most = max(1, int(rule.age * self._settings.max_age))
-        unsettled = (changes > rule.tolerance) | (age >= most)
-        unsettled |= kept.rung < max(self._reached)
+        unsettled = changes > rule.tolerance
+        again = (age >= most) | (kept.rung < max(self._reached))
         if card.config.may_skip_exits:
-            return everywhere if unsettled.any() else ~everywhere
-        unsettled |= self._turn(unsettled.shape, most) & (2 * age >= most)
-        active = widened(unsettled, rule.spread)
+            return everywhere if (unsettled | again).any() else ~everywhere
+        again |= self._turn(unsettled.shape, most) & (2 * age >= most)
+        if self._features is None or self._moved:
+            active = widened(unsettled | again, rule.spread)
+        else:  # what is made again has not changed, and what lies beside it is held
+            levels = (card.config.stride // stride).bit_length() - 1
+            active = with_samples(widened(unsettled, rule.near) | again, levels)
         return active if active.mean() <= 1 - _LEAST_REUSED else everywhere
 
     def _followed(
@@ -361,6 +403,7 @@ class VideoMemory:
         cells = (round(offset[0] / stride), round(offset[1] / stride))
         self._offset = (offset[0] - stride * cells[0], offset[1] - stride * cells[1])
         logits = shifted(kept.logits.transpose(1, 2, 0), cells, 0).transpose(2, 0, 1)
+        self._moved = True
         self._kept = _Kept(
             pixels=moved_pixels,
             logits=logits,
@@ -397,13 +440,27 @@ class VideoMemory:
             self._offset = (0, 0)
             computed_at = np.full(active.shape, self._clock, np.int32)
             return _Kept(frame.pixels, made.logits[0].numpy(), rung, computed_at)
-        pixels = active.repeat(config.map_stride, 0).repeat(config.map_stride, 1)
         return _Kept(
-            pixels=np.where(pixels[..., None], frame.pixels, before.pixels),
+            pixels=_mixed(active, frame.pixels, before.pixels, config.map_stride),
             logits=np.where(active, made.logits[0].numpy(), before.logits),
             rung=np.where(active, rung, before.rung),
             computed_at=np.where(active, np.int32(self._clock), before.computed_at),
         )
+
+
+def _mixed(
+    active: NDArray[np.bool_],
+    now: NDArray[np.uint8],
+    before: NDArray[np.uint8],
+    stride: int,
+) -> NDArray[np.uint8]:
+    """An image (H, W, 3) that is another one where cells (h, w) of so many px are not active."""
+    mixed = before.copy()
+    rows, columns = active.shape
+    cells = f"V{3 * stride}"  # a row of a cell's pixels at a time
+    of_now, of_mixed = (x.reshape(rows, stride, columns * 3 * stride) for x in (now, mixed))
+    np.copyto(of_mixed.view(cells), of_now.view(cells), where=active[:, None])
+    return mixed
 
 
 def _part(length: int, parts: int, index: int) -> slice:

@@ -27,8 +27,15 @@ from anytime_model.confidence import (
     MaximumProbability,
 )
 from anytime_model.engines.base import Dtype, Pause, check_image, check_normalised
+from anytime_model.engines.native.held import held_program
 from anytime_model.engines.native.lowering import lower
-from anytime_model.engines.native.memory import MemoryBudget, Plan, PlanMaker, process_budget
+from anytime_model.engines.native.memory import (
+    MemoryBudget,
+    NativeFeatureCache,
+    Plan,
+    PlanMaker,
+    process_budget,
+)
 from anytime_model.engines.native.program import ByteSteps, Program
 from anytime_model.engines.native.quantisation import quantise
 from anytime_model.engines.native.ranges import program_to_quantise
@@ -81,6 +88,11 @@ class NativeEngine:
         self._plans = PlanMaker(self.library, self.isa, program)
         self._memory = memory or process_budget()
         self._memory.enter(self._plans)
+        self._video_plans: PlanMaker | None = None
+        held = held_program(program)
+        if held is not None:
+            self._video_plans = PlanMaker(self.library, self.isa, held, self._plans.model)
+            self._memory.enter(self._video_plans)
         mean, std = np.array(self.card.mean), np.array(self.card.std)
         steps = program.image_steps or ByteSteps(1.0, 0)
         self._steps = steps
@@ -94,13 +106,43 @@ class NativeEngine:
 
     def begin(self, image: NDArray[np.uint8], prior: Prior | None = None) -> "NativeRun":
         """See `Engine.begin`."""
+        return self._begin_bytes(image, prior, None, None)
+
+    def new_cache(self, size: tuple[int, int]) -> NativeFeatureCache | None:
+        """See `HoldingEngine.new_cache`."""
+        if self._video_plans is None:
+            return None
+        padded = padded_size(size, self.card.config.stride)
+        return self._memory.take_cache(self._video_plans, padded)
+
+    def begin_held(
+        self,
+        image: NDArray[np.uint8],
+        prior: Prior | None,
+        cache: NativeFeatureCache,
+        fresh: NDArray[np.bool_] | None,
+    ) -> "NativeRun":
+        """See `HoldingEngine.begin_held`."""
+        return self._begin_bytes(image, prior, cache, fresh)
+
+    def _begin_bytes(
+        self,
+        image: NDArray[np.uint8],
+        prior: Prior | None,
+        cache: NativeFeatureCache | None,
+        fresh: NDArray[np.bool_] | None,
+    ) -> "NativeRun":
         check_image(image)
         pixels = np.ascontiguousarray(image)
+        held = None if cache is None else cache.handle  # it may be taken back for this very run
 
         def put(handle: RunHandle) -> None:
             handle.start_bytes(pixels, self.scale, self.offset)
+            if held is not None:
+                handle.use_cache(held, fresh)
 
-        return self._begin((image.shape[0], image.shape[1]), put, prior)
+        plans = self._plans if held is None else self._video_plans
+        return self._begin((image.shape[0], image.shape[1]), put, prior, plans)
 
     def begin_normalised(
         self, image: NDArray[np.float32], prior: Prior | None = None
@@ -113,14 +155,18 @@ class NativeEngine:
         )
 
     def _begin(
-        self, size: tuple[int, int], put: Callable[[RunHandle], None], prior: Prior | None
+        self,
+        size: tuple[int, int],
+        put: Callable[[RunHandle], None],
+        prior: Prior | None,
+        plans: PlanMaker | None = None,
     ) -> "NativeRun":
         config = self.card.config
         height, width = padded_size(size, config.stride)
         if prior is not None:
             cells = (height // config.map_stride, width // config.map_stride)
             prior.check(1, config.outputs, cells)
-        plan, handle = self._memory.take_run(self._plans, (height, width))
+        plan, handle = self._memory.take_run(plans or self._plans, (height, width))
         run = NativeRun(self, plan, handle, size, prior)
         put(handle)
         return run

@@ -1,8 +1,8 @@
 """What a program means, in plain torch: its operations one by one, at every position.
 
-It serves to measure the ranges of a network's maps for int8, and to say what a program in bytes
-computes: the kernels agree with it, but for bytes whose value lies within float32 rounding of the
-middle between two. It is slow.
+It serves to measure the ranges of a network's maps for int8, to say what a program in bytes
+computes, and what one that holds features for the next frame does: the kernels agree with it, but
+for bytes whose value lies within float32 rounding of the middle between two. It is slow.
 """
 
 from collections.abc import Callable
@@ -14,11 +14,12 @@ from torch import Tensor
 from anytime_model.engines.native.program import (
     MAP_LEVEL,
     MOST_BYTE,
+    Buffer,
     NormWeights,
     Operation,
     Program,
 )
-from anytime_model.kernels.library import Activation, Floats, Kind
+from anytime_model.kernels.library import Activation, Floats, Kind, Storage
 from anytime_model.kernels.reference import RADIUS
 from anytime_model.ops import upsample
 
@@ -26,6 +27,42 @@ MAP_SLOT = 1
 
 Observer = Callable[[int, Tensor], None]
 """Is given the number of an operation and what it has put out, (1, C, h, w)."""
+
+
+_TILE = 4
+"""Positions side by side that the first stage makes together: of a Winograd tile."""
+
+
+class HeldMaps:
+    """The features of a video's last frame, as the kernels' cache holds them.
+
+    Attributes:
+        maps: by the slot that holds them, (1, C, h, w).
+    """
+
+    def __init__(self) -> None:
+        self.maps: dict[int, Tensor] = {}
+        self._stale: dict[int, Tensor] = {}
+
+    def frame(self, fresh: Tensor, stages: int) -> None:
+        """A frame begins that is to be made anew at some positions of the map, (h, w) boolean."""
+        for stage in range(stages):
+            before = self._stale.get(stage, torch.ones_like(fresh))
+            self._stale[stage] = before | fresh
+
+    def stale(self, stage: int) -> list[Tensor]:
+        """Where a stage makes its features, (1, 1, h, w) for each level from the map's on."""
+        levels = [self._stale[stage][None, None]]
+        while levels[-1].shape[-1] % 2 == 0:
+            levels.append(levels[-1][..., ::2, ::2])
+        if stage == 0:
+            tiles = F.max_pool2d(levels[0].float(), (1, _TILE))
+            levels[0] = tiles.repeat_interleave(_TILE, dim=3) > 0
+        return levels
+
+    def made(self, stage: int) -> None:
+        """A stage has been done."""
+        self._stale[stage] = torch.zeros_like(self._stale[stage])
 
 
 class Interpretation:
@@ -38,12 +75,26 @@ class Interpretation:
         program: in floats or in bytes.
         image: (3, H, W) normalised, H and W multiples of 32.
         observe: called after each operation that is no interpolation.
+        held: of the frames before, of a program that holds features; this run works in it.
+        fresh: (h, w) where they are made anew; None for everywhere.
     """
 
     def __init__(
-        self, program: Program, image: Tensor, observe: Observer = lambda _index, _values: None
+        self,
+        program: Program,
+        image: Tensor,
+        observe: Observer = lambda _index, _values: None,
+        *,
+        held: HeldMaps | None = None,
+        fresh: Tensor | None = None,
     ) -> None:
         self._program = program
+        self._held = held
+        self._stale: list[Tensor] = []
+        if held is not None:
+            cells = [side >> MAP_LEVEL for side in image.shape[-2:]]
+            everywhere = torch.ones(cells, dtype=torch.bool)
+            held.frame(everywhere if fresh is None else fresh, len(program.ends))
         self._observe = observe
         self._stage = 0
         self._kept: dict[int, Tensor] = {}
@@ -54,7 +105,8 @@ class Interpretation:
             values = _rounded(values.double() / steps.step + steps.zero)
         self._type = values.dtype
         self._zero_of_image = 0 if steps is None else steps.zero
-        self._maps: dict[int, Tensor] = {0: F.pad(values, (0, 0, 0, 0, 0, channels - 3))}
+        self._maps: dict[int, Tensor] = {} if held is None else dict(held.maps)
+        self._maps |= {0: F.pad(values, (0, 0, 0, 0, 0, channels - 3))}
 
     def advance(self, active: Tensor | None = None) -> Tensor:
         """Run the next stage.
@@ -72,10 +124,17 @@ class Interpretation:
                 self._active.append(self._active[-1][..., ::2, ::2])
         first = self._program.ends[self._stage - 1] if self._stage else 0
         last = self._program.ends[self._stage]
-        self._stage += 1
+        if self._held is not None:
+            self._stale = self._held.stale(self._stage)
         before = self._maps.get(MAP_SLOT)
         for index in range(first, last):
             self._run(index, self._program.operations[index])
+        if self._held is not None:
+            self._held.made(self._stage)
+            buffers = self._program.buffers
+            held = (slot for slot in self._maps if buffers[slot].storage is Storage.HELD)
+            self._held.maps |= {slot: self._maps[slot] for slot in held}
+        self._stage += 1
         made = self._maps[MAP_SLOT]
         if self._active is not None and before is not None:
             made = self._maps[MAP_SLOT] = torch.where(self._active[0], made, before)
@@ -94,7 +153,7 @@ class Interpretation:
             sums = self._summed(operation, norm)
         if operation.keep:
             self._kept[operation.out] = sums
-        values = self._ended(operation, sums)
+        values = part = self._ended(operation, sums)
         if operation.kind is Kind.WEIGHTED_SUM and values.shape[1] < out.channels:
             before = self._maps.get(operation.out)
             whole = (
@@ -102,11 +161,17 @@ class Interpretation:
                 if before is not None and before.shape[1] == out.channels
                 else values.new_zeros((1, out.channels, *values.shape[2:]))
             )
-            whole[:, operation.first : operation.first + values.shape[1]] = values
-            self._maps[operation.out] = whole
-        else:
-            self._maps[operation.out] = values
-        self._observe(index, values)
+            whole[:, operation.first : operation.first + part.shape[1]] = part
+            values = whole
+        self._maps[operation.out] = self._with_held(out, values)
+        self._observe(index, part)
+
+    def _with_held(self, out: Buffer, values: Tensor) -> Tensor:
+        """What is in a buffer after values have been made, of it what a frame makes anew."""
+        before = self._maps.get(out.slot)
+        if out.storage is not Storage.HELD or before is None:
+            return values
+        return torch.where(self._stale[out.level - MAP_LEVEL], values, before)
 
     def _convolved(self, operation: Operation, norm: NormWeights | None) -> Tensor:
         conv = self._program.convs[operation.conv]
@@ -166,7 +231,8 @@ class Interpretation:
             kept * active, window.expand(channels, -1, -1, -1), padding=RADIUS, groups=channels
         )
         values = self._ended(operation, around + self._channels(norm.shift) * (1 - covered))
-        self._maps[operation.out] = torch.where(active, self._maps[operation.out], values)
+        made = torch.where(active, self._maps[operation.out], values)
+        self._maps[operation.out] = self._with_held(self._program.buffers[operation.out], made)
 
     def _ended(self, operation: Operation, values: Tensor) -> Tensor:
         """What is stored of sums: with residual and activation."""

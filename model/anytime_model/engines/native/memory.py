@@ -3,7 +3,8 @@
 A plan is a program with its buffers at one size. It also keeps the run buffers of images that are
 done, for the next ones. A budget holds the plans of any number of engines. When a new size does not
 fit beside the others, the plans unused for longest go first, whichever engine they belong to; a
-plan whose runs are under way is never dropped.
+plan whose runs are under way is never dropped. The features that videos hold count too: they are
+refused where there is no room for them, and taken back where an image needs it.
 """
 
 import threading
@@ -14,7 +15,7 @@ from functools import cache
 
 from anytime_model.engines.native.program import Operation, Program
 from anytime_model.errors import InputError, NoRoomError
-from anytime_model.kernels.handles import ModelHandle, PlanHandle, RunHandle
+from anytime_model.kernels.handles import CacheHandle, ModelHandle, PlanHandle, RunHandle
 from anytime_model.kernels.library import (
     ELEMENT_BYTES,
     TERMS,
@@ -27,6 +28,9 @@ from anytime_model.kernels.library import (
 )
 
 DEFAULT_BYTES = 2 << 30
+
+MOST_HELD = 0.5
+"""Share of a budget that the features of videos may take."""
 
 MOST_SIDE = 32768
 """Of a padded image, px: what the kernels' packed coordinates can hold."""
@@ -71,8 +75,13 @@ class Plan:
 
     def give_back(self, run: RunHandle) -> None:
         """The image is done, or given up."""
+        run.use_cache(None)
         self._taken -= 1
         self._idle.append(run)
+
+    def new_cache(self) -> CacheHandle:
+        """Memory for the features of a video, of a program that holds them."""
+        return CacheHandle(self._handle)
 
     def drop_idle(self) -> None:
         """Free the buffers that no image uses."""
@@ -86,23 +95,13 @@ class PlanMaker:
         library: the kernels.
         isa: instruction set.
         program: the lowered network.
+        model: its weights, if they are packed already.
     """
 
-    def __init__(self, library: Library, isa: str, program: Program) -> None:
-        self._model = ModelHandle(library, isa)
-        for conv in program.convs:
-            if conv.depthwise:
-                self._model.add_depthwise(conv.weights, conv.stride)
-            else:
-                self._model.add_conv(
-                    conv.weights,
-                    conv.stride,
-                    before=conv.before,
-                    dense=conv.dense,
-                    whole=conv.whole,
-                )
-        for norm in program.norms:
-            self._model.add_norm(norm.bias, norm.shift, norm.window, norm.scale)
+    def __init__(
+        self, library: Library, isa: str, program: Program, model: ModelHandle | None = None
+    ) -> None:
+        self.model = model or _packed(library, isa, program)
         self._buffers = program.buffers
         zero = 0 if program.image_steps is None else program.image_steps.zero
         self._slots = [
@@ -119,9 +118,7 @@ class PlanMaker:
         Raises:
             OutOfMemoryError: there is not enough memory.
         """
-        handle = PlanHandle(
-            self._model, size, self._slots, self._ops, self._ends, heads=self._heads
-        )
+        handle = PlanHandle(self.model, size, self._slots, self._ops, self._ends, heads=self._heads)
         return Plan(handle)
 
     def estimate(self, size: Size) -> int:
@@ -133,8 +130,41 @@ class PlanMaker:
             * b.channels
             * (4 if b.floats else self._element_bytes)
             for b in self._buffers
-            if b.storage not in {Storage.LOCAL, Storage.WINDOW}
+            if b.storage not in {Storage.LOCAL, Storage.WINDOW, Storage.HELD}
         )
+
+    def estimate_held(self, size: Size) -> int:
+        """Bytes of the features that one video holds."""
+        height, width = size
+        return sum(
+            ((height >> b.level) + 2)
+            * ((width >> b.level) + 2)
+            * b.channels
+            * (4 if b.floats else self._element_bytes)
+            for b in self._buffers
+            if b.storage is Storage.HELD
+        )
+
+
+class NativeFeatureCache:
+    """The features of a video's last frame at one size, until they are taken back."""
+
+    def __init__(self, handle: CacheHandle) -> None:
+        self.handle: CacheHandle | None = handle
+
+    @property
+    def bytes(self) -> int:
+        """Of memory."""
+        return 0 if self.handle is None else self.handle.bytes
+
+    @property
+    def lost(self) -> bool:
+        """See `FeatureCache` of engines/base.py."""
+        return self.handle is None
+
+    def take_back(self) -> None:
+        """Free the memory, once the run that works in it has ended."""
+        self.handle = None
 
 
 class MemoryBudget:
@@ -147,13 +177,41 @@ class MemoryBudget:
     def __init__(self, limit_bytes: int = DEFAULT_BYTES) -> None:
         self.limit_bytes = limit_bytes
         self._plans: OrderedDict[tuple[int, Size], Plan] = OrderedDict()
+        self._caches: weakref.WeakSet[NativeFeatureCache] = weakref.WeakSet()
         self._lock = threading.RLock()
 
     @property
     def used_bytes(self) -> int:
         """Bytes of all buffers held now, over all engines and sizes."""
         with self._lock:
-            return sum(plan.bytes for plan in self._plans.values())
+            return self.held_bytes + sum(plan.bytes for plan in self._plans.values())
+
+    @property
+    def held_bytes(self) -> int:
+        """Bytes of the features of videos; part of `used_bytes`."""
+        with self._lock:
+            return sum(cache.bytes for cache in self._caches)
+
+    def take_cache(self, maker: PlanMaker, size: Size) -> NativeFeatureCache | None:
+        """Memory for the features of a video padded to (H, W) px; None if there is no room.
+
+        It counts until nobody holds it, or it is taken back.
+        """
+        with self._lock:
+            wanted = maker.estimate_held(size)
+            if self.held_bytes + wanted > MOST_HELD * self.limit_bytes:
+                return None
+            try:
+                plan, run = self.take_run(maker, size)
+                try:
+                    self._make_room(wanted, size, plan, of_videos=False)
+                    cache = NativeFeatureCache(plan.new_cache())
+                finally:
+                    plan.give_back(run)
+            except (InputError, OutOfMemoryError):
+                return None
+            self._caches.add(cache)
+            return cache
 
     def take_run(self, maker: PlanMaker, size: Size) -> tuple[Plan, RunHandle]:
         """An engine's plan for images padded to (H, W) px, and buffers for one of them.
@@ -191,8 +249,17 @@ class MemoryBudget:
             for key in [key for key in self._plans if key[0] == maker_id]:
                 del self._plans[key]
 
-    def _make_room(self, wanted: int, size: Size, own: Plan | None = None) -> None:
-        """Gives plans up until so many bytes fit; `own` is the plan that they are for."""
+    def _make_room(
+        self, wanted: int, size: Size, own: Plan | None = None, *, of_videos: bool = True
+    ) -> None:
+        """Gives plans up until so many bytes fit, and then features.
+
+        Args:
+            wanted: bytes.
+            size: of the image that they are for.
+            own: the plan that they are for.
+            of_videos: whether features may be taken back.
+        """
         for key, plan in list(self._plans.items()):
             if self.used_bytes + wanted <= self.limit_bytes:
                 return
@@ -201,6 +268,9 @@ class MemoryBudget:
             plan.drop_idle()
             if not plan.in_use and self.used_bytes + wanted > self.limit_bytes:
                 del self._plans[key]
+        for features in list(self._caches) if of_videos else ():
+            if self.used_bytes + wanted > self.limit_bytes:
+                features.take_back()
         held = self.used_bytes
         if held + wanted <= self.limit_bytes:
             return
@@ -220,6 +290,25 @@ class MemoryBudget:
 def process_budget() -> MemoryBudget:
     """The budget of all engines of this process that are given no other."""
     return MemoryBudget()
+
+
+def _packed(library: Library, isa: str, program: Program) -> ModelHandle:
+    """A program's weights, in its order."""
+    model = ModelHandle(library, isa)
+    for conv in program.convs:
+        if conv.depthwise:
+            model.add_depthwise(conv.weights, conv.stride)
+        else:
+            model.add_conv(
+                conv.weights,
+                conv.stride,
+                before=conv.before,
+                dense=conv.dense,
+                whole=conv.whole,
+            )
+    for norm in program.norms:
+        model.add_norm(norm.bias, norm.shift, norm.window, norm.scale)
+    return model
 
 
 def _op(operation: Operation) -> Op:

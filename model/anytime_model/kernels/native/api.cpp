@@ -10,6 +10,7 @@
 #include <new>
 #include <string>
 
+#include "held.hpp"
 #include "plan.hpp"
 #include "pool.hpp"
 
@@ -26,6 +27,9 @@ struct AnytimePlan {
 };
 struct AnytimeRun {
   anytime::Run run;
+};
+struct AnytimeCache {
+  std::shared_ptr<anytime::Cache> cache;
 };
 
 namespace {
@@ -236,6 +240,21 @@ int32_t anytime_run_mask(AnytimeRun* handle, const uint8_t* active) {
 int32_t anytime_run_prior(AnytimeRun* handle, const float* map, const uint8_t* active) {
   return guarded([&]() -> int32_t {
     handle->run.apply_prior(map, active);
+    return ANYTIME_OK;
+  });
+}
+
+AnytimeCache* anytime_cache_new(const AnytimePlan* handle) {
+  return made([&] { return new AnytimeCache{std::make_shared<anytime::Cache>(handle->plan)}; });
+}
+
+void anytime_cache_free(AnytimeCache* cache) { delete cache; }
+
+int64_t anytime_cache_bytes(const AnytimeCache* handle) { return handle->cache->bytes(); }
+
+int32_t anytime_run_hold(AnytimeRun* handle, AnytimeCache* cache, const uint8_t* fresh) {
+  return guarded([&]() -> int32_t {
+    handle->run.hold(cache == nullptr ? nullptr : cache->cache, fresh);
     return ANYTIME_OK;
   });
 }

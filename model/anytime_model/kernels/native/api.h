@@ -3,7 +3,8 @@
  *
  * A model holds packed weights. A plan is a flat program of operations on buffers for one image
  * size. A run is one image on its way through a plan; runs of one plan share its scratch buffers,
- * so only one of them may be advancing at a time. Handles may be freed in any order.
+ * so only one of them may be advancing at a time. A cache holds the features of a video's last frame
+ * for the run of the next one. Handles may be freed in any order.
  *
  * Functions that can fail return NULL or a negative number; anytime_error() then says why (of the
  * calling thread's last failure).
@@ -26,6 +27,7 @@ extern "C" {
 typedef struct AnytimeModel AnytimeModel;
 typedef struct AnytimePlan AnytimePlan;
 typedef struct AnytimeRun AnytimeRun;
+typedef struct AnytimeCache AnytimeCache;
 
 typedef enum {
   ANYTIME_CONV = 0,
@@ -40,12 +42,14 @@ typedef enum { ANYTIME_ACTIVE = 0, ANYTIME_NEEDED = 1, ANYTIME_EVERYWHERE = 2 } 
 
 /* What holds a slot. SCRATCH: with the plan. RUN: with the run, between stages too. LOCAL: only
  * within a fused group, for the few sites that it is at. WINDOW: only within a row tiling, and only
- * some rows of it at a time. */
+ * some rows of it at a time. HELD: a cache, from level 2 on; the plan then has no windows and no heads,
+ * at most 8 stages, and its runs need a cache. */
 typedef enum {
   ANYTIME_SCRATCH = 0,
   ANYTIME_RUN = 1,
   ANYTIME_LOCAL = 2,
-  ANYTIME_WINDOW = 3
+  ANYTIME_WINDOW = 3,
+  ANYTIME_HELD = 4
 } AnytimeStorage;
 
 typedef enum { ANYTIME_OK = 0, ANYTIME_FAILED = -1, ANYTIME_NO_MEMORY = -2 } AnytimeStatus;
@@ -144,6 +148,16 @@ int32_t anytime_run_mask(AnytimeRun*, const uint8_t* active);
 /* Right after the first map: where `active` (one byte a pixel) is 0, the map gets the values of `map`
  * (h x w x channels) and is settled; the rest stays active. */
 int32_t anytime_run_prior(AnytimeRun*, const float* map, const uint8_t* active);
+/* A cache for the runs of a plan, or of another of the same model, size and program. */
+AnytimeCache* anytime_cache_new(const AnytimePlan*);
+void anytime_cache_free(AnytimeCache*);
+int64_t anytime_cache_bytes(const AnytimeCache*);
+/* Right after the image: a plan with HELD slots works in a cache, which is this run's until another
+ * takes it. `fresh` (one byte a pixel of the map, NULL for all): where the features are to be made
+ * anew. A stage makes those that are fresh, or were when it was left out or stopped: computed where
+ * active, interpolated elsewhere, and in the first stage in whole strips of four along rows. All
+ * others stay as they are. What is active later must be fresh. A cache of NULL lets go of it. */
+int32_t anytime_run_hold(AnytimeRun*, AnytimeCache*, const uint8_t* fresh);
 /* Copies: the map as h x w x channels, its confidence and its mask; NULL for what is not wanted. */
 int32_t anytime_run_read(const AnytimeRun*, float* map, float* confidence, uint8_t* active);
 /* The operation that the run will go on with: what a profile attributes its time to. */

@@ -83,8 +83,44 @@ MaskLists::Map::Map(Grid grid)
     : pitch(grid.width + 2 * kRadius),
       at(std::size_t(pitch) * std::size_t(grid.height + 2 * kRadius) + 1) {}
 
-MaskLists::MaskLists(const Pyramid& pyramid, const uint64_t* used) : pyramid_(pyramid) {
+StaleCells::StaleCells(const Pyramid& pyramid) : pyramid_(pyramid) {
+  for (int l = kMapLevel; l < kLevels; l++) flags_[l].resize(size_t(pyramid.level[l].pixels()));
+  mark(nullptr);
+}
+
+int64_t StaleCells::bytes() const {
+  int64_t total = 0;
+  for (const auto& flags : flags_) total += int64_t(flags.size());
+  return total;
+}
+
+void StaleCells::mark(const uint8_t* fresh) {
+  for (int l = kMapLevel; l < kLevels; l++) {
+    if (fresh == nullptr) {
+      std::fill(flags_[l].begin(), flags_[l].end(), uint8_t(0xff));
+      continue;
+    }
+    const Grid grid = pyramid_.level[l];
+    const int step = 1 << (l - kMapLevel);
+    uint8_t* to = flags_[l].data();
+    for (int y = 0; y < grid.height; y++) {
+      const uint8_t* from = fresh + int64_t(y) * step * pyramid_.level[kMapLevel].width;
+      for (int x = 0; x < grid.width; x++, to++) *to |= from[x * step] ? 0xff : 0;
+    }
+  }
+}
+
+void StaleCells::made(int stage) {
+  for (auto& flags : flags_)
+    for (uint8_t& flag : flags) flag &= uint8_t(~(1u << stage));
+}
+
+MaskLists::MaskLists(const Pyramid& pyramid, const uint64_t* used, bool holds) : pyramid_(pyramid) {
   std::copy_n(used, kLevels, used_);
+  if (holds) {
+    levels_[kMapLevel - 1] = LevelLists(pyramid.level[kMapLevel - 1]);
+    needed_[kMapLevel - 1] = Map(pyramid.level[kMapLevel - 1]);
+  }
   for (int l = kMapLevel; l < kLevels; l++) {
     const Grid grid = pyramid.level[l];
     levels_[l] = LevelLists(grid);
@@ -93,8 +129,9 @@ MaskLists::MaskLists(const Pyramid& pyramid, const uint64_t* used) : pyramid_(py
   wide_.resize(std::size_t(pyramid.level[kMapLevel].width + 2 * kRadius));
 }
 
-int64_t MaskLists::bytes_for(const Pyramid& pyramid) {
-  int64_t total = 0;
+int64_t MaskLists::bytes_for(const Pyramid& pyramid, bool holds) {
+  const Grid wide = pyramid.level[kMapLevel - 1];
+  int64_t total = holds ? LevelLists::bytes_for(wide) + wide.stored() : 0;
   for (int l = kMapLevel; l < kLevels; l++)
     total += LevelLists::bytes_for(pyramid.level[l]) + 3 * pyramid.level[l].stored();
   return total;
@@ -106,6 +143,65 @@ void MaskLists::build(const uint8_t* active) {
     find_needed(l);
     find_to_interpolate(l);
   }
+}
+
+void MaskLists::build(const uint8_t* active, const StaleCells& stale, int stage) {
+  for (int l = kMapLevel; l < kLevels; l++) {
+    find_active(l, active);
+    find_stale(l, stale, stage);
+    find_to_interpolate(l);
+  }
+}
+
+void MaskLists::find_stale(int l, const StaleCells& stale, int stage) {
+  const Grid grid = pyramid_.level[l];
+  int64_t pixel = 0;
+  for (int y = 0; y < grid.height; y++) {
+    uint8_t *needed = needed_[l].row(y), *active = active_[l].row(y);
+    for (int x = 0; x < grid.width; x++, pixel++)
+      needed[x] = stale.at(l, pixel, stage) | active[x];
+  }
+}
+
+void MaskLists::build_first(const StaleCells& stale) {
+  constexpr int kWide = kMapLevel - 1;
+  for (int l = kMapLevel; l < kLevels; l++) {
+    std::fill(active_[l].at.begin(), active_[l].at.end(), uint8_t(0));
+    find_stale(l, stale, 0);
+  }
+  const Grid grid = pyramid_.level[kMapLevel];
+  std::fill(needed_[kWide].at.begin(), needed_[kWide].at.end(), uint8_t(0));
+  for (int y = 0; y < grid.height; y++) {
+    uint8_t* row = needed_[kMapLevel].row(y);
+    for (int x = 0; x < grid.width; x += kWinogradOutputs) {
+      bool any = false;
+      for (int i = 0; i < kWinogradOutputs; i++) any |= row[x + i] != 0;
+      std::fill_n(row + x, kWinogradOutputs, uint8_t(any));
+      if (!any) continue;
+      for (int dy = -1; dy <= 1; dy++)
+        std::fill_n(needed_[kWide].row(2 * y + dy) + 2 * x - 1, 2 * kWinogradOutputs + 1, uint8_t(1));
+    }
+  }
+  for (int l = kWide; l < kLevels; l++) list_first(l);
+}
+
+// What is needed is computed.
+void MaskLists::list_first(int l) {
+  const Grid grid = pyramid_.level[l];
+  LevelLists& lists = levels_[l];
+  int n = 0;
+  for (int y = 0; y < grid.height; y++) {
+    const uint8_t* row = needed_[l].row(y);
+    for (int x = 0; x < grid.width; x++) {
+      lists.active_.at[n] = lists.needed_.at[n] = (y + 1) * grid.pitch() + x + 1;
+      lists.active_.twice[n] = (2 * y + 1) * (2 * grid.width + 2) + 2 * x + 1;
+      lists.active_.yx[n] = lists.needed_.yx[n] = y << 16 | x;
+      n += row[x];
+    }
+  }
+  lists.active_.count = lists.needed_.count = n;
+  lists.interpolated_.count = 0;
+  std::fill_n(lists.keep_.begin(), n, uint8_t(0));
 }
 
 void MaskLists::find_active(int l, const uint8_t* active) {

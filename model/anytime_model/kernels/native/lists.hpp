@@ -10,6 +10,9 @@
 // needed pixel of any finer level reads. This is exact, not a margin: a coarse pixel may be needed
 // far from every active coarse one. Elsewhere buffers hold whatever they held.
 //
+// A run that holds features (held.hpp) has them everywhere but where they are stale. What is stale
+// takes the place of what is needed.
+//
 // Needed and not active pixels are interpolated; for each, which of the 49 pixels around
 // it are active? Those active ones must keep their values before ReLU. Only the taps are asked for
 // that some layer looks at: with a lambda near 3 four or eight of the 49.
@@ -32,6 +35,21 @@ struct Pyramid {
   Pyramid(int height, int width) {
     for (int l = 0; l < kLevels; l++) level[l] = {height >> l, width >> l};
   }
+};
+
+// Where the held features of each stage and level have to be made anew.
+class StaleCells {
+ public:
+  static constexpr int kMostStages = 8;
+  explicit StaleCells(const Pyramid&);  // everywhere
+  void mark(const uint8_t* fresh);      // one byte a pixel of level 2; nullptr: everywhere
+  void made(int stage);
+  bool at(int level, int64_t pixel, int stage) const { return flags_[level][pixel] >> stage & 1; }
+  int64_t bytes() const;
+
+ private:
+  Pyramid pyramid_;
+  std::vector<uint8_t> flags_[kLevels];  // a bit for each stage
 };
 
 class LevelLists {
@@ -64,11 +82,17 @@ class LevelLists {
 class MaskLists {
  public:
   // `used`: for each level the bits of the window that some layer looks at.
-  MaskLists(const Pyramid&, const uint64_t* used);
-  static int64_t bytes_for(const Pyramid&);
+  // `holds`: runs hold features, and the first stage has lists of its own.
+  MaskLists(const Pyramid&, const uint64_t* used, bool holds);
+  static int64_t bytes_for(const Pyramid&, bool holds);
 
   // `active`: one byte a pixel of level 2, 0 or 1.
   void build(const uint8_t* active);
+  // The same for a stage of a run that holds features.
+  void build(const uint8_t* active, const StaleCells&, int stage);
+  // For its first stage, where all that is stale is computed: at level 2 whole Winograd tiles, at
+  // level 1 what the windows of those reach.
+  void build_first(const StaleCells&);
   const LevelLists& level(int l) const { return levels_[l]; }
 
  private:
@@ -82,6 +106,8 @@ class MaskLists {
   void find_active(int level, const uint8_t* active);
   void find_needed(int level);
   void find_to_interpolate(int level);
+  void find_stale(int level, const StaleCells&, int stage);
+  void list_first(int level);
 
   Pyramid pyramid_;
   uint64_t used_[kLevels];

@@ -35,7 +35,7 @@ Plan::Plan(std::shared_ptr<const Model> model, int height, int width,
   if (slots_.size() < 2 || slots_.size() > kMostSlots || ops_.size() > kMostOps)
     throw Refusal("a plan has 2 to 4096 slots and at most 65536 operations");
   for (const AnytimeSlot& slot : slots_)
-    if (slot.storage < ANYTIME_SCRATCH || slot.storage > ANYTIME_WINDOW || slot.level < 0 ||
+    if (slot.storage < ANYTIME_SCRATCH || slot.storage > ANYTIME_HELD || slot.level < 0 ||
         slot.level >= kLevels || slot.zero < 0 || slot.zero > 255 || slot.channels < 1 || slot.channels > kMostChannels || slot_bytes(slot) > (int64_t(1) << 40))
       throw Refusal("a slot's level or channels are out of range");
   const AnytimeSlot &image = slots_[kImageSlot], &map = slots_[kMapSlot];
@@ -60,6 +60,7 @@ Plan::Plan(std::shared_ptr<const Model> model, int height, int width,
   if (first != int(ops_.size())) throw Refusal("the last operation has none to be fused with");
   check_heads();
   find_tilings();
+  check_held();
   int64_t kept = 0;
   for (const AnytimeOp& op : ops_) {
     const AnytimeSlot& out = slots_[op.out];
@@ -224,6 +225,18 @@ void Plan::check_heads() const {
   }
 }
 
+// A run with a cache walks lists of its own in the first stage, and each stage makes all its slots.
+void Plan::check_held() {
+  for (const AnytimeSlot& slot : slots_) {
+    if (slot.storage != ANYTIME_HELD) continue;
+    holds_ = true;
+    if (slot.level < kMapLevel) throw Refusal("a held slot is larger than the map");
+  }
+  if (!holds_) return;
+  if (!tilings_.empty() || !heads_.empty() || int(ends_.size()) > StaleCells::kMostStages)
+    throw Refusal("a plan with held slots has row tilings, heads, or more than 8 stages");
+}
+
 // Row tiling is done where the first stage says so. A window is known to one tiling only.
 void Plan::find_tilings() {
   for (int i = 0; i < int(ops_.size()); i++) {
@@ -280,7 +293,7 @@ int64_t Plan::scratch_bytes() const {
 }
 
 int64_t Plan::run_bytes() const {
-  int64_t total = MaskLists::bytes_for(pyramid_) + pyramid_.level[kMapLevel].pixels() * 9;
+  int64_t total = MaskLists::bytes_for(pyramid_, holds_) + pyramid_.level[kMapLevel].pixels() * 9;
   for (const AnytimeSlot& slot : slots_)
     if (slot.storage == ANYTIME_RUN) total += slot_bytes(slot);
   return total;

@@ -28,6 +28,8 @@ constexpr int kFusedSites = 48;
 static_assert(kFusedSites == kMostWinogradTiles * kWinogradOutputs);
 constexpr int kMostSide = 32768;  // of a padded image, px: coordinates are packed in 16 bits
 
+class Cache;
+
 class Plan {
  public:
   Plan(std::shared_ptr<const Model>, int height, int width, std::vector<AnytimeSlot>,
@@ -37,11 +39,13 @@ class Plan {
   int64_t run_bytes() const;
 
  private:
+  friend class Cache;
   friend class Run;
   void check(const AnytimeOp&, int index) const;
   void check_fused(int first, int last) const;
   void check_heads() const;
   void find_tilings();
+  void check_held();
   const RowTiling* tiling_at(int op) const;  // that begins with an operation, or nullptr
   int64_t row_bytes(const AnytimeSlot&) const;
   int64_t slot_bytes(const AnytimeSlot&) const;
@@ -61,6 +65,7 @@ class Plan {
   uint64_t used_[kLevels] = {};  // bits of the window that some interpolation reads
   std::vector<RowTiling> tilings_;
   FullLists full_;
+  bool holds_ = false;  // some slots are of a cache
 };
 
 class Run {
@@ -73,11 +78,14 @@ class Run {
   void settle(Measure, bool decide, float least, float most);
   void mask(const uint8_t* active);
   void apply_prior(const float* map, const uint8_t* active);
+  void hold(std::shared_ptr<Cache>, const uint8_t* fresh);
   void read(float* map, float* confidence, uint8_t* active) const;
   int operation() const;
   int64_t macs() const { return macs_; }
 
  private:
+  void begin_stage();
+  void shrink_mask();
   void* buffer(int slot, int worker = 0) const;
   const int32_t* at(int slot, const int32_t* global) const;
   const LevelLists& lists(int level) const;
@@ -101,6 +109,9 @@ class Run {
   std::shared_ptr<const Plan> plan_;
   std::vector<Buffer> own_;
   std::vector<Buffer> local_;  // one for each worker
+  std::shared_ptr<Cache> cache_;  // nullptr of a plan that holds nothing
+  int64_t turn_ = 0;              // of the cache's users
+  int listed_ = -1;               // the stage that its lists are for
   MaskLists mask_lists_;
   std::vector<uint8_t> active_;
   std::vector<float> confidence_, measure_;

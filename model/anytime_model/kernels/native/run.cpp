@@ -3,6 +3,7 @@
 #include <chrono>
 #include <cstring>
 
+#include "held.hpp"
 #include "plan.hpp"
 #include "pool.hpp"
 
@@ -30,7 +31,8 @@ constexpr Count kCount;
 
 }  // namespace
 
-Run::Run(std::shared_ptr<const Plan> plan) : plan_(std::move(plan)), mask_lists_(plan_->pyramid_, plan_->used_) {
+Run::Run(std::shared_ptr<const Plan> plan)
+    : plan_(std::move(plan)), mask_lists_(plan_->pyramid_, plan_->used_, plan_->holds_) {
   for (const AnytimeSlot& slot : plan_->slots_)
     own_.push_back(slot.storage == ANYTIME_RUN ? Buffer(plan_->slot_bytes(slot)) : Buffer());
   std::memset(own_[kImageSlot].get(), plan_->slots_[kImageSlot].zero,
@@ -49,6 +51,7 @@ void* Run::buffer(int slot, int worker) const {
     case ANYTIME_WINDOW:  // where row 0 would be
       return static_cast<char*>(plan_->scratch_[slot].get()) -
              progress_.top[slot] * plan_->row_bytes(plan_->slots_[slot]);
+    case ANYTIME_HELD: return cache_->buffer(slot);
     default: return plan_->scratch_[slot].get();
   }
 }
@@ -59,7 +62,7 @@ const int32_t* Run::at(int slot, const int32_t* global) const {
 }
 
 const LevelLists& Run::lists(int level) const {
-  return masked_ ? mask_lists_.level(level) : plan_->full_.level(level);
+  return masked_ || cache_ != nullptr ? mask_lists_.level(level) : plan_->full_.level(level);
 }
 
 Sites Run::sites(const AnytimeOp& op) const {
@@ -101,6 +104,8 @@ void Run::start(const uint8_t* bytes, const float* floats, int height, int width
   masked_ = measure_all_ = false;
   std::fill(active_.begin(), active_.end(), uint8_t(1));
   stage_ = op_ = first_ = exit_ = maps_ = 0;
+  cache_.reset();
+  listed_ = -1;
   progress_ = {};
   macs_ = 0;
 }
@@ -113,10 +118,13 @@ bool Run::advance(int exit, int64_t slice_us) {
   if (exit_ != 0 && exit != exit_) throw Refusal("another exit is being made");
   if (exit <= stage_ || exit > exits) throw Refusal("no such exit can be made next");
   if (exit > stage_ + 1 && plan_->heads_.empty()) throw Refusal("no exit may be left out");
+  if (plan_->holds_ && (cache_ == nullptr || cache_->turn() != turn_))
+    throw Refusal("the features are held in no cache, or another run has taken it");
   exit_ = exit;
   const auto deadline = Clock::now() + std::chrono::microseconds(slice_us);
   for (bool made = false; !made;) {
     made = stage_ + 1 == exit;
+    begin_stage();
     const int end_of_stage = made ? plan_->ends_[stage_] : plan_->heads_[stage_];
     while (op_ < end_of_stage) {
       if (const RowTiling* tiling = plan_->tiling_at(op_)) {
@@ -129,11 +137,36 @@ bool Run::advance(int exit, int64_t slice_us) {
       const bool more = !made || op_ < end_of_stage;
       if (slice_us > 0 && more && Clock::now() >= deadline) return true;
     }
+    if (cache_ != nullptr) cache_->stale().made(stage_);
     op_ = plan_->ends_[stage_++];
   }
   exit_ = 0;
   maps_++;
   return false;
+}
+
+void Run::hold(std::shared_ptr<Cache> cache, const uint8_t* fresh) {
+  if (cache != nullptr) {
+    if (stage_ != 0 || op_ != 0 || first_ != 0) throw Refusal("a cache comes right after the image");
+    if (!cache->fits(*plan_)) throw Refusal("the cache is of another plan");
+    turn_ = cache->take();
+    cache->stale().mark(fresh);
+  }
+  cache_ = std::move(cache);
+  listed_ = -1;
+}
+
+// Where features are held, the lists of a stage follow from the mask and from what is stale.
+void Run::begin_stage() {
+  if (cache_ == nullptr || listed_ == stage_) return;
+  listed_ = stage_;
+  if (stage_ == 0) mask_lists_.build_first(cache_->stale());
+  else mask_lists_.build(active_.data(), cache_->stale(), stage_);
+}
+
+void Run::shrink_mask() {
+  masked_ = true;
+  if (cache_ == nullptr) mask_lists_.build(active_.data());
 }
 
 int Run::operation() const {
@@ -391,8 +424,7 @@ void Run::settle(Measure measure, bool decide, float least, float most) {
   if (!decide) return;
   for (size_t i = 0; i < active_.size(); i++)
     active_[i] = uint8_t(active_[i] && measure_[i] >= least && measure_[i] <= most);
-  mask_lists_.build(active_.data());
-  masked_ = true;
+  shrink_mask();
 }
 
 // Nothing is masked before the first map, so it is put right afterwards.
@@ -409,15 +441,14 @@ void Run::apply_prior(const float* map, const uint8_t* active) {
         std::memcpy(to + (int64_t(y + 1) * grid.pitch() + x + 1) * channels, map + pixel * channels,
                     size_t(channels) * sizeof(float));
     }
-  mask_lists_.build(active_.data());
-  masked_ = measure_all_ = true;
+  shrink_mask();
+  measure_all_ = true;
 }
 
 void Run::mask(const uint8_t* active) {
   if (maps_ == 0) throw Refusal("there is no map yet");
   for (size_t i = 0; i < active_.size(); i++) active_[i] = uint8_t(active_[i] && active[i]);
-  mask_lists_.build(active_.data());
-  masked_ = true;
+  shrink_mask();
 }
 
 void Run::read(float* map, float* confidence, uint8_t* active) const {
