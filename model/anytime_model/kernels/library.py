@@ -22,7 +22,7 @@ from anytime_model.errors import AnytimeModelError
 from anytime_model.kernels.build import SOURCES, BuildOptions, library_path
 from anytime_model.kernels.cpus import usable_cpus
 
-ABI = 6
+ABI = 7
 TERMS = 4
 OUT_OF_MEMORY = -2
 Dtype = Literal["f32", "bf16", "int8"]
@@ -148,6 +148,7 @@ _SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
     "run_mask": (c_int32, [_HANDLE, _BYTES]),
     "run_prior": (c_int32, [_HANDLE, _FLOATS, _BYTES]),
     "run_read": (c_int32, [_HANDLE, _FLOATS, _FLOATS, _BYTES]),
+    "run_read_slot": (c_int32, [_HANDLE, c_int32, _FLOATS]),
     "run_operation": (c_int32, [_HANDLE]),
     "run_macs": (c_int64, [_HANDLE]),
     "decode": (

@@ -16,7 +16,7 @@
 extern "C" {
 #endif
 
-#define ANYTIME_ABI 6
+#define ANYTIME_ABI 7
 
 #pragma GCC visibility push(default)
 
@@ -145,6 +145,9 @@ int32_t anytime_run_mask(AnytimeRun*, const uint8_t* active);
 int32_t anytime_run_prior(AnytimeRun*, const float* map, const uint8_t* active);
 /* Copies: the map as h x w x channels, its confidence and its mask; NULL for what is not wanted. */
 int32_t anytime_run_read(const AnytimeRun*, float* map, float* confidence, uint8_t* active);
+/* A buffer of the run (not of bytes) as h x w x channels of its level, once a map has been made; 0
+ * where no active pixel needs it. */
+int32_t anytime_run_read_slot(const AnytimeRun*, int32_t slot, float* values);
 /* The operation that the run will go on with: what a profile attributes its time to. */
 int32_t anytime_run_operation(const AnytimeRun*);
 int64_t anytime_run_macs(const AnytimeRun*); /* multiply-adds since the image */

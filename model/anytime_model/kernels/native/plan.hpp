@@ -74,6 +74,7 @@ class Run {
   void mask(const uint8_t* active);
   void apply_prior(const float* map, const uint8_t* active);
   void read(float* map, float* confidence, uint8_t* active) const;
+  void read_slot(int slot, float* values) const;
   int operation() const;
   int64_t macs() const { return macs_; }
 
