@@ -2,14 +2,18 @@
 
     make paper      # python bench/paper.py
 
-Published figures and what was measured are in docs/paper.toml; multiply-adds are counted from the
-networks when this runs, and qualities of shipped weights come from their cards. So nothing is
+Published figures and what was measured are in docs/paper.toml, the ablations (`bench/ablations.py`)
+in docs/ablations.json; multiply-adds are counted from the networks when this runs, and qualities of
+shipped weights come from their cards. So nothing is
 trained or measured here, and it takes some seconds. With `--check` nothing is written: it fails if
 what would be written differs.
 """
 
 import argparse
+import json
+import statistics
 import sys
+import textwrap
 import tomllib
 from functools import partial
 from pathlib import Path
@@ -24,17 +28,18 @@ from anytime_model.tasks import TASKS
 
 ROOT = Path(__file__).parents[1]
 SOURCE = ROOT / "docs" / "paper.toml"
+ABLATIONS = ROOT / "docs" / "ablations.json"
 REPORT = ROOT / "docs" / "PAPER.md"
 PICTURE = ROOT / "docs" / "paper.png"
 
 
 INTRODUCTION = (
-    "Built by `make paper` from `docs/paper.toml`, the cards of `weights/` and counts of the",
-    "networks; a test holds that it is up to date. The paper: Liu, Xu, Wang, Darrell, Shelhamer,",
-    "*Anytime Dense Prediction with Confidence Adaptivity*, ICLR 2022. EE: early exiting; RH:",
-    "redesigned heads; ADP-C: both with confidence adaptivity. GFLOPs are 2^30 multiply-adds, as",
-    "in the paper. Published qualities are on data sets that were not at hand, so ours stand",
-    "beside them on CamVid and LSPET, with small budgets on two CPU cores.",
+    "Built by `make paper` from `docs/paper.toml`, `docs/ablations.json`, the cards of `weights/` "
+    "and counts of the networks; a test holds that it is up to date. The paper: Liu, Xu, Wang, "
+    "Darrell, Shelhamer, *Anytime Dense Prediction with Confidence Adaptivity*, ICLR 2022. EE: "
+    "early exiting; RH: redesigned heads; ADP-C: both with confidence adaptivity. GFLOPs are 2^30 "
+    "multiply-adds, as in the paper. Published qualities are on data sets that were not at hand, "
+    "so ours stand beside them on CamVid and LSPET, with small budgets on two CPU cores."
 )
 
 
@@ -106,19 +111,22 @@ def numbers(values, digits=1):
     return " / ".join(f"{value:.{digits}f}" for value in values) or "-"
 
 
-def quality_of(row, cards):
-    """Per cent after each exit: from the card of shipped weights, or as recorded."""
-    if "weights" not in row:
-        return row["quality"]
-    return [100 * value for value in cards[row["weights"]].quality.per_exit]
+def curve_of(row, cards, ablations):
+    """Per cent and GFLOPs after each exit: from a card, from the ablations, or as recorded."""
+    if "ablation" in row:
+        found = ablations[row["ablation"][0]][row["ablation"][1]]
+        return found["quality"], found["gflops"]
+    if "weights" in row:
+        return [100 * value for value in cards[row["weights"]].quality.per_exit], row["gflops"]
+    return row["quality"], row["gflops"]
 
 
-def report(source, cards):
+def report(source, cards, ablations):
     """The text of the report."""
     lines = [
         "# The paper's tables and figures, here",
         "",
-        *INTRODUCTION,
+        *paragraph(INTRODUCTION),
         "",
         "![Quality over multiply-adds, CamVid](paper.png)",
         "",
@@ -141,16 +149,138 @@ def report(source, cards):
             cells = (numbers(row.get("quality", ()), 2), numbers(row["gflops"], 2))
             lines.append(f"| {row['system']} | {' | '.join(cells)} | {numbers(counted(row), 2)} |")
         lines += ["", table["note"]]
-    lines += curves(source, cards)
+    lines += ablation_tables(ablations)
+    lines += curves(source, cards, ablations)
     lines += ["", "## Figures", "", "| figure | shows | here |", "|---|---|---|"]
     lines += [f"| {one['number']} | {one['what']} | {one['here']} |" for one in source["figure"]]
     return "\n".join(lines) + "\n"
 
 
-def curves(source, cards):
+def paragraph(text):
+    """Lines of a text."""
+    return textwrap.wrap(text, 95, break_long_words=False, break_on_hyphens=False)
+
+
+def ablation_tables(ablations):
+    """The section on the choices that the paper varies, each on CamVid."""
+    plain = ablations["thresholds"]["none"]
+    low, high = ablations["radius"]["lambda"]
+    lines = [
+        "",
+        "## Ablations, CamVid test, 480x360",
+        "",
+        *paragraph(
+            "All with the weights `camvid-w18` as they are shipped (trained with masks by the "
+            "largest probability), one size, every second test image, the native engine, float32; "
+            "thresholds chosen on 12 frames of the split `holdout`. GFLOPs as the paper counts "
+            "them, a mask predictor's "
+            f"included. Without masks: {numbers(plain['quality'], 2)} mIoU, "
+            f"{numbers(plain['gflops'], 2)} GFLOPs."
+        ),
+        "",
+        *paragraph(
+            "Criterion (Figure 5 right; stochastic sampling of Figure 3): mIoU at exits 2, 3 "
+            "and 4, "
+            "where the last exit was to cost so much of its unmasked GFLOPs (and what it did cost):"
+        ),
+        "",
+    ]
+    levels = sorted({key.split(" at ")[1] for key in ablations["criteria"]}, reverse=True)
+    lines.append("| criterion | " + " | ".join(f"{100 * float(x):.0f} %" for x in levels) + " |")
+    lines.append("|---|" + "---|" * len(levels))
+    for name in dict.fromkeys(key.split(" at ")[0] for key in ablations["criteria"]):
+        cells = []
+        for level in levels:
+            found = ablations["criteria"].get(f"{name} at {level}")
+            cells.append(
+                f"{numbers(found['quality'][1:], 2)} ({found['gflops'][-1]:.2f} GFLOPs)"
+                if found
+                else "-"
+            )
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    trained = ablations["sampling"]["trained"]
+    lines += [
+        "",
+        *paragraph(
+            f"The mask predictor of sampling was trained alone, {trained['steps']} steps of "
+            f"{trained['batch']} crops in {trained['minutes']:g} minutes; the network was not "
+            "trained "
+            "with it, where the paper trains both together. `sampling` adds seeded noise to its "
+            "scores, as in training; `sampling, no noise` compares the scores alone."
+        ),
+        "",
+        "Threshold of the largest probability (the card's is 0.99):",
+        "",
+        "| threshold | mIoU | GFLOPs | masked, % |",
+        "|---|---|---|---|",
+    ]
+    for name, found in ablations["thresholds"].items():
+        cells = numbers(found["quality"], 2), numbers(found["gflops"], 2)
+        masked = numbers([100 * share for share in found["masked"]])
+        lines.append(f"| {name} | {' | '.join(cells)} | {masked} |")
+    lines += [
+        "",
+        *paragraph(
+            "Filling (Table 3 and equation 6), at inference only: lambda as learnt, or one for all "
+            "layers; `mean` is lambda 0, the plain mean of the 7x7 window, `zero` (4.5) fills "
+            f"in nothing. At the learnt lambdas, {low} to {high}, the 3x3 nearest pixels hold "
+            "all but "
+            f"{ablations['radius']['beyond 3x3']:.0e} of the weight of a 9x9 window, so its size "
+            "cannot matter."
+        ),
+        "",
+        "| filling | mIoU at threshold 0.99 | at 0.9 |",
+        "|---|---|---|",
+    ]
+    fillings = ablations["filling"]
+    for name in dict.fromkeys(key.split(" at ")[0] for key in fillings):
+        cells = [
+            f"{numbers(found['quality'], 2)} ({found['gflops'][-1]:.2f})" if found else "-"
+            for found in (fillings.get(f"{name} at {at}") for at in ("0.99", "0.9"))
+        ]
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    lines += [*heads_table(ablations), "", "Commands:", ""]
+    lines += [
+        f"    python bench/ablations.py {part} --data CAMVID"
+        for part in ("sampling", "criteria", "thresholds", "filling", "heads --seed 0")
+    ]
+    return lines
+
+
+def heads_table(ablations):
+    """Depths and widths of redesigned heads: mean over seeds, lowest and highest."""
+    rows = ablations.get("heads", {})
+    if not rows:
+        return []
+    names = list(dict.fromkeys(key.split(", seed")[0] for key in rows))
+    seeds = sorted({key.split(", seed ")[1] for key in rows})
+    lines = [
+        "",
+        *paragraph(
+            "Heads (Figure 5 left): early heads trained anew on the frozen features of "
+            "`camvid-w18`, "
+            f"{next(iter(rows.values()))['steps']} steps of 4 crops each, {len(seeds)} seeds, "
+            "scored "
+            "at 240x180: mean mIoU of exits 1, 2, 3 (lowest to highest seed)."
+        ),
+        "",
+        "| heads | mIoU | GFLOPs |",
+        "|---|---|---|",
+    ]
+    for name in names:
+        found = [rows[f"{name}, seed {seed}"] for seed in seeds]
+        cells = [
+            f"{statistics.mean(values):.1f} ({min(values):.1f} to {max(values):.1f})"
+            for values in zip(*(one["quality"] for one in found), strict=True)
+        ]
+        lines.append(f"| {name} | {' / '.join(cells)} | {numbers(found[0]['gflops'], 2)} |")
+    return lines
+
+
+def curves(source, cards, ablations):
     """The section on what was measured here."""
     measured = source["measured"]
-    most = max(row["gflops"][-1] for row in measured)
+    most = max(curve_of(row, cards, ablations)[1][-1] for row in measured)
     lines = [
         "",
         "## CamVid test, 480x360: quality over computation",
@@ -162,12 +292,12 @@ def curves(source, cards):
         "|---|---|---|---|---|",
     ]
     for row in measured:
-        quality = quality_of(row, cards)
-        share = area(row["gflops"], quality, most)
-        cells = (row["system"], numbers(quality), numbers(row["gflops"], 2))
+        quality, gflops = curve_of(row, cards, ablations)
+        share = area(gflops, quality, most)
+        cells = (row["system"], numbers(quality), numbers(gflops, 2))
         lines.append(f"| {' | '.join(cells)} | {share:.1f} | {row['budget']} |")
     lines += ["", "Commands:", ""]
-    lines += [f"    {row['command']}" for row in measured]
+    lines += [f"    {command}" for command in dict.fromkeys(row["command"] for row in measured)]
     timed = source["timed"]
     latest = max(row["ms"][-1] for row in timed)
     lines += [
@@ -185,26 +315,26 @@ def curves(source, cards):
         lines.append(f"| {' | '.join(cells)} | {share:.1f} |")
     lines += [
         "",
-        "Missing in both: ADP-C and a network without exits with the budget of the first two rows,",
-        "stochastic sampling, and a trained MDEQ.",
+        "Missing in both: ADP-C and a network without exits with the budget of the first two rows.",
     ]
     return lines
 
 
-def draw(source, cards, path):
+def draw(source, cards, ablations, path):
     """The curves of what was measured."""
     mpl.use("Agg")
     from matplotlib import pyplot as plt  # noqa: PLC0415  after the backend is chosen
 
-    figure, axes = plt.subplots(figsize=(7, 4), layout="constrained")
+    figure, axes = plt.subplots(figsize=(7, 5), layout="constrained")
     for row in source["measured"]:
         name = row["system"].replace("`", "")
-        axes.plot(row["gflops"], quality_of(row, cards), marker="o", label=name)
+        quality, gflops = curve_of(row, cards, ablations)
+        axes.plot(gflops, quality, marker="o", label=name)
     axes.set_xlabel("GFLOPs (2^30 multiply-adds), CamVid 480x360")
     axes.set_ylabel("mIoU, test split")
     axes.set_ylim(bottom=0)
     axes.grid(alpha=0.3)
-    axes.legend()
+    figure.legend(loc="outside lower center", ncols=2)
     figure.savefig(path, dpi=120)
 
 
@@ -214,11 +344,12 @@ def main():
     arguments = parser.parse_args()
     source = tomllib.loads(SOURCE.read_text("utf-8"))
     cards = read_manifest(ROOT / "weights" / "manifest.toml")
-    text = report(source, cards)
+    ablations = json.loads(ABLATIONS.read_text("utf-8"))
+    text = report(source, cards, ablations)
     if arguments.check:
         return None if text == REPORT.read_text("utf-8") else f"{REPORT} is old: run make paper"
     REPORT.write_text(text, "utf-8")
-    draw(source, cards, PICTURE)
+    draw(source, cards, ablations, PICTURE)
     return None
 
 

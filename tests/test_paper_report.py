@@ -34,3 +34,11 @@ def test_every_claim_has_a_verdict():
     claims = [line for line in section.splitlines() if line.startswith("| ")][1:]
     assert len(claims) >= 10
     assert all(re.search(r"\*\*(holds|holds weaker|not reproduced)\*\* \|$", c) for c in claims)
+
+
+@pytest.mark.parametrize("part", ["Criterion", "Threshold", "Filling", "Heads"])
+def test_every_ablation_has_its_table(part):
+    section = REPORT.split("## Ablations")[1].split("\n## ")[0]
+    table = re.search(rf"^{part} .*?\n\n(\|.*?)\n\n", section, re.MULTILINE | re.DOTALL)
+    assert table is not None
+    assert table[1].count("\n") >= 4

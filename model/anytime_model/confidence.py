@@ -6,6 +6,8 @@ value with its threshold inside, and an argument of a run. The paper compares th
 """
 
 import math
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -23,6 +25,46 @@ class Criterion(Protocol):
         ...
 
 
+class FeatureCriterion(ABC):
+    """A criterion that looks at the features that an exit reads, in place of its map."""
+
+    def __call__(self, logits: Tensor) -> Tensor:
+        """Refuse: where only maps are at hand, it cannot decide.
+
+        Raises:
+            ConfigError: always.
+        """
+        raise ConfigError(
+            f"{type(self).__name__} decides by features; only a map {tuple(logits.shape)} is "
+            "at hand here. Use the torch or the native engine at a single size."
+        )
+
+    @abstractmethod
+    def of_features(self, features: Sequence[Tensor]) -> Tensor:
+        """Active positions, (B, 1, h, w) boolean.
+
+        Args:
+            features: (B, C_i, h_i, w_i), finest first. They count where the exit's map was active
+                and next to there; elsewhere they may be anything.
+
+        Raises:
+            ConfigError: they are not the features that it was made for.
+        """
+
+
+def unsettled(criterion: Criterion, logits: Tensor, features: Sequence[Tensor]) -> Tensor:
+    """What a criterion leaves active, (B, 1, h, w) boolean.
+
+    Args:
+        criterion: which.
+        logits: (B, K, h, w), the map.
+        features: that its exit has read; only a `FeatureCriterion` looks at them.
+    """
+    if isinstance(criterion, FeatureCriterion):
+        return criterion.of_features(features)
+    return criterion(logits)
+
+
 def maximum_probability(logits: Tensor) -> Tensor:
     """Largest softmax probability, (B, 1, h, w) in [1/K, 1], of class logits (B, K, h, w)."""
     return logits.float().softmax(dim=1).amax(dim=1, keepdim=True)
@@ -32,6 +74,12 @@ def entropy(logits: Tensor) -> Tensor:
     """Entropy in nats, (B, 1, h, w) in [0, ln K], of class logits (B, K, h, w)."""
     log_p = logits.float().log_softmax(dim=1)
     return -(log_p.exp() * log_p).sum(dim=1, keepdim=True)
+
+
+def margin(logits: Tensor) -> Tensor:
+    """Largest softmax probability less the second, (B, 1, h, w), of logits (B, K >= 2, h, w)."""
+    largest = logits.float().softmax(dim=1).topk(2, dim=1).values
+    return largest[:, :1] - largest[:, 1:]
 
 
 def heatmap_maximum(heatmaps: Tensor) -> Tensor:
@@ -68,6 +116,20 @@ class Entropy:
     def __call__(self, logits: Tensor) -> Tensor:
         """See `Criterion`."""
         return entropy(logits) >= self.threshold
+
+
+@dataclass(frozen=True, slots=True)
+class Margin:
+    """Active where the two largest probabilities lie at most `threshold` apart."""
+
+    threshold: float
+
+    def __post_init__(self) -> None:
+        _finite("threshold", self.threshold)
+
+    def __call__(self, logits: Tensor) -> Tensor:
+        """See `Criterion`."""
+        return margin(logits) <= self.threshold
 
 
 @dataclass(frozen=True, slots=True)

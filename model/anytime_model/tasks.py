@@ -170,6 +170,7 @@ class Segmentation(Task):
         {
             "max_probability": confidence.MaximumProbability,
             "entropy": confidence.Entropy,
+            "margin": confidence.Margin,
             "top_share": confidence.TopShare,
             "random": confidence.RandomShare,
         }

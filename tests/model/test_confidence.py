@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from anytime_model.confidence import (
     Entropy,
     HeatmapMaximum,
+    Margin,
     MaximumProbability,
 )
 from anytime_model.errors import ConfigError
@@ -28,7 +29,7 @@ def test_a_criterion_judges_each_image_of_a_batch_by_itself(seed, criterion):
         assert torch.equal(criterion(logits[i : i + 1])[0], together[i])
 
 
-@pytest.mark.parametrize("build", [MaximumProbability, Entropy, HeatmapMaximum])
+@pytest.mark.parametrize("build", [MaximumProbability, Entropy, Margin, HeatmapMaximum])
 def test_a_threshold_that_is_no_number_is_refused(build):
     with pytest.raises(ConfigError, match="finite"):
         build(float("nan"))

@@ -152,6 +152,7 @@ class PlanHandle(_Handle):
         )
         super().__init__(library, "plan", handle)
         map_ = slots[1]
+        self.size = size
         self.map_shape = (size[0] >> map_.level, size[1] >> map_.level, map_.channels)
         self.maps = ArrayPool(self.map_shape)
         self.scratch_bytes = int(library.call("plan_bytes", handle))
@@ -176,6 +177,7 @@ class RunHandle(_Handle):
 
     def __init__(self, plan: PlanHandle) -> None:
         super().__init__(plan.library, "run", plan.library.call("run_new", plan.handle))
+        self._size = plan.size
         self._shape = plan.map_shape
         self._maps = plan.maps
 
@@ -259,6 +261,17 @@ class RunHandle(_Handle):
         active = np.empty(self._shape[:2], np.bool_)
         self.library.call("run_read", self.handle, None, floats(confidence), octets(active))
         return confidence, active
+
+    def read_slot(self, slot: int, level: int, channels: int) -> Floats:
+        """A copy of a buffer of the run, (h, w, channels): features, 0 where they are not needed.
+
+        Raises:
+            KernelError: there is no map yet, or the buffer is not the run's or holds bytes.
+        """
+        height, width = self._size
+        values = np.empty((height >> level, width >> level, channels), np.float32)
+        self.library.call("run_read_slot", self.handle, slot, floats(values))
+        return values
 
     def operation(self) -> int:
         """Index of the operation that the run goes on with, for profiles."""

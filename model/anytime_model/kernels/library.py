@@ -154,6 +154,7 @@ _SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
     "cache_bytes": (c_int64, [_HANDLE]),
     "run_hold": (c_int32, [_HANDLE, _HANDLE, _BYTES]),
     "run_read": (c_int32, [_HANDLE, _FLOATS, _FLOATS, _BYTES]),
+    "run_read_slot": (c_int32, [_HANDLE, c_int32, _FLOATS]),
     "run_operation": (c_int32, [_HANDLE]),
     "run_macs": (c_int64, [_HANDLE]),
     "decode": (

@@ -54,7 +54,8 @@ def interpolate_inactive(y: Tensor, active: Tensor, lam: Tensor, radius: int = R
 
     Args:
         y: (B, C, H, W) output of a convolution.
-        active: (B, 1, H, W) boolean, True where `y` is to be kept.
+        active: (B, 1, H, W) boolean, True where `y` is to be kept; or, to train what makes masks,
+            the share of `y` that is kept at each position, 0 to 1, a floating type.
         lam: lambda, a scalar.
         radius: of the taps that are computed; 3 by definition, see `sufficient_radius`.
 
@@ -64,6 +65,7 @@ def interpolate_inactive(y: Tensor, active: Tensor, lam: Tensor, radius: int = R
     channels = y.shape[1]
     taps = slice(RADIUS - radius, RADIUS + radius + 1)
     window = rbf_weights(lam.float())[taps, taps].to(y.dtype).expand(channels, 1, -1, -1)
-    kept = torch.where(active, y, 0.0)
+    hard = active.dtype is torch.bool
+    kept = torch.where(active, y, 0.0) if hard else active * y
     around = F.conv2d(kept, window, padding=radius, groups=channels)
-    return torch.where(active, y, around)
+    return torch.where(active, y, around) if hard else torch.lerp(around, y, active)

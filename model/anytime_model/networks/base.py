@@ -24,7 +24,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from anytime_model.confidence import Criterion
+from anytime_model.confidence import Criterion, unsettled
 from anytime_model.errors import ConfigError, FinishedError, InputError
 from anytime_model.tasks import TASKS, TaskName, at_image_size
 
@@ -330,8 +330,8 @@ class Network(nn.Module, ABC):
             logits = torch.where(state.active, logits, state.logits)
         active = state.active
         if criterion is not None:
-            unsettled = criterion(logits.detach())
-            active = unsettled if active is None else active & unsettled
+            still = unsettled(criterion, logits.detach(), features)
+            active = still if active is None else active & still
         return State(state.image_size, wanted, state.num_exits, features, logits, active)
 
     def forward(

@@ -13,6 +13,7 @@ from anytime_model.data.augment import PoseAugmentation, SegmentationAugmentatio
 from anytime_model.networks.base import FamilyConfig
 from anytime_model.networks.hrnet.config import NetworkConfig
 from anytime_model.networks.lite.config import LiteConfig
+from anytime_model.networks.mdeq.config import MdeqConfig
 from anytime_model.training.losses import CrossEntropy, HeatmapError
 from anytime_model.training.recipe import Adam, Adaptivity, LastEpochs, MuonSettings, Recipe, Sgd
 from anytime_model.training.schedules import Poly, Steps, WarmStableDecay
@@ -181,6 +182,22 @@ _CAMVID_TAUGHT = replace(  # goes on from the weights of `camvid-w18`, with --in
     seed=2,
 )
 
+_CAMVID_MDEQ = Recipe(  # the paper's first baseline, at a size that two cores can train
+    name="camvid-mdeq",
+    data="camvid",
+    split="fit",
+    check_split="holdout",
+    network=MdeqConfig("tiny", outputs=11),
+    augmentation=SegmentationAugmentation((128, 160), (0.35, 0.75), colour=0.4, blur=0.1),
+    loss=CrossEntropy(strides=(4, 4, 4, 2), balance=True, overlap=1.0),
+    optimiser=Adam(4e-3, weight_decay=0.02, decoupled=True),
+    schedule=WarmStableDecay(decay_epochs=12, warmup_steps=100),
+    epochs=60,
+    batch=8,
+    average=0.99,
+    clip=5.0,
+)
+
 _LSPET_TAUGHT = replace(  # goes on from the weights of `lspet-w18`, with --init
     _LSPET,
     name="lspet-w18-taught",
@@ -208,6 +225,7 @@ RECIPES = {
         *_rows(_CAMVID),
         _CAMVID_LITE,
         _CAMVID_LITE_LIGHT,
+        _CAMVID_MDEQ,
         _LSPET,
         *_rows(_LSPET),
         _LSPET_TAUGHT,

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from anytime_model.confidence import (
     Entropy,
     HeatmapMaximum,
+    Margin,
     MaximumProbability,
     RandomShare,
     TopShare,
@@ -113,7 +114,7 @@ def test_openvino_takes_a_prior_as_it_takes_masks(checkpoint):
 
 @pytest.mark.parametrize(
     "criterion",
-    [MaximumProbability(0.6), Entropy(0.8), TopShare(0.4), RandomShare(0.5, seed=3)],
+    [MaximumProbability(0.6), Entropy(0.8), Margin(0.4), TopShare(0.4), RandomShare(0.5, seed=3)],
     ids=lambda c: type(c).__name__,
 )
 @built

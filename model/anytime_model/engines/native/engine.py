@@ -23,8 +23,10 @@ from anytime_model.checkpoint.store import Checkpoint
 from anytime_model.confidence import (
     Criterion,
     Entropy,
+    FeatureCriterion,
     HeatmapMaximum,
     MaximumProbability,
+    unsettled,
 )
 from anytime_model.engines.base import Dtype, Pause, check_image, check_normalised
 from anytime_model.engines.native.held import held_program
@@ -68,6 +70,7 @@ class NativeEngine:
     Attributes:
         scale: what the kernels multiply the bytes of an image's three channels by.
         offset: what they add.
+        features: buffers that the exit of each stage reads, see `Program`.
     """
 
     sparse = True
@@ -85,6 +88,7 @@ class NativeEngine:
         self.isa = isa or _fastest(self.library.isas, dtype)
         self.dtype: Dtype = dtype_of(self.isa)
         program = program_of(checkpoint, self.dtype)
+        self.features = program.features
         self._plans = PlanMaker(self.library, self.isa, program)
         self._memory = memory or process_budget()
         self._memory.enter(self._plans)
@@ -237,7 +241,7 @@ class NativeRun:
                 _apply(self._prior, handle)
                 self._prior = None
             logits = handle.read_map().transpose(2, 0, 1)
-            self._settle(handle, logits, criterion)
+            self._settle(handle, logits, wanted, criterion)
             confidence, active = handle.read_settled()
         except BaseException:
             self._end()
@@ -257,7 +261,11 @@ class NativeRun:
         return result
 
     def _settle(
-        self, handle: RunHandle, logits: NDArray[np.float32], criterion: Criterion | None
+        self,
+        handle: RunHandle,
+        logits: NDArray[np.float32],
+        exit_: int,
+        criterion: Criterion | None,
     ) -> None:
         probabilistic = self._engine.card.task.probabilistic
         match criterion:
@@ -270,8 +278,25 @@ class NativeRun:
             case _:
                 handle.settle(Measure.PROBABILITY if probabilistic else Measure.MAXIMUM)
                 if criterion is not None:
-                    active = criterion(torch.from_numpy(logits).unsqueeze(0))
+                    features = (
+                        self._features(handle, exit_)
+                        if isinstance(criterion, FeatureCriterion)
+                        else ()
+                    )
+                    active = unsettled(criterion, torch.from_numpy(logits).unsqueeze(0), features)
                     handle.mask(active[0, 0].numpy())
+
+    def _features(self, handle: RunHandle, exit_: int) -> tuple[torch.Tensor, ...]:
+        """What an exit reads, (1, C, h, w), finest first; 0 where no active position needs it."""
+        if not self._engine.features:
+            raise ConfigError(
+                f"{self._engine.name} shows no features of {self._engine.card.name}; expected a "
+                "criterion of maps, or an HRNet in f32 or bf16."
+            )
+        arrays = (
+            handle.read_slot(b.slot, b.level, b.channels) for b in self._engine.features[exit_ - 1]
+        )
+        return tuple(torch.from_numpy(a.transpose(2, 0, 1)).unsqueeze(0) for a in arrays)
 
     def _end(self) -> None:
         self._handle = None

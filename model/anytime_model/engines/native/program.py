@@ -131,6 +131,7 @@ class Program:
         heads: where the exit of each stage begins in `operations`; empty where none may be left
             out.
         ends: where each stage, its exit included, ends in `operations`.
+        features: what the exit of each stage reads, finest first; empty where they are not kept.
         image_steps: of a program in bytes, what those of the image stand for.
     """
 
@@ -140,4 +141,5 @@ class Program:
     operations: list[Operation] = field(default_factory=list)
     heads: list[int] = field(default_factory=list)
     ends: list[int] = field(default_factory=list)
+    features: list[tuple[Buffer, ...]] = field(default_factory=list)
     image_steps: ByteSteps | None = None

@@ -267,6 +267,13 @@ int32_t anytime_run_read(const AnytimeRun* handle, float* map, float* confidence
   });
 }
 
+int32_t anytime_run_read_slot(const AnytimeRun* handle, int32_t slot, float* values) {
+  return guarded([&]() -> int32_t {
+    handle->run.read_slot(slot, values);
+    return ANYTIME_OK;
+  });
+}
+
 int32_t anytime_run_operation(const AnytimeRun* handle) { return handle->run.operation(); }
 
 int64_t anytime_run_macs(const AnytimeRun* handle) { return handle->run.macs(); }

@@ -160,6 +160,9 @@ int64_t anytime_cache_bytes(const AnytimeCache*);
 int32_t anytime_run_hold(AnytimeRun*, AnytimeCache*, const uint8_t* fresh);
 /* Copies: the map as h x w x channels, its confidence and its mask; NULL for what is not wanted. */
 int32_t anytime_run_read(const AnytimeRun*, float* map, float* confidence, uint8_t* active);
+/* A buffer of the run (not of bytes) as h x w x channels of its level, once a map has been made; 0
+ * where no active pixel needs it. */
+int32_t anytime_run_read_slot(const AnytimeRun*, int32_t slot, float* values);
 /* The operation that the run will go on with: what a profile attributes its time to. */
 int32_t anytime_run_operation(const AnytimeRun*);
 int64_t anytime_run_macs(const AnytimeRun*); /* multiply-adds since the image */

@@ -80,6 +80,7 @@ class Run {
   void apply_prior(const float* map, const uint8_t* active);
   void hold(std::shared_ptr<Cache>, const uint8_t* fresh);
   void read(float* map, float* confidence, uint8_t* active) const;
+  void read_slot(int slot, float* values) const;
   int operation() const;
   int64_t macs() const { return macs_; }
 

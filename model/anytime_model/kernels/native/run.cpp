@@ -465,4 +465,31 @@ void Run::read(float* map, float* confidence, uint8_t* active) const {
   if (active != nullptr) std::memcpy(active, active_.data(), active_.size());
 }
 
+void Run::read_slot(int index, float* values) const {
+  if (maps_ == 0) throw Refusal("there is no map yet");
+  if (index < 0 || index >= int(plan_->slots_.size())) throw Refusal("there is no such slot");
+  const AnytimeSlot& slot = plan_->slots_[size_t(index)];
+  const int64_t element = slot.floats ? int64_t(sizeof(float)) : plan_->kernels().element_size;
+  if (slot.storage != ANYTIME_RUN || slot.level < kMapLevel || element < int64_t(sizeof(bf16)))
+    throw Refusal("only features of the run that are no bytes can be read");
+  const Grid& grid = plan_->pyramid_.level[slot.level];
+  const auto channels = size_t(slot.channels);
+  std::memset(values, 0, size_t(grid.pixels()) * channels * sizeof(float));
+  const Sites needed = lists(slot.level).needed();
+  for (int i = 0; i < needed.count; i++) {
+    const int64_t y = needed.yx[i] >> 16, x = needed.yx[i] & 0xffff;
+    float* to = values + size_t(y * grid.width + x) * channels;
+    const char* from = static_cast<const char*>(buffer(index)) +
+                       size_t(needed.at[i]) * channels * size_t(element);
+    if (element == int64_t(sizeof(float))) {
+      std::memcpy(to, from, channels * sizeof(float));
+      continue;
+    }
+    for (size_t k = 0; k < channels; k++) {
+      const uint32_t bits = uint32_t(reinterpret_cast<const bf16*>(from)[k]) << 16;
+      std::memcpy(to + k, &bits, sizeof bits);
+    }
+  }
+}
+
 }  // namespace anytime

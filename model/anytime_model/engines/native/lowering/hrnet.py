@@ -60,6 +60,7 @@ class HrnetLowering(Builder):
                     features = self.stage(stage, features, last_of_all=last)
                 case _:
                     raise TypeError(f"a stage of type {type(stage).__name__} has no lowering")
+            self.program.features.append(tuple(features))
             end = len(self.program.operations)
             self.part = f"exit {number}"
             self.exit(exit_, features)
