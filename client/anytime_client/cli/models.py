@@ -17,7 +17,7 @@ _METRICS: Final = {Task.SEGMENTATION: "mIoU", Task.POSE: "PCKh@0.5"}
 
 
 def models(context: typer.Context, as_json: options.AsJson = False) -> None:
-    """List the server's models: what each knows; its exits' sizes, times, quality and cost."""
+    """List the server's models: what each knows, takes and costs, exit by exit."""
     with options.connect(context) as client:
         served = client.models
     if as_json:
