@@ -20,11 +20,14 @@ pytestmark = [
 ]
 PAGE = """<!doctype html><title>loading</title><canvas></canvas>
 <script type="module">
-onunhandledrejection = ({ reason }) => { document.title = String(reason); };
-const { show } = await import("./show.js");
+import { show } from "./show.js";
 const image = await (await fetch("street.jpg")).blob();
-await show(image, document.querySelector("canvas"));
-document.title = "shown";
+try {
+  await show(image, document.querySelector("canvas"));
+  document.title = "shown";
+} catch (error) {
+  document.title = String(error);
+}
 </script>"""
 
 

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import re
+import shlex
+from importlib import import_module
 from pathlib import Path
 
 import pytest
 
 from anytime_model.checkpoint.manifest import read_manifest
 from anytime_model.training.recipes import RECIPES
+from anytime_model.training.stopping import StopRequest
 from model.commands import command_of
 from model.data_factories import camvid_tree, tiny_recipe
 
@@ -27,20 +31,24 @@ def test_train_finish_and_evaluate_make_weights_with_a_measured_card(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     assert callable(command)
-    data, out, shipped = camvid_tree(tmp_path / "camvid"), tmp_path / "out", tmp_path / "weights"
+    data, out = camvid_tree(tmp_path / "camvid"), tmp_path / "out"
+    shipped = out / "weights"
     at = ("--data", data)
     training = ("train", "--recipe", "camvid-w18", *at, "--out", out, "--workers", 0)
     assert command(*training, "--device", "cpu") == 0
     assert command(*training) == 2
     assert "holds a training already" in capsys.readouterr().err
     assert command(*training, "--resume") == 0
+    (finish,) = re.findall(r"^next: anytime-model (.*)$", capsys.readouterr().out, re.MULTILINE)
+    finish = shlex.split(finish.replace("NAME", "tiny"))
     described = ("--licence", "research", "--curves", tmp_path / "curves.png")
-    finish = ("finish", "--recipe", "camvid-w18", *at, "--progress", out / "progress.pt")
-    assert command(*finish, "--out", shipped, "--name", "tiny", *described) == 0
+    assert command(*finish, *described) == 0
     assert (tmp_path / "curves.png").stat().st_size > 1000
-    assert "thresholds on held-out data" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "thresholds on held-out data" in printed
+    assert f"next: anytime-server serve --weights {shipped}" in printed
     card = read_manifest(shipped)["tiny"]
-    assert card.licence == "research"
+    assert (card.licence, card.description) == ("research", "Trained on camvid.")
     assert card.config.preset == "tiny"
 
     evaluate = ("evaluate", "--weights", shipped / card.file, *at, "--limit", 2)
@@ -60,6 +68,25 @@ def test_train_finish_and_evaluate_make_weights_with_a_measured_card(
     quality = read_manifest(shipped)["tiny"].quality
     assert quality is not None
     assert quality.per_exit == tuple(round(e["score"], 4) for e in dense["exits"])
+
+
+def test_a_training_that_was_stopped_says_how_it_goes_on(
+    tmp_path: Path,
+    command: object,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Stopped(StopRequest):
+        def __call__(self) -> bool:
+            return True
+
+    assert callable(command)
+    monkeypatch.setattr(import_module("anytime_model.cli.train"), "StopRequest", Stopped)
+    at = ("--data", camvid_tree(tmp_path / "camvid"), "--out", tmp_path / "out", "--workers", 0)
+    assert command("train", "--recipe", "camvid-w18", *at, "--device", "cpu") == 0
+    printed = capsys.readouterr().out
+    assert "stopped: the same command with --resume goes on" in printed
+    assert "next:" not in printed
 
 
 def test_a_wrong_recipe_or_folder_ends_with_a_message(
