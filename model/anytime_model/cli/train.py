@@ -76,9 +76,6 @@ def train(
             device=torch.device(device) if device else None,
             workers=workers,
         )
-    if stop():
-        typer.echo("stopped: the same command with --resume goes on")
-        return
     of = ["--recipe", recipe, "--data", str(data), "--progress", str(out / PROGRESS)]
     ship = ["anytime-model", "finish", *of, "--out", str(out / "weights"), "--name", "NAME"]
     typer.echo(f"next: {shlex.join(ship)}")

@@ -5,14 +5,12 @@ from __future__ import annotations
 import json
 import re
 import shlex
-from importlib import import_module
 from pathlib import Path
 
 import pytest
 
 from anytime_model.checkpoint.manifest import read_manifest
 from anytime_model.training.recipes import RECIPES
-from anytime_model.training.stopping import StopRequest
 from model.commands import command_of
 from model.data_factories import camvid_tree, tiny_recipe
 
@@ -68,25 +66,6 @@ def test_train_finish_and_evaluate_make_weights_with_a_measured_card(
     quality = read_manifest(shipped)["tiny"].quality
     assert quality is not None
     assert quality.per_exit == tuple(round(e["score"], 4) for e in dense["exits"])
-
-
-def test_a_training_that_was_stopped_says_how_it_goes_on(
-    tmp_path: Path,
-    command: object,
-    capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    class Stopped(StopRequest):
-        def __call__(self) -> bool:
-            return True
-
-    assert callable(command)
-    monkeypatch.setattr(import_module("anytime_model.cli.train"), "StopRequest", Stopped)
-    at = ("--data", camvid_tree(tmp_path / "camvid"), "--out", tmp_path / "out", "--workers", 0)
-    assert command("train", "--recipe", "camvid-w18", *at, "--device", "cpu") == 0
-    printed = capsys.readouterr().out
-    assert "stopped: the same command with --resume goes on" in printed
-    assert "next:" not in printed
 
 
 def test_a_wrong_recipe_or_folder_ends_with_a_message(
