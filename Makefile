@@ -15,7 +15,7 @@ NNCF := .cache/nncf/.installed
 ENGINE_TESTS := tests/model/engines tests/model/kernels
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo serve test test-fast test-ecosystem check audit format sanitize picture bench bench-engine bench-server bench-overload bench-video paper weights-camvid-lite weights-camvid-w18 weights-lspet clean test-faults fuzz test-suites bench-nncf test-arm
+.PHONY: help setup demo serve test test-fast test-ecosystem check audit format sanitize picture page-pictures bench bench-engine bench-server bench-overload bench-video paper weights-camvid-lite weights-camvid-w18 weights-lspet clean test-faults fuzz test-suites bench-nncf test-arm
 
 help: ## Show this list.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-20s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -78,6 +78,9 @@ test-arm: setup ## Run the engine's tests with kernels for ARM under an emulator
 
 picture: setup ## Make the README's picture from the shipped weights (with a server running).
 	$(BIN)/anytime stream client/web/samples/street-1.jpg --sheet docs/street-exits.png
+
+page-pictures: setup ## Take docs' pictures of the page (with a server running that does nothing else, and Chromium).
+	$(BIN)/python bench/page_pictures.py
 
 bench: bench-engine bench-server ## Run both benchmarks.
 
