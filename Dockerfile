@@ -46,6 +46,6 @@ ENV PATH=/opt/anytime/bin:$PATH \
 USER 10001
 EXPOSE 8000
 HEALTHCHECK --interval=10s --timeout=3s --start-period=90s --retries=3 \
-    CMD ["python", "-c", "import urllib.request; urllib.request.urlopen('http://127.0.0.1:8000/readyz', timeout=2)"]
+    CMD ["python", "-c", "import os, urllib.request; urllib.request.urlopen(f'http://127.0.0.1:{os.environ[\"ANYTIME_PORT\"]}/readyz', timeout=2)"]
 ENTRYPOINT ["anytime-server"]
 CMD ["serve"]

@@ -15,7 +15,7 @@ NNCF := .cache/nncf/.installed
 ENGINE_TESTS := tests/model/engines tests/model/kernels
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo serve test test-fast test-ecosystem check audit format sanitize picture bench bench-engine bench-server bench-overload bench-video paper weights-camvid-lite weights-camvid-w18 weights-lspet clean test-faults fuzz test-suites bench-nncf test-arm
+.PHONY: help setup demo serve test test-fast test-ecosystem check audit format sanitize picture page-pictures bench bench-engine bench-server bench-overload bench-video paper weights-camvid-lite weights-camvid-w18 weights-lspet clean test-faults fuzz test-suites bench-nncf test-arm
 
 help: ## Show this list.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-20s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -79,6 +79,9 @@ test-arm: setup ## Run the engine's tests with kernels for ARM under an emulator
 picture: setup ## Make the README's picture from the shipped weights (with a server running).
 	$(BIN)/anytime stream client/web/samples/street-1.jpg --sheet docs/street-exits.png
 
+page-pictures: setup ## Take docs' pictures of the page (with a server running that does nothing else, and Chromium).
+	$(BIN)/python bench/page_pictures.py
+
 bench: bench-engine bench-server ## Run both benchmarks.
 
 bench-engine: setup ## Our engine beside torch, ONNX Runtime and OpenVINO, as ratios of one run.
@@ -111,7 +114,7 @@ weights-camvid-lite: setup ## Train and export weights/camvid-lite (CAMVID=folde
 	  $(if $(wildcard runs/camvid-lite/progress.pt),--resume)
 	$(BIN)/anytime-model finish --recipe camvid-lite --progress runs/camvid-lite/progress.pt --data $(CAMVID) \
 	  --out weights --name camvid-lite --allowed-loss 0 --licence "CC BY-NC 4.0 (research use; trained on CamVid)" \
-	  --description "Street scenes in 11 classes; EfficientNet-Lite0 from ImageNet weights; trained on CamVid."
+	  --description "Streets of one English city, seen from a car, in 11 classes; EfficientNet-Lite0 from ImageNet weights; trained on CamVid."
 
 weights-camvid-w18: setup ## Train and export weights/camvid-w18 (CAMVID=folder); run it again to go on.
 	$(BIN)/anytime-model train --recipe camvid-w18 --epochs 109 --data $(CAMVID) --out runs/camvid-w18 \
@@ -123,7 +126,7 @@ weights-camvid-w18: setup ## Train and export weights/camvid-w18 (CAMVID=folder)
 	  --out runs/camvid-w18-taught $(if $(wildcard runs/camvid-w18-taught/progress.pt),--resume)
 	$(BIN)/anytime-model finish --recipe camvid-w18-taught --progress runs/camvid-w18-taught/progress.pt \
 	  --data $(CAMVID) --out weights --name camvid-w18 --scale 1.5 --licence "CC BY-NC 4.0 (research use; trained on CamVid)" \
-	  --description "Street scenes in 11 classes; W18, redesigned exits, masks; trained on CamVid, taught by camvid-lite."
+	  --description "Streets of one English city, seen from a car, in 11 classes; W18, redesigned exits, masks; trained on CamVid, taught by camvid-lite."
 
 weights-lspet: setup ## Train and export weights/lspet-w18 (LSPET=folder KEYPOINTS=file); run it again to go on.
 	$(BIN)/anytime-model train --recipe lspet-w18 --epochs 11 --data $(LSPET) --out runs/lspet-w18 \
@@ -135,7 +138,7 @@ weights-lspet: setup ## Train and export weights/lspet-w18 (LSPET=folder KEYPOIN
 	  $(if $(wildcard runs/lspet-w18-taught/progress.pt),--resume)
 	$(BIN)/anytime-model finish --recipe lspet-w18-taught --progress runs/lspet-w18-taught/progress.pt \
 	  --data $(LSPET) --out weights --name lspet-w18 --scale 0.8 --allowed-loss 0.005 --licence "research use only (trained on LSPET)" \
-	  --description "14 joints of one person in a crop; W18, redesigned exits, masks; trained on LSPET."
+	  --description "14 joints of one sporting person in the middle of the picture; W18, redesigned exits, masks; trained on LSPET."
 
 paper: setup ## The paper's tables and claims with ours beside them: builds docs/PAPER.md.
 	$(BIN)/python bench/paper.py

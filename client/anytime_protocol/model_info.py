@@ -15,6 +15,7 @@ MAX_EXITS: Final = 64
 _Byte = Annotated[int, whole(0, 255)]
 _Index = Annotated[int, whole()]
 _Label = Annotated[str, text(128)]
+_Description = Annotated[str, text(512)]
 _Side = Annotated[int, whole(1)]
 
 
@@ -96,6 +97,7 @@ class ModelInfo(JsonValue):
         precision: what its convolutions compute in: `f32`, `bf16` or `int8`.
         measured_size: (H, W) of the images that `gmacs` and `expected_ms` of its exits are about,
             px; None where the server does not say.
+        description: what it was made for and trained on, for people; empty where nothing is known.
         certificates: promises about its masks, by rising risk.
     """
 
@@ -111,6 +113,7 @@ class ModelInfo(JsonValue):
     engine: Absent[_Label] = None
     precision: Absent[_Label] = None
     measured_size: Absent[tuple[_Side, _Side]] = None
+    description: Annotated[_Description, omit("")] = ""
     certificates: Annotated[tuple[CertificateInfo, ...], Field(max_length=64), omit(())] = ()
 
     def certified_risk(self, max_risk: float) -> float:

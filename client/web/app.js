@@ -7,6 +7,7 @@ import { Connection } from "./connection.js";
 import { imageFromBlob, imageFromVideo, nextPicture } from "./images.js";
 import {
   Tally,
+  asSentence,
   capitalised,
   describeEnd,
   endOfFrame,
@@ -37,6 +38,7 @@ const METRIC_NOTES = {
 };
 const SATISFIED_BUDGET = { min_confidence: 0 };
 const POLL_MS = 2000;
+const UNKNOWN_IMAGES = "On other images its answer means nothing, however sure it looks.";
 const BUDGET_HINT = "What you change here reaches the server while it computes.";
 const TOKEN_KEY = "anytime-token";
 const SPARE = 1.15; // by which a proposed deadline is longer than what a first map takes
@@ -370,6 +372,9 @@ function renderAll(withMap = true) {
   $("canvas").setAttribute("aria-label", describe(update));
   $("progress").max = update?.exits ?? model()?.exits.length ?? 4;
   $("progress").value = update?.exit ?? 0;
+  for (const button of $("samples").children) {
+    button.setAttribute("aria-pressed", String(button.title === state.image?.name));
+  }
   renderLegend($("legend"), update, model());
   renderExits();
 }
@@ -457,6 +462,8 @@ function renderModel() {
   $("quality-note").textContent = isMeasured ? `${METRIC_NOTES[served.task]}; on images not used for training.` : "";
   $("quality-note").hidden = !isMeasured;
   $("model-facts").textContent = served ? describeModel(served) : "";
+  $("model-knows").textContent = served?.description ? `${asSentence(served.description)} ${UNKNOWN_IMAGES}` : "";
+  $("model-knows").hidden = !served?.description;
   const slider = $("exit");
   const wasDeepest = Number(slider.value) === Number(slider.max);
   slider.max = String(exits);

@@ -22,6 +22,7 @@ const RATE_MS = 3000; // over which frames a second are counted
 
 export const milliseconds = (ms) => `${ms < 10 ? ms.toFixed(1) : Math.round(ms)} ms`;
 export const capitalised = (text) => text[0].toUpperCase() + text.slice(1);
+export const asSentence = (text) => `${capitalised(text)}.`.replace(/\.\.$/, ".");
 export const reasonOf = (final) => REASONS[final.reason] ?? final.reason;
 
 /**
@@ -57,7 +58,7 @@ function describeError(end) {
     const after = end.retry_after_ms === undefined ? "" : ` Try again in ${milliseconds(end.retry_after_ms)}.`;
     return `The server is busy.${after}`;
   }
-  return `${capitalised(end.detail)}.`.replace(/\.\.$/, ".");
+  return asSentence(end.detail);
 }
 
 /**

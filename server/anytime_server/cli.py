@@ -40,7 +40,7 @@ def root() -> None:
 
 
 def serve(settings: Settings) -> None:
-    """Serve the models until SIGTERM or Ctrl-C; running requests get what they have.
+    """Serve the models until SIGTERM or Ctrl-C; what runs gets what it has.
 
     Each option can also be set by the environment variable beside it.
     """

@@ -24,6 +24,7 @@ STREET = ModelInfo(
     Task.SEGMENTATION,
     tuple(ExitInfo(gmacs) for gmacs in (1.0, 2.0, 3.0, 4.0)),
     (ClassInfo(0, "sky", (128, 128, 128)), ClassInfo(3, "road", (128, 64, 128))),
+    description="Streets, seen from a car.",
     certificates=(CertificateInfo(0.02, 0.95, 400, 0.012),),
 )
 LADDER = ModelInfo(

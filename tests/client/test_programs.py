@@ -2,8 +2,10 @@
 
 import subprocess
 import sys
+from importlib import import_module
 
 import pytest
+from typer.main import get_command
 
 RUN = """
 import sys
@@ -60,3 +62,12 @@ def test_a_program_runs_with_what_it_needs():
 def test_a_broken_package_of_ours_is_no_missing_one():
     done = run("anytime_server", NOT_INSTALLED, "anytime_server")
     assert "ModuleNotFoundError: No module named 'anytime_server'" in done.stderr
+
+
+@pytest.mark.parametrize(
+    "module", ["anytime_client.cli.app", "anytime_model.cli.app", "anytime_server.cli"]
+)
+def test_the_help_of_every_command_fits_in_80_columns(module):
+    commands = get_command(import_module(module).app).commands
+    lines = [line for command in commands.values() for line in (command.help or "").splitlines()]
+    assert [line for line in lines if len(line) > 77] == []  # a space stands before each

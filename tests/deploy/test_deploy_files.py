@@ -1,10 +1,12 @@
 """The files in `deploy/`, the Dockerfile and their document agree with the server."""
 
 import json
+import os
 import re
 import shutil
 import subprocess
 import sys
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
@@ -74,6 +76,44 @@ def test_the_images_dependencies_are_those_of_the_extra_and_not_the_project():
         re.split(r"[\[><=]", f)[0] for f in found
     }
     assert not [name for name in found if name.startswith(("anytime", "albumentations"))]
+
+
+def test_the_images_health_check_asks_the_port_that_is_set():
+    line = re.search(r"^    CMD (\[.*)$", (ROOT / "Dockerfile").read_text("utf-8"), re.MULTILINE)[1]
+    command = [sys.executable, *json.loads(line)[1:]]
+
+    class Answers(BaseHTTPRequestHandler):
+        def do_GET(self):
+            asked.append(self.path)
+            self.send_response(statuses.pop())
+            self.end_headers()
+
+    asked, statuses, codes = [], [503, 200], []
+    with HTTPServer(("127.0.0.1", 0), Answers) as server:
+        environment = os.environ | {"ANYTIME_PORT": str(server.server_port)}
+        for _ in range(2):
+            process = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL)
+            server.handle_request()
+            codes.append(process.wait(30))
+    assert asked == ["/readyz"] * 2
+    assert codes == [0, 1]
+
+
+def test_the_systemd_unit_waits_for_a_drain_and_has_no_fault(tmp_path):
+    unit = (DEPLOY / "anytime.service").read_text(encoding="utf-8")
+    stop_s = int(re.search(r"^TimeoutStopSec=(\d+)$", unit, flags=re.MULTILINE)[1])
+    assert stop_s > Settings.model_fields["drain_timeout_s"].default
+    assert "cp deploy/anytime.service" in DOCUMENT
+    program = shutil.which("systemd-analyze")
+    if program is None:
+        pytest.skip("systemd-analyze is not installed")
+    copy = tmp_path / "anytime.service"
+    copy.write_text(re.sub(r"^ExecStart=\S+", "ExecStart=/bin/true", unit, flags=re.MULTILINE))
+    done = subprocess.run(
+        [program, "verify", copy], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert [line for line in done.stderr.splitlines() if "anytime" in line] == []
 
 
 def test_every_metric_that_is_watched_is_exposed():

@@ -41,6 +41,7 @@ STREET = ModelInfo(
     task=Task.SEGMENTATION,
     exits=(ExitInfo(23.7, 0.49), ExitInfo(34.7), ExitInfo(49.9), ExitInfo(73.2, 0.6)),
     classes=(ClassInfo(0, "sky", (128, 128, 128)), ClassInfo(3, "road", (128, 64, 128))),
+    description="Streets, seen from a car.",
     certificates=(
         CertificateInfo(0.02, 0.95, 400, 0.012, 1.0, "streets"),
         CertificateInfo(0.1, 0.9, 40, 0.05, 0.25),

@@ -67,6 +67,13 @@ def test_a_nonsense_budget_cannot_be_built_in_code_either() -> None:
             build()  # type: ignore[operator]
 
 
+def test_a_day_is_the_last_moment_of_a_schedule() -> None:
+    wire = {"schedule": [{"at_ms": 86_400_000, "max_exit": 4}]}
+    assert Budget.from_json(wire).to_json() == wire
+    with pytest.raises(BudgetError, match=r"schedule\[0\].at_ms: .* from 0 to 86400000"):
+        Budget.from_json({"schedule": [{"at_ms": 86_400_001, "max_exit": 4}]})
+
+
 def test_a_gigantic_unknown_field_does_not_come_back_in_the_error() -> None:
     with pytest.raises(BudgetError) as caught:
         Budget.from_json({"x" * 100_000: 1})

@@ -101,6 +101,18 @@ def test_the_first_sample_sharpens_by_itself(page, url):
     save_screenshot(page, "street")
 
 
+def test_what_the_model_was_made_for_is_said_and_the_sample_is_marked(page, url):
+    open_page(page, url)
+    expect(page.locator("#model-knows")).to_have_text(
+        "Made up for tests. On other images its answer means nothing, however sure it looks."
+    )
+    expect(page.locator("#samples [aria-pressed=true] img")).to_have_count(1)
+    page.locator("#samples button").last.click()
+    expect(page.locator("#samples [aria-pressed=true] img")).to_have_attribute(
+        "alt", re.compile("person")
+    )
+
+
 def test_each_exit_can_be_looked_at_again(page, url):
     open_page(page, url)
     last = colours(page)
@@ -543,7 +555,7 @@ def test_nothing_is_wider_than_a_phone(browser, url, scheme):
     open_page(page, url)
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
     top = lambda card: page.locator(card).bounding_box()["y"]  # noqa: E731
-    assert top("#budget-card") < top("#exits-card") < top("#image-card")
+    assert top("#budget-card") < top("#image-card") < top("#exits-card")
     page.locator("#canvas").tap()
     expect(page.locator("#under")).to_contain_text("%")
     save_screenshot(page, f"phone-{scheme}")

@@ -1,5 +1,6 @@
 """The README's examples of the client's use run as they stand, against a real server."""
 
+import json
 import os
 import re
 import shutil
@@ -21,7 +22,12 @@ COMMANDS = re.findall(r"^    ((?:anytime|curl) (?:.*\\\n)*.*)$", USE, flags=re.M
 NODE = """
 import {{ readFileSync }} from "node:fs";
 const image = readFileSync("street.jpg");
+const shown = [];
+const canvas = {{ getContext: () => ({{ putImageData: ({{ data }}) => shown.push(data) }}) }};
+globalThis.ImageData = class {{ constructor(data) {{ this.data = data; }} }};
 {code}
+const opaque = (data) => data.filter((value, at) => at % 4 === 3 && value === 255).length;
+console.log(JSON.stringify([canvas.width, canvas.height, shown.map(opaque)]));
 """
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
@@ -72,9 +78,14 @@ def test_the_python_example_prints_every_exit(run):
 
 
 @pytest.mark.skipif(shutil.which("node") is None, reason="Node is not installed")
-def test_the_javascript_example_prints_json_lines(run):
-    printed = run("node", "--input-type=module", "-e", NODE.format(code=JAVASCRIPT))
-    assert '"type":"final"' in printed.replace(" ", "")
+def test_the_javascript_example_draws_the_map_of_every_exit(run, tmp_path):
+    shutil.copy(ROOT / "client" / "web" / "protocol.js", tmp_path / "protocol.js")
+    (tmp_path / "package.json").write_text('{"type": "module"}')
+    code = NODE.format(code=JAVASCRIPT)
+    width, height, opaque = json.loads(run("node", "--input-type=module", "-e", code))
+    assert (width, height) == (480, 360)
+    assert opaque[-1] == 480 * 360
+    assert 1 <= len(opaque) <= 4  # a newer map may replace one that waits
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=lambda command: " ".join(command.split()[:2]))

@@ -398,6 +398,12 @@ def socket_to(server):
     return socket.create_connection(("127.0.0.1", server.port), timeout=10)
 
 
+def test_the_log_says_why_a_slower_engine_computes(start, tmp_path):
+    with start(environment={"ANYTIME_KERNEL_CACHE": str(tmp_path / "empty")}) as server:
+        assert re.search(r"WARNING .*falling back to the torch engine.*not built", server.text())
+        assert "is computed by torch-cpu-f32" in server.text()
+
+
 def test_missing_weights_end_the_server_with_1_and_a_reason(tmp_path):
     command = [sys.executable, "-m", "anytime_server.cli", "serve", "--port", "0"]
     command += ["--weights", str(tmp_path / "nothing")]

@@ -31,7 +31,8 @@ def budget(
 ) -> None:
     """Show the server's own budget and load, or set its budget.
 
-    A new budget replaces the old one as a whole. Examples: --max-exit 2, --clear,
+    A new budget replaces the old one as a whole. Examples: --max-exit 2,
+    --clear,
     --set '{"max_exit": 2, "schedule": [{"at_ms": 60000, "max_exit": 4}]}'.
     """
     limits = options.limits(

@@ -61,9 +61,10 @@ def demo(
         float, typer.Option("--patience-s", min=1, help="Longest wait for the server, in s.")
     ] = 300.0,
 ) -> None:
-    """Start a server unless one runs, stream a street image through all exits, save the maps.
+    """Start a server unless one runs, stream a street through all exits.
 
-    The server goes on running; its page's address and how to stop it are printed at the end.
+    The maps are saved. The server goes on running; its page's address and how
+    to stop it are printed at the end.
     """
     console = options.stderr_console()
     server = options.server_options(context)

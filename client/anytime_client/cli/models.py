@@ -17,7 +17,7 @@ _METRICS: Final = {Task.SEGMENTATION: "mIoU", Task.POSE: "PCKh@0.5"}
 
 
 def models(context: typer.Context, as_json: options.AsJson = False) -> None:
-    """List the server's models: each exit's size, time, quality and cost; classes or joints."""
+    """List the server's models: what each knows, takes and costs, exit by exit."""
     with options.connect(context) as client:
         served = client.models
     if as_json:
@@ -27,6 +27,8 @@ def models(context: typer.Context, as_json: options.AsJson = False) -> None:
     for model in served:
         facts = (model.name, model.task, model.engine, model.precision)
         console.print(", ".join(filter(None, facts)), highlight=False, soft_wrap=True)
+        if model.description:
+            console.print(model.description, highlight=False, markup=False)
         console.print(_table(model))
         names = [info.name for info in model.classes] or list(model.keypoints)
         lines = [f"{_plural(model.task)}: {', '.join(names)}", *map(_promise, model.certificates)]

@@ -50,8 +50,8 @@ def predict(
 ) -> None:
     """Send images, get of each the best map that the budget allows.
 
-    Of several images one that fails is reported and passed over; the exit code is then 1 in the
-    end.
+    Of several images one that fails is reported and passed over; the exit code
+    is then 1 in the end.
     """
     files = options.ImageFiles.of(images)
     budget = options.limits(

@@ -91,9 +91,10 @@ def watch(
 ) -> None:
     """Follow a folder, a video file at its own speed, a camera or a URL.
 
-    While one frame is computed newer ones replace each other, so that the next is never stale. A
-    frame that fails is reported and passed over; the exit code is then 1 in the end. Figures about
-    all frames come last, on standard error; with --json as a line of JSON.
+    While one frame is computed newer ones replace each other, so that the next
+    is never stale. A frame that fails is reported and passed over; the exit code
+    is then 1 in the end. Figures about all frames come last, on standard error;
+    with --json as a line of JSON.
     """
     budget = Budget(deadline_ms=deadline_ms, max_exit=max_exit)
     bounds = ReuseOptions(max_age, max_difference, motion) if reuse else None

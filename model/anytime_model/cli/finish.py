@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -25,7 +26,9 @@ def finish(
     name: Annotated[str, typer.Option(help="Of the model, and of its file.")],
     *,
     licence: Annotated[str, typer.Option(help="Of the weights.")] = "unknown",
-    description: Annotated[str, typer.Option(help="One line.")] = "",
+    description: Annotated[
+        str | None, typer.Option(help="What it knows, in a line; by default the data's folder.")
+    ] = None,
     scale: Annotated[float, typer.Option(help="Factor that images will be enlarged by.")] = 1.0,
     allowed_loss: Annotated[
         float, typer.Option(help="What masks may cost the last exit, 0 to 1.")
@@ -46,7 +49,7 @@ def finish(
         out,
         name=name,
         licence=licence,
-        description=description,
+        description=f"Trained on {data.resolve().name}." if description is None else description,
         scale=scale,
         allowed_loss=allowed_loss,
         half=half,
@@ -57,6 +60,7 @@ def finish(
     console.print(f"{out / done.card.file}: SHA-256 {done.card.sha256}", soft_wrap=True)
     console.print("temperatures: " + ", ".join(f"{t:.3f}" for t in done.temperatures))
     console.print(_table(done))
+    typer.echo(f"next: {shlex.join(['anytime-server', 'serve', '--weights', str(out)])}")
 
 
 def _table(done: Exported) -> Table:

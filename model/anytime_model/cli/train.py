@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Annotated
@@ -15,7 +16,7 @@ from anytime_model.data import folder
 from anytime_model.data.registry import OWN, recognise
 from anytime_model.training.callbacks import LogLines, ProgressBar
 from anytime_model.training.finetune import FINE_TUNINGS
-from anytime_model.training.loop import Callback
+from anytime_model.training.loop import PROGRESS, Callback
 from anytime_model.training.run import Overrides, recipe_named, run
 from anytime_model.training.stopping import StopRequest
 
@@ -75,6 +76,9 @@ def train(
             device=torch.device(device) if device else None,
             workers=workers,
         )
+    of = ["--recipe", recipe, "--data", str(data), "--progress", str(out / PROGRESS)]
+    ship = ["anytime-model", "finish", *of, "--out", str(out / "weights"), "--name", "NAME"]
+    typer.echo(f"next: {shlex.join(ship)}")
 
 
 def _check(data: Path) -> None:

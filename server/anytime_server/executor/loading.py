@@ -277,6 +277,7 @@ def describe(model: LoadedModel, measured: _Measured, size: tuple[int, int]) -> 
         engine=model.engine.name,
         precision=model.engine.dtype,
         measured_size=size,
+        description=card.description,
         certificates=certificates,
     )
     if task is Task.POSE:

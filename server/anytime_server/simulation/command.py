@@ -77,7 +77,7 @@ def simulate_traffic(
     ] = 0.0,
     seed: Annotated[int, typer.Option(help="Of everything drawn.")] = 0,
 ) -> None:
-    """Compare policies, routers and numbers of executors: ours are the server's very own."""
+    """Compare policies, routers and numbers of executors in simulated traffic."""
     try:
         _check_range("jitter", jitter, MOST_JITTER)
         _check_range("run-ms", run_ms, MOST_RUN_MS)

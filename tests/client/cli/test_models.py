@@ -11,6 +11,7 @@ from client.fakes import fake_server
 def test_models_are_listed(anytime, url):
     printed = anytime(url, "models").stdout
     assert b"street, segmentation\n" in printed
+    assert b"Streets, seen from a car.\n" in printed
     assert b"classes: sky, road" in printed
     assert b"joints: ankle, knee" in printed
     models = json.loads(anytime(url, "models", "--json").stdout)["models"]
@@ -29,7 +30,7 @@ def test_each_exit_has_its_size_time_quality_and_cost(anytime, url):
 def test_a_server_that_knows_no_sizes_is_listed_too(anytime, url):
     lines = anytime(url, "models").stdout.decode().splitlines()
     title = next(at for at, line in enumerate(lines) if line.startswith("street"))
-    assert lines[title + 3].split() == ["1", "as", "sent", "1.00"]
+    assert lines[title + 4].split() == ["1", "as", "sent", "1.00"]
 
 
 def test_promises_are_listed_with_their_models(anytime, url):

@@ -1,8 +1,10 @@
 """The command line, called as its users call it."""
 
 import json
+import re
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -161,6 +163,29 @@ def test_pose_overlays_draw_joints(anytime_model, tmp_path):
     assert result.returncode == 0, result.stderr
     with Image.open(tmp_path / "maps" / "a.exit4.png") as picture:
         assert not np.array_equal(np.asarray(picture), random_pixels())
+
+
+def test_drawing_the_exits_before_is_no_part_of_an_exits_time(anytime_model, tmp_path, monkeypatch):
+    card = save_tiny(tmp_path)
+    Image.fromarray(random_pixels()).save(tmp_path / "a.png")
+    module = import_module("anytime_model.cli.run")
+    clock = SimpleNamespace(s=0.0)
+    draw = module.overlay
+
+    def slow_overlay(*arguments):
+        clock.s += 1000.0
+        return draw(*arguments)
+
+    monkeypatch.setattr(module, "overlay", slow_overlay)
+    monkeypatch.setattr(module, "time", SimpleNamespace(perf_counter=lambda: clock.s))
+    result = anytime_model(
+        "run", tmp_path / card.file, tmp_path / "a.png", "--out", tmp_path / "maps"
+    )
+    assert result.returncode == 0, result.stderr
+    assert clock.s == 4000.0
+    assert re.findall(r"a\.png\s+│ (\d)\s+│ (\d+) ", result.stdout) == [
+        (exit_, "0") for exit_ in "1234"
+    ]
 
 
 @pytest.mark.parametrize(

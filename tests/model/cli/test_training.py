@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import shlex
 from pathlib import Path
 
 import pytest
@@ -27,20 +29,24 @@ def test_train_finish_and_evaluate_make_weights_with_a_measured_card(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     assert callable(command)
-    data, out, shipped = camvid_tree(tmp_path / "camvid"), tmp_path / "out", tmp_path / "weights"
+    data, out = camvid_tree(tmp_path / "camvid"), tmp_path / "out"
+    shipped = out / "weights"
     at = ("--data", data)
     training = ("train", "--recipe", "camvid-w18", *at, "--out", out, "--workers", 0)
     assert command(*training, "--device", "cpu") == 0
     assert command(*training) == 2
     assert "holds a training already" in capsys.readouterr().err
     assert command(*training, "--resume") == 0
+    (finish,) = re.findall(r"^next: anytime-model (.*)$", capsys.readouterr().out, re.MULTILINE)
+    finish = shlex.split(finish.replace("NAME", "tiny"))
     described = ("--licence", "research", "--curves", tmp_path / "curves.png")
-    finish = ("finish", "--recipe", "camvid-w18", *at, "--progress", out / "progress.pt")
-    assert command(*finish, "--out", shipped, "--name", "tiny", *described) == 0
+    assert command(*finish, *described) == 0
     assert (tmp_path / "curves.png").stat().st_size > 1000
-    assert "thresholds on held-out data" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "thresholds on held-out data" in printed
+    assert f"next: anytime-server serve --weights {shipped}" in printed
     card = read_manifest(shipped)["tiny"]
-    assert card.licence == "research"
+    assert (card.licence, card.description) == ("research", "Trained on camvid.")
     assert card.config.preset == "tiny"
 
     evaluate = ("evaluate", "--weights", shipped / card.file, *at, "--limit", 2)

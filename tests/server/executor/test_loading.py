@@ -57,6 +57,12 @@ def test_clients_are_told_of_certificates_in_the_precision_that_is_served(street
     assert (told.largest_loss, told.dataset) == (0.25, "made up")
 
 
+def test_clients_are_told_what_a_model_was_made_for(street):
+    card = replace(street.card, description="Streets, seen from a car.")
+    told = profile(replace(street, card=card), (32, 32)).info
+    assert told.description == "Streets, seen from a car."
+
+
 def test_what_an_exit_takes_by_itself_is_measured_where_it_may_be_left_out(tmp_path):
     torch.manual_seed(0)
     network = LiteNetwork(LiteConfig("tiny", 3))
