@@ -18,9 +18,7 @@ from pydantic_core import PydanticUndefined
 from anytime_server import logs, tracing
 from anytime_server.app import create_app
 from anytime_server.engine.local import LocalEngine
-from anytime_server.executor.cores import auto_executors, share_cores
-from anytime_server.executor.messages import WorkerSettings
-from anytime_server.executor.process import ProcessExecutor
+from anytime_server.executor.process import process_executors
 from anytime_server.metrics import Metrics
 from anytime_server.serving import Server, uvicorn_config
 from anytime_server.settings import Settings
@@ -46,7 +44,7 @@ def serve(settings: Settings) -> None:
     """
     logs.configure(settings.log_level, as_json=settings.log_json)
     metrics, traces = Metrics(), tracing.from_environment()
-    engine = LocalEngine(_executors(settings), metrics, settings)
+    engine = LocalEngine(process_executors(settings), metrics, settings)
     application = create_app(settings, engine, metrics, traces)
     server = Server(uvicorn_config(application, settings), application.state.api)
     server.run()
@@ -55,40 +53,6 @@ def serve(settings: Settings) -> None:
     if server.failure is not None:
         typer.echo(f"anytime-server: {server.failure}", err=True)
         raise typer.Exit(1)
-
-
-def _executors(settings: Settings) -> list[ProcessExecutor]:
-    """The processes that compute, each with its share of cores and memory."""
-    count = _count(settings)
-    return [
-        ProcessExecutor(
-            WorkerSettings(
-                weights=settings.weights,
-                models=settings.model_names,
-                engine=settings.engine,
-                precision=settings.precision,
-                device=settings.device,
-                threads=cores.threads,
-                cpus=cores.cpus,
-                profile_size=settings.profile_height_width,
-                engine_memory_bytes=settings.engine_memory_mb * 2**20 // count,
-                log_level=settings.log_level,
-                log_json=settings.log_json,
-            ),
-            max_pixels=settings.max_computed_pixels,
-            hang_s=settings.hang_s,
-        )
-        for cores in share_cores(count, settings.threads)
-    ]
-
-
-def _count(settings: Settings) -> int:
-    """How many executors are wanted."""
-    if settings.executors != "auto":
-        return settings.executors
-    # Another device is one, however many processes there are.
-    most = auto_executors(settings.threads) if settings.device == "cpu" else 1
-    return min(most, settings.max_requests)
 
 
 def with_flags(command: Callable[[Settings], None]) -> Callable[..., None]:
