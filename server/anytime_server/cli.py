@@ -1,14 +1,14 @@
 """`anytime-server`: the command line.
 
-For `serve` every field of `Settings` is a flag, and what is not given comes from the environment;
-`simulate` describes its traffic by flags.
+For `serve` and `ray` every field of their settings is a flag, and what is not given comes from the
+environment; `simulate` describes its traffic by flags.
 """
 
 from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import typer
 from pydantic import ValidationError
@@ -20,9 +20,13 @@ from anytime_server.app import create_app
 from anytime_server.engine.local import LocalEngine
 from anytime_server.executor.process import process_executors
 from anytime_server.metrics import Metrics
+from anytime_server.ray_serve.command import serve_on_ray
+from anytime_server.ray_serve.settings import RaySettings
 from anytime_server.serving import Server, uvicorn_config
 from anytime_server.settings import Settings
 from anytime_server.simulation.command import simulate_traffic
+
+AnySettings = TypeVar("AnySettings", bound=Settings)
 
 app = typer.Typer(
     add_completion=False,
@@ -55,13 +59,15 @@ def serve(settings: Settings) -> None:
         raise typer.Exit(1)
 
 
-def with_flags(command: Callable[[Settings], None]) -> Callable[..., None]:
-    """A command whose options are the fields of `Settings`."""
+def with_flags(
+    command: Callable[[AnySettings], None], kind: type[AnySettings]
+) -> Callable[..., None]:
+    """A command whose options are the fields of its settings."""
 
     def run(**given: Any) -> None:
         chosen = {name: value for name, value in given.items() if value is not None}
         try:
-            settings = Settings(**chosen)
+            settings = kind(**chosen)
         except ValidationError as error:
             for fault in error.errors():
                 place = "".join(f"{part}: " for part in fault["loc"])
@@ -71,7 +77,7 @@ def with_flags(command: Callable[[Settings], None]) -> Callable[..., None]:
 
     run.__doc__ = command.__doc__
     run.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
-        [_flag(name, field) for name, field in Settings.model_fields.items()]
+        [_flag(name, field) for name, field in kind.model_fields.items()]
     )
     run.__annotations__ = {}
     return run
@@ -94,7 +100,10 @@ def _flag(name: str, field: FieldInfo) -> inspect.Parameter:
     )
 
 
-app.command("serve")(with_flags(serve))
+app.command("serve")(with_flags(serve, Settings))
+
+
+app.command("ray")(with_flags(serve_on_ray, RaySettings))
 
 
 app.command("simulate")(simulate_traffic)

@@ -1,0 +1,39 @@
+"""`anytime-server ray`: the server on Ray Serve, on this machine or in a cluster."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import os
+from typing import TYPE_CHECKING, Final, Protocol, cast
+
+import typer
+
+from anytime_server.ray_serve.proxy import CALLBACK
+
+if TYPE_CHECKING:  # it only passes them on
+    from anytime_server.ray_serve.settings import RaySettings
+
+ENVIRONMENT: Final = {**CALLBACK, "RAY_USAGE_STATS_ENABLED": "0"}
+"""Of Ray's processes on this machine, unless the environment says otherwise."""
+
+
+class _Cluster(Protocol):
+    """What is used of `cluster`, which cannot be imported without Ray."""
+
+    def serve_until_signal(self, settings: RaySettings) -> None: ...
+
+
+def serve_on_ray(settings: RaySettings) -> None:
+    """Serve by replicas on Ray Serve until SIGTERM or Ctrl-C; needs the extra `ray`.
+
+    Each option can also be set by the environment variable beside it. Settings hold for each
+    replica, and `--threads 0` divides this machine's cores between them.
+    """
+    if importlib.util.find_spec("ray") is None:
+        typer.echo("anytime-server: Ray is not installed: pip install 'anytime-dense[ray]'", err=True)
+        raise typer.Exit(1)
+    for name, value in ENVIRONMENT.items():
+        os.environ.setdefault(name, value)  # read when Ray is imported
+    cluster = cast("_Cluster", importlib.import_module("anytime_server.ray_serve.cluster"))
+    cluster.serve_until_signal(settings)
