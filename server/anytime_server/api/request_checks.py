@@ -26,7 +26,7 @@ PLACE: Final = "place"
 """Key of `scope["state"]`: the place of the connection, where connections are counted."""
 
 SPENT_S: Final = "spent_s"
-"""Key of `scope["state"]` and of a websocket message: seconds spent before it came here, if told."""
+"""Key of `scope["state"]` and of a websocket message: seconds spent on the way here, if told."""
 
 _ARRIVAL: Final = "arrival_s"
 

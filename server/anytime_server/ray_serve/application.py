@@ -8,8 +8,10 @@ chosen a replica. The operator's budget goes to all.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
 import httpx
@@ -35,6 +37,13 @@ logger = logging.getLogger(__name__)
 REPLICA: Final = "Anytime-Replica"
 """Header of answers: the short name of the replica that gave them."""
 
+_FINISH_S: Final = 5.0
+"""Longest wait of a drain for requests to end by themselves."""
+
+_LOOK_S: Final = 0.05
+_BEGINNINGS: Final = frozenset(
+    {"http.response.start", "websocket.http.response.start", "websocket.accept"}
+)
 _REQUESTS: Final = "/v1/requests/"
 _BUDGET: Final = "/v1/budget"
 _SILENT: Final = Problem(
@@ -119,7 +128,7 @@ class ReplicaApplication:
             return message
 
         async def send_named(message: Message) -> None:
-            if message["type"] in {"http.response.start", "websocket.http.response.start"}:
+            if message["type"] in _BEGINNINGS:
                 message["headers"] = self._lines(message.get("headers", ()))
             await send(message)
 
@@ -142,15 +151,19 @@ class ReplicaApplication:
             response = await client.request(
                 question.method, question.path, headers=kept, content=question.body
             )
-        lines = [(name.lower(), value) for name, value in response.headers.raw]
+        lines = self._lines([(name.lower(), value) for name, value in response.headers.raw])
         is_over = found is not None and found.ended_s is not None
         return Answer(is_over, response.status_code, lines, response.content)
 
     async def drain(self) -> None:
-        """Admits no more, ends what runs with its terminal message, and closes websockets."""
-        logger.info("draining: no more requests are admitted")
-        await self._state.engine.drain()
+        """Closes each websocket once it is answered; what runs for long ends with what it has."""
+        logger.info("draining: websockets are closed, each when its requests have ended")
         self._state.shutting_down.set()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_FINISH_S):
+                while self._state.websockets or self._state.engine.server_budget().in_flight:
+                    await asyncio.sleep(_LOOK_S)
+        await self._state.engine.drain()
 
     def _lines(self, lines: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
         """The headers of an answer of ours, once it is Ray's."""

@@ -31,7 +31,9 @@ def serve_on_ray(settings: RaySettings) -> None:
     replica, and `--threads 0` divides this machine's cores between them.
     """
     if importlib.util.find_spec("ray") is None:
-        typer.echo("anytime-server: Ray is not installed: pip install 'anytime-dense[ray]'", err=True)
+        typer.echo(
+            "anytime-server: Ray is not installed: pip install 'anytime-dense[ray]'", err=True
+        )
         raise typer.Exit(1)
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)  # read when Ray is imported

@@ -29,6 +29,7 @@ from anytime_server.ray_serve import membership
 from anytime_server.ray_serve.application import Answer, Question, ReplicaApplication
 from anytime_server.ray_serve.served import WINDOW_S, ServedMetrics
 from anytime_server.ray_serve.settings import RaySettings
+from anytime_server.settings import Settings
 
 logger = logging.getLogger(__name__)
 
@@ -47,7 +48,7 @@ _ASK_S: Final = 5.0
 _NOTICE_S: Final = 1.0
 """From the news that a replica is to go until it drains, in which proxies hear it as well."""
 
-_END_S: Final = 10.0
+_END_S: Final = 20.0
 """What Ray gives a replica beyond its own longest drain before it is killed."""
 
 
@@ -72,11 +73,13 @@ class Replica:
     """One server.
 
     Args:
-        settings: the operator's choices.
+        chosen: names and values of settings.
     """
 
-    def __init__(self, settings: RaySettings) -> None:
+    def __init__(self, chosen: dict[str, Any]) -> None:
+        settings = Settings(**chosen)
         logs.configure(settings.log_level, as_json=settings.log_json)
+        logging.getLogger("httpx").setLevel(logging.WARNING)  # each question to this replica
         context = serve.get_replica_context()
         self._name = context.replica_tag
         handle = serve.get_deployment_handle(context.deployment, context.app_name)
@@ -175,7 +178,10 @@ def application(settings: RaySettings) -> Application:
         logging_config={"enable_access_log": False},
         **scaling,
     )
-    return deployment.bind(settings)
+    # Without the number of replicas, so that another number replaces none; and the same bytes for
+    # the same settings, which no set is.
+    chosen = {name: getattr(settings, name) for name in sorted(Settings.model_fields)}
+    return deployment.bind(chosen)
 
 
 def build(arguments: dict[str, Any]) -> Application:

@@ -1,8 +1,8 @@
 """How many replicas are wanted: by the quality that they serve and the time that is left over.
 
 The number of requests says little: an anytime server is meant to be busy, and answers more of them
-less deeply. Only answers that had to wait speak for more replicas (`served.Window`): a deadline that
-is too short for the last exit on an idle machine is so on any number of them.
+less deeply. Only answers that had to wait speak for more replicas (`ServedMetrics`): a deadline
+that is too short for the last exit on an idle machine is so on any number of them.
 """
 
 from __future__ import annotations
