@@ -9,8 +9,8 @@ import sys
 import ray
 from ray import serve
 
-from anytime_server.ray_serve.deployment import NAME, application
-from anytime_server.ray_serve.settings import RaySettings
+from anytime_server.ray_serve.deployment import application
+from anytime_server.ray_serve.settings import NAME, RaySettings
 
 ray.init(address="auto", log_to_driver=False)
 serve.run(application(RaySettings(**json.loads(sys.argv[1]))), name=NAME, route_prefix="/")

@@ -54,7 +54,7 @@ _RAYS: Final = headers.REQUEST_ID.lower().encode()
 """Header that Ray's proxy adds to every answer, with the same value."""
 
 
-class Question(NamedTuple):
+class ForwardedRequest(NamedTuple):
     """An HTTP request that one replica passes on to others.
 
     Attributes:
@@ -70,7 +70,7 @@ class Question(NamedTuple):
     body: bytes
 
 
-class Answer(NamedTuple):
+class ForwardedAnswer(NamedTuple):
     """What another replica answers.
 
     Attributes:
@@ -89,7 +89,7 @@ class Answer(NamedTuple):
 class Peers(Protocol):
     """All replicas of the deployment."""
 
-    async def ask(self, question: Question) -> list[Answer]:
+    async def forward(self, request: ForwardedRequest) -> list[ForwardedAnswer]:
         """The answers of those that have one.
 
         Raises:
@@ -116,7 +116,7 @@ class ReplicaApplication:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """See ASGI."""
         if scope["type"] == "lifespan":
-            await self._live(scope, receive, send)
+            await self._lifespan(scope, receive, send)
             return
         spent_s = spent_before(scope, time.time())
         scope["state"] = {**scope.get("state", {}), SPENT_S: spent_s}
@@ -133,27 +133,27 @@ class ReplicaApplication:
             await send(message)
 
         if scope["type"] == "http" and self._is_unknown(scope):
-            await self._ask(scope, receive_timed, send_named)
+            await self._forward(scope, receive_timed, send_named)
         elif scope["type"] == "http" and (scope["method"], scope["path"]) == ("PUT", _BUDGET):
-            await self._tell(scope, receive_timed, send_named)
+            await self._set_everywhere(scope, receive_timed, send_named)
         else:
             await self._app(scope, receive_timed, send_named)
 
-    async def answer(self, question: Question) -> Answer | None:
+    async def answer(self, request: ForwardedRequest) -> ForwardedAnswer | None:
         """Answers what another replica was asked; None if it is not about a request of ours."""
-        path = question.path.partition("?")[0]
+        path = request.path.partition("?")[0]
         found = self._state.engine.status(path.removeprefix(_REQUESTS))
         if path.startswith(_REQUESTS) and found is None:
             return None
         transport = httpx.ASGITransport(self._app)
-        kept = [line for line in question.headers if line[0] != b"content-length"]
+        kept = [line for line in request.headers if line[0] != b"content-length"]
         async with httpx.AsyncClient(transport=transport, base_url="http://replica") as client:
             response = await client.request(
-                question.method, question.path, headers=kept, content=question.body
+                request.method, request.path, headers=kept, content=request.body
             )
         lines = self._lines([(name.lower(), value) for name, value in response.headers.raw])
         is_over = found is not None and found.ended_s is not None
-        return Answer(is_over, response.status_code, lines, response.content)
+        return ForwardedAnswer(is_over, response.status_code, lines, response.content)
 
     async def drain(self) -> None:
         """Closes each websocket once it is answered; what runs for long ends with what it has."""
@@ -171,7 +171,7 @@ class ReplicaApplication:
         named = any(name.lower() == REPLICA.lower().encode() for name, _ in kept)
         return [*kept, *(() if named else [*_OURS, (REPLICA.lower().encode(), self._name)])]
 
-    async def _live(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _lifespan(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Starts and ends the application; it has started once requests are admitted."""
 
         async def send_ready(message: Message) -> None:
@@ -193,7 +193,7 @@ class ReplicaApplication:
             return False
         return self._state.engine.status(path.removeprefix(_REQUESTS)) is None
 
-    async def _ask(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _forward(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Has the replica answer that has the request; ours says that there is none."""
         body = await self._read(receive)
         replay = _Replay(body, receive)
@@ -201,7 +201,7 @@ class ReplicaApplication:
             await self._app(scope, replay, send)
             return
         try:
-            answers = await self._peers.ask(_question(scope, body))
+            answers = await self._peers.forward(_forwarded(scope, body))
         except TimeoutError:
             await problem_response(_SILENT)(scope, receive, send)
             return
@@ -211,14 +211,14 @@ class ReplicaApplication:
         else:
             await self._app(scope, replay, send)
 
-    async def _tell(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _set_everywhere(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Sets the operator's budget here, and, if it is accepted, everywhere."""
-        question = _question(scope, await self._read(receive))
-        own = await self.answer(question)
+        request = _forwarded(scope, await self._read(receive))
+        own = await self.answer(request)
         response = Response(status_code=500) if own is None else _response(own)
         if response.status_code < 300:
             try:
-                await self._peers.ask(question)
+                await self._peers.forward(request)
             except TimeoutError:
                 response = problem_response(_SILENT)
         await response(scope, receive, send)
@@ -248,15 +248,15 @@ class _Replay:
         return {"type": "http.request", "body": body, "more_body": False}
 
 
-def _response(answer: Answer) -> Response:
+def _response(answer: ForwardedAnswer) -> Response:
     response = Response(answer.body, answer.status)
     response.raw_headers = answer.headers
     return response
 
 
-def _question(scope: Scope, body: bytes) -> Question:
+def _forwarded(scope: Scope, body: bytes) -> ForwardedRequest:
     query = scope.get("query_string", b"").decode("latin-1")
     path = scope.get("raw_path", scope["path"].encode()).decode("latin-1").partition("?")[0]
-    return Question(
+    return ForwardedRequest(
         scope["method"], path + (f"?{query}" if query else ""), list(scope["headers"]), body
     )

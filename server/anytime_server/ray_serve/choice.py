@@ -15,13 +15,13 @@ class _Load:
     """What is known of one replica.
 
     Attributes:
-        told: number of its last statement.
+        number: of its last statement.
         load_s: predicted seconds of the work of its requests then.
         request_s: seconds of work that one request is, on average.
         sent: requests that it was sent since.
     """
 
-    told: float = -1.0
+    number: float = -1.0
     load_s: float = 0.0
     request_s: float = 0.0
     sent: int = 0
@@ -47,7 +47,7 @@ class Loads:
             request_s: seconds of work that one request is, on average.
         """
         known = self._loads.get(replica)
-        if known is None or known.told != number:
+        if known is None or known.number != number:
             self._loads[replica] = _Load(number, load_s, request_s)
 
     def sent(self, replica: str) -> None:

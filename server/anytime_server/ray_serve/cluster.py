@@ -5,15 +5,16 @@ from __future__ import annotations
 import logging
 import signal
 import threading
+from collections.abc import Callable
 from typing import Final
 
 import ray
 from ray import serve
+from ray.serve import Application
 
-from anytime_model.kernels.cpus import usable_cpus
 from anytime_server import logs
-from anytime_server.ray_serve.deployment import NAME, application
-from anytime_server.ray_serve.settings import RaySettings
+from anytime_server.executor.cores import total_threads
+from anytime_server.ray_serve.settings import NAME, RaySettings
 
 logger = logging.getLogger(__name__)
 
@@ -21,11 +22,14 @@ _OBJECT_STORE_BYTES: Final = 256 * 2**20
 """Ray's shared memory on this machine: uploads pass it, in pieces."""
 
 
-def serve_until_signal(settings: RaySettings) -> None:
-    """Runs the application, and takes it away in the end with its last answers given.
+def serve_until_signal(
+    settings: RaySettings, application: Callable[[RaySettings], Application]
+) -> None:
+    """Runs an application, and takes it away in the end with its last answers given.
 
     Args:
         settings: the operator's choices.
+        application: makes it of them.
     """
     logs.configure(settings.log_level, as_json=settings.log_json)
     over = threading.Event()
@@ -52,7 +56,7 @@ def serve_until_signal(settings: RaySettings) -> None:
 
 def _start_here(settings: RaySettings) -> RaySettings:
     """Starts Ray on this machine, with room for an update: twice as many replicas."""
-    threads = settings.threads_each(usable_cpus())
+    threads = settings.threads_each(total_threads(0))
     _, most = settings.replica_range
     ray.init(
         num_cpus=2 * most * threads,

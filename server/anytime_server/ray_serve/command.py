@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import os
-from typing import TYPE_CHECKING, Final, Protocol, cast
+from typing import TYPE_CHECKING, Final
 
 import typer
 
@@ -16,12 +16,6 @@ if TYPE_CHECKING:  # it only passes them on
 
 ENVIRONMENT: Final = {**CALLBACK, "RAY_USAGE_STATS_ENABLED": "0"}
 """Of Ray's processes on this machine, unless the environment says otherwise."""
-
-
-class _Cluster(Protocol):
-    """What is used of `cluster`, which cannot be imported without Ray."""
-
-    def serve_until_signal(self, settings: RaySettings) -> None: ...
 
 
 def serve_on_ray(settings: RaySettings) -> None:
@@ -37,5 +31,8 @@ def serve_on_ray(settings: RaySettings) -> None:
         raise typer.Exit(1)
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)  # read when Ray is imported
-    cluster = cast("_Cluster", importlib.import_module("anytime_server.ray_serve.cluster"))
-    cluster.serve_until_signal(settings)
+    cluster, deployment = (
+        importlib.import_module(f"anytime_server.ray_serve.{name}")
+        for name in ("cluster", "deployment")
+    )
+    cluster.serve_until_signal(settings, deployment.application)

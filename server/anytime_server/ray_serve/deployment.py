@@ -26,15 +26,16 @@ from anytime_server.engine.base import EngineState
 from anytime_server.engine.local import LocalEngine
 from anytime_server.executor.process import process_executors
 from anytime_server.ray_serve import membership
-from anytime_server.ray_serve.application import Answer, Question, ReplicaApplication
+from anytime_server.ray_serve.application import (
+    ForwardedAnswer,
+    ForwardedRequest,
+    ReplicaApplication,
+)
 from anytime_server.ray_serve.served import WINDOW_S, ServedMetrics
-from anytime_server.ray_serve.settings import RaySettings
+from anytime_server.ray_serve.settings import NAME, RaySettings
 from anytime_server.settings import Settings
 
 logger = logging.getLogger(__name__)
-
-NAME: Final = "anytime"
-"""Of the application and of its deployment."""
 
 _MOST_ONGOING: Final = 100_000
 """Requests and websockets that Ray hands to a replica at a time: more than it ever admits."""
@@ -42,7 +43,7 @@ _MOST_ONGOING: Final = 100_000
 _STATS_S: Final = 0.5
 """Between two statements of a replica's load."""
 
-_ASK_S: Final = 5.0
+_FORWARD_S: Final = 5.0
 """Longest wait for other replicas."""
 
 _NOTICE_S: Final = 1.0
@@ -58,14 +59,14 @@ class _Peers:
     def __init__(self, handle: DeploymentHandle[Any]) -> None:
         self._handle = handle
 
-    async def ask(self, question: Question) -> list[Answer]:
+    async def forward(self, request: ForwardedRequest) -> list[ForwardedAnswer]:
         """See `Peers`; a replica that has died meanwhile has no answer."""
-        asked = self._handle.broadcast("answer", question)
-        found = await asked.results_async(timeout_s=_ASK_S, return_exceptions=True)
+        broadcast = self._handle.broadcast("answer", request)
+        found = await broadcast.results_async(timeout_s=_FORWARD_S, return_exceptions=True)
         for error in found:
             if isinstance(error, BaseException):
                 logger.warning("a replica could not be asked: %s", error)
-        return [answer for answer in found if isinstance(answer, Answer)]
+        return [answer for answer in found if isinstance(answer, ForwardedAnswer)]
 
 
 @serve.ingress()
@@ -79,7 +80,7 @@ class Replica:
     def __init__(self, chosen: dict[str, Any]) -> None:
         settings = Settings(**chosen)
         logs.configure(settings.log_level, as_json=settings.log_json)
-        logging.getLogger("httpx").setLevel(logging.WARNING)  # each question to this replica
+        logging.getLogger("httpx").setLevel(logging.WARNING)  # each request to this replica
         context = serve.get_replica_context()
         self._name = context.replica_tag
         handle = serve.get_deployment_handle(context.deployment, context.app_name)
@@ -99,9 +100,9 @@ class Replica:
         """See Ray."""
         return self._application
 
-    async def answer(self, question: Question) -> Answer | None:
+    async def answer(self, request: ForwardedRequest) -> ForwardedAnswer | None:
         """What another replica asks; see `ReplicaApplication.answer`."""
-        return await self._application.answer(question)
+        return await self._application.answer(request)
 
     async def check_health(self) -> None:
         """See Ray: an error has it replaced."""

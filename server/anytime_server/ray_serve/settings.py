@@ -9,6 +9,9 @@ from pydantic import Field, model_validator
 
 from anytime_server.settings import Settings
 
+NAME: Final = "anytime"
+"""Of the application, and of its deployment."""
+
 _RANGE: Final = re.compile(r"([1-9][0-9]{0,3})(?:-([1-9][0-9]{0,3}))?")
 
 

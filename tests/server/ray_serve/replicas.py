@@ -19,14 +19,14 @@ class DirectPeers:
 
     def __init__(self):
         self.applications = []
-        self.questions = []
+        self.forwarded = []
         self.is_silent = False
 
-    async def ask(self, question):
-        self.questions.append(question)
+    async def forward(self, request):
+        self.forwarded.append(request)
         if self.is_silent:
             raise TimeoutError
-        answers = [await application.answer(question) for application in self.applications]
+        answers = [await application.answer(request) for application in self.applications]
         return [answer for answer in answers if answer is not None]
 
 

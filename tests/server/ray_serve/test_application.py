@@ -79,7 +79,7 @@ async def test_what_is_known_here_is_not_asked_for():
     async with running_replicas() as ([first, _], peers):
         await ask(first, "a")
         assert (await first.http.get("/v1/requests/a")).status_code == 200
-        assert peers.questions == []
+        assert peers.forwarded == []
 
 
 async def test_a_request_that_nobody_has_is_unknown(replicas):
@@ -90,7 +90,7 @@ async def test_a_request_that_nobody_has_is_unknown(replicas):
 async def test_strangers_ask_nobody():
     async with running_replicas(token="secret") as ([first, second], peers):
         assert_problem(await first.http.get("/v1/requests/a"), ErrorCode.UNAUTHORIZED)
-        assert peers.questions == []
+        assert peers.forwarded == []
         lines = {"Authorization": "Bearer secret"}
         first.http.headers.update(lines)
         task = await waiting(first, "a")
@@ -103,7 +103,7 @@ async def test_a_body_that_is_too_large_is_passed_on_to_nobody():
     async with running_replicas(max_json_bytes=1024) as ([first, _], peers):
         answer = await first.http.patch("/v1/requests/a", content=b" " * 2000)
         assert_problem(answer, ErrorCode.UNKNOWN_REQUEST)
-        assert peers.questions == []
+        assert peers.forwarded == []
 
 
 async def test_a_silent_replica_is_told_of_rather_than_waited_for():
@@ -126,7 +126,7 @@ async def test_a_budget_that_is_refused_goes_to_nobody():
     async with running_replicas() as ([first, _], peers):
         answer = await first.http.put("/v1/budget", json={"budget": {"max_exit": -1}})
         assert_problem(answer, ErrorCode.BAD_BUDGET)
-        assert peers.questions == []
+        assert peers.forwarded == []
 
 
 async def test_answers_have_the_headers_that_rays_proxy_does_not_add(replicas):
