@@ -102,6 +102,10 @@ $(NNCF): bench/nncf-requirements.txt
 bench-server: setup ## Overhead, cancellation, pings, kept deadlines (BESIDE=../old compares two checkouts).
 	$(BIN)/python bench/server.py $(if $(BESIDE),--beside $(BESIDE))
 
+bench-ray: setup ## What Ray's proxy adds to an answer, a first map and a cancel.
+	$(BIN)/python tests/ecosystem/environments.py ray
+	$(BIN)/python bench/ray_proxy.py
+
 bench-overload: setup $(LITSERVE) ## Servers beyond their capacity, ours beside LitServe (SECONDS=60 a rate, MODEL=camvid-w18); draws docs/overload.png.
 	$(BIN)/python bench/overload.py --seconds $(SECONDS) --model $(MODEL)
 
