@@ -4,6 +4,7 @@
 """
 
 import os
+import re
 import signal
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -103,6 +104,11 @@ def test_the_operators_budget_goes_to_all_replicas(server):
     assert len(effective()) == 2
     httpx.put(f"{server.url}/v1/budget", json={"budget": {}})
     assert {limit for _, limit in effective()} == {None}
+
+
+def test_metrics_are_those_of_all_replicas(server):
+    text = httpx.get(f"{server.url}/metrics").text
+    assert len(set(re.findall(r'^anytime_requests_in_house\{.*replica="(\w+)"', text, re.M))) == 2
 
 
 def test_an_answer_has_one_request_id(server):

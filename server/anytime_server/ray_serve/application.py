@@ -3,7 +3,7 @@
 A request over HTTP is known to the replica that computes it alone, and Ray's proxy hands
 `/v1/requests/{id}` to any. Whoever does not know the id asks all the others. The id cannot name the
 replica: clients choose ids, and Ray's proxy gives one to each request that has none before it has
-chosen a replica. The operator's budget goes to all.
+chosen a replica. The operator's budget goes to all, and metrics come from all.
 """
 
 from __future__ import annotations
@@ -25,6 +25,8 @@ from anytime_protocol.http.problems import Problem
 from anytime_server.api.problems import problem_response
 from anytime_server.api.request_checks import SPENT_S
 from anytime_server.errors import ServerError
+from anytime_server.metrics import CONTENT_TYPE
+from anytime_server.ray_serve.merged_metrics import merged
 from anytime_server.ray_serve.proxy import message_spent, spent_before
 
 if TYPE_CHECKING:  # it only holds them
@@ -46,6 +48,8 @@ _BEGINNINGS: Final = frozenset(
 )
 _REQUESTS: Final = "/v1/requests/"
 _BUDGET: Final = "/v1/budget"
+_METRICS: Final = "/metrics"
+_REPLICA: Final = REPLICA.lower().encode()
 _SILENT: Final = Problem(
     ErrorCode.NOT_READY, "a replica does not answer; it may have what is asked for", None, None, 1e3
 )
@@ -136,6 +140,8 @@ class ReplicaApplication:
             await self._forward(scope, receive_timed, send_named)
         elif scope["type"] == "http" and (scope["method"], scope["path"]) == ("PUT", _BUDGET):
             await self._set_everywhere(scope, receive_timed, send_named)
+        elif scope["type"] == "http" and (scope["method"], scope["path"]) == ("GET", _METRICS):
+            await self._merge_metrics(scope, receive_timed, send_named)
         else:
             await self._app(scope, receive_timed, send_named)
 
@@ -168,8 +174,8 @@ class ReplicaApplication:
     def _lines(self, lines: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
         """The headers of an answer of ours, once it is Ray's."""
         kept = [line for line in lines if line[0].lower() != _RAYS]
-        named = any(name.lower() == REPLICA.lower().encode() for name, _ in kept)
-        return [*kept, *(() if named else [*_OURS, (REPLICA.lower().encode(), self._name)])]
+        named = any(name.lower() == _REPLICA for name, _ in kept)
+        return [*kept, *(() if named else [*_OURS, (_REPLICA, self._name)])]
 
     async def _lifespan(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Starts and ends the application; it has started once requests are admitted."""
@@ -222,6 +228,19 @@ class ReplicaApplication:
             except TimeoutError:
                 response = problem_response(_SILENT)
         await response(scope, receive, send)
+
+    async def _merge_metrics(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """The metrics of all replicas; of those that answer, if one is silent."""
+        request = _forwarded(scope, b"")
+        try:
+            answers = await self._peers.forward(request)
+        except TimeoutError:
+            own = await self.answer(request)
+            answers = [] if own is None else [own]
+        texts = {
+            dict(answer.headers)[_REPLICA].decode(): answer.body.decode() for answer in answers
+        }
+        await Response(merged(texts), media_type=CONTENT_TYPE)(scope, receive, send)
 
     async def _read(self, receive: Receive) -> bytes:
         """A body, up to a little more than a body may have."""

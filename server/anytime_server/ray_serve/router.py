@@ -22,7 +22,7 @@ from anytime_server.ray_serve import membership
 from anytime_server.ray_serve.choice import Loads
 
 
-class LoadRouter(FIFOMixin, RequestRouter):
+class LoadRouter(FIFOMixin, RequestRouter):  # type: ignore[misc]  # Any, where there is no Ray
     """Sends a request to the less loaded of two replicas, by the work that they predict."""
 
     def initialize_state(self, **_: Any) -> None:

@@ -70,8 +70,9 @@ async def running_replicas(count=2, **settings):
 @asynccontextmanager
 async def _one(name, peers, settings):
     chosen, executor = Settings(log_level="warning", **settings), FakeExecutor()
-    engine = LocalEngine([executor], Metrics(), chosen)
-    app = create_app(chosen, engine, Metrics())
+    metrics = Metrics()
+    engine = LocalEngine([executor], metrics, chosen)
+    app = create_app(chosen, engine, metrics)
     application = ReplicaApplication(app, name, peers)
     peers.applications.append(application)
     life = Lifespan(application)

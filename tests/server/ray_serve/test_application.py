@@ -129,6 +129,17 @@ async def test_a_budget_that_is_refused_goes_to_nobody():
         assert peers.forwarded == []
 
 
+async def test_metrics_are_those_of_all_replicas(replicas):
+    first, second = replicas
+    assert (await ask(first, "a")).status_code == 200
+    answer = await second.http.get("/metrics")
+    assert answer.headers["content-type"].startswith("text/plain; version=0.0.4")
+    line = 'anytime_exits_served_total{exit="4",model="street",reason="complete",replica="r0"} 1.0'
+    assert line in answer.text
+    for name in ("r0", "r1"):
+        assert f'anytime_requests_in_house{{executor="0",replica="{name}"}} 0.0' in answer.text
+
+
 async def test_answers_have_the_headers_that_rays_proxy_does_not_add(replicas):
     answer = await ask(replicas[0], "mine")
     assert answer.headers["x-content-type-options"] == "nosniff"
