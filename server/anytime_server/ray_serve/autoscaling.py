@@ -6,7 +6,7 @@ from typing import Any
 
 from ray.serve.config import AutoscalingContext
 
-from anytime_server.ray_serve.scaling import Served, joined, wanted_replicas
+from anytime_server.core.scaling import Served, joined, wanted_replicas
 
 
 def by_quality(context: AutoscalingContext) -> tuple[int, dict[str, Any]]:

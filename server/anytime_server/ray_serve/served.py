@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from anytime_protocol.enums import ErrorCode, Reason
 from anytime_server.core.decisions import Ending, JobFailed
+from anytime_server.core.scaling import Served
 from anytime_server.metrics import Metrics
-from anytime_server.ray_serve.scaling import Served
 
 if TYPE_CHECKING:  # it only looks at it
     from anytime_server.engine.base import ActiveRequest

@@ -7,7 +7,7 @@ import pytest
 from anytime_protocol.budget import Budget
 from anytime_protocol.enums import ErrorCode, Reason
 from anytime_server.core.decisions import JobFailed, JobFinished
-from anytime_server.ray_serve.scaling import Served
+from anytime_server.core.scaling import Served
 from anytime_server.ray_serve.served import WINDOW_S, ServedMetrics
 from server.factories import active_request
 from server.fakes import FakeClock

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from anytime_server.ray_serve.scaling import TARGET_QUALITY, Served, joined, wanted_replicas
+from anytime_server.core.scaling import TARGET_QUALITY, Served, joined, wanted_replicas
 
 GOOD = Served(requests_hz=10.0, quality=1.0, slack=0.5, busy=0.5)
 
