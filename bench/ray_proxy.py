@@ -6,6 +6,7 @@ for whole answers over HTTP and a websocket, and for a cancel at a random moment
 """
 
 import argparse
+import asyncio
 import json
 import os
 import platform
@@ -21,7 +22,7 @@ from pathlib import Path
 
 import httpx
 
-from anytime_client import Client
+from anytime_client import AsyncClient
 
 ROOT = Path(__file__).parents[1]
 STREET = ROOT / "client" / "web" / "samples" / "street-1.jpg"
@@ -70,19 +71,19 @@ def is_ready(url, process):
     return False
 
 
-class Asked:
+class Measured:
     """One server and the milliseconds that it took, by what it was asked for."""
 
     def __init__(self, url, model):
         self.model = model
-        self.http = httpx.Client(base_url=url, timeout=60, trust_env=False)
-        self.client = Client(url)
+        self.http = httpx.AsyncClient(base_url=url, timeout=60, trust_env=False)
+        self.client = AsyncClient(url)
         self.took = {"http": [], "websocket": [], "first map": [], "cancel": []}
 
-    def ask_http(self):
+    async def ask_http(self):
         """A whole answer over HTTP, on a connection that is kept."""
         begun = time.perf_counter()
-        answer = self.http.post(
+        answer = await self.http.post(
             f"/v1/models/{self.model}/predict",
             content=STREET.read_bytes(),
             headers={"Content-Type": "image/jpeg"},
@@ -90,29 +91,29 @@ class Asked:
         self.took["http"].append((time.perf_counter() - begun) * 1e3)
         answer.raise_for_status()
 
-    def ask_websocket(self):
+    async def ask_websocket(self):
         """A whole answer on a websocket, with its first map on the way."""
         begun = time.perf_counter()
-        with self.client.stream(STREET, model=self.model) as stream:
-            for update in stream:
+        async with self.client.stream(STREET, model=self.model) as stream:
+            async for update in stream:
                 if update.exit == 1:
                     self.took["first map"].append((time.perf_counter() - begun) * 1e3)
         self.took["websocket"].append((time.perf_counter() - begun) * 1e3)
 
-    def ask_cancel(self, after_s):
+    async def ask_cancel(self, after_s):
         """A request that is cancelled after a while."""
-        with self.client.stream(STREET, model=self.model) as stream:
-            stream.start()
-            time.sleep(after_s)
+        async with self.client.stream(STREET, model=self.model) as stream:
+            await stream.start()
+            await asyncio.sleep(after_s)
             begun = time.perf_counter()
-            stream.cancel()
-            if stream.wait().reason == "cancelled":
+            await stream.cancel()
+            if (await stream.wait()).reason == "cancelled":
                 self.took["cancel"].append((time.perf_counter() - begun) * 1e3)
 
-    def close(self):
+    async def close(self):
         """Ends the connections."""
-        self.http.close()
-        self.client.close()
+        await self.http.aclose()
+        await self.client.close()
 
 
 def percentile(values, percent):
@@ -150,26 +151,32 @@ def main():
     chosen = parser.parse_args()
     arguments = ["--weights", chosen.weights, "--models", chosen.model]
     arguments += ["--threads", str(chosen.threads), "--log-level", "warning"]
-    draw = random.Random(0)
     with ExitStack() as stack:
         urls = [
             stack.enter_context(server(chosen.python, command, arguments))
             for command in ("serve", "ray")
         ]
-        both = [Asked(url, chosen.model) for url in urls]
-        for one in both:
-            stack.callback(one.close)
-        for number in range(-5, chosen.rounds):
-            after_s = draw.uniform(0.0, 0.04)
-            for one in both if number % 2 else both[::-1]:
-                one.ask_http()
-                one.ask_websocket()
-                one.ask_cancel(after_s)
-            if number < 0:  # warming up
-                for one in both:
-                    one.took = {what: [] for what in one.took}
-        print(json.dumps({"machine": platform.processor() or platform.machine(),
-                          "model": chosen.model, "ms": report(*both)}, indent=2))  # fmt: skip
+        figures = asyncio.run(measure(urls, chosen.model, chosen.rounds))
+    print(
+        json.dumps({"machine": platform.machine(), "model": chosen.model, "ms": figures}, indent=2)
+    )
+
+
+async def measure(urls, model, rounds):
+    """Asks both in turn."""
+    both, draw = [Measured(url, model) for url in urls], random.Random(0)
+    for number in range(-5, rounds):
+        after_s = draw.uniform(0.0, 0.04)
+        for one in both if number % 2 else both[::-1]:
+            await one.ask_http()
+            await one.ask_websocket()
+            await one.ask_cancel(after_s)
+        if number < 0:  # warming up
+            for one in both:
+                one.took = {what: [] for what in one.took}
+    for one in both:
+        await one.close()
+    return report(*both)
 
 
 if __name__ == "__main__":
