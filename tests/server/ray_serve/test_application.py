@@ -5,7 +5,9 @@ import time
 
 import pytest
 
-from anytime_protocol.enums import ErrorCode
+from anytime_protocol.enums import PROTOCOL, ErrorCode
+from anytime_protocol.messages import Role
+from anytime_protocol.session import Session
 from anytime_server.app import create_app
 from anytime_server.engine.base import EngineState
 from anytime_server.engine.local import LocalEngine
@@ -15,7 +17,7 @@ from anytime_server.ray_serve.application import ReplicaApplication
 from anytime_server.settings import Settings
 from server.api.clients import URL, ask, assert_problem
 from server.api.test_requests import held
-from server.factories import image_file
+from server.factories import image_file, infer
 from server.fakes import FakeExecutor
 from server.ray_serve.replicas import DirectPeers, Lifespan, running_replicas
 
@@ -199,3 +201,34 @@ async def test_a_drain_lets_requests_end_and_then_admits_no_more(replicas):
     assert "reason=complete" in (await task).headers["anytime-result"]
     await drain
     assert first.engine.state is EngineState.DRAINING
+
+
+async def test_a_message_counts_from_when_rays_proxy_had_it(replicas):
+    first, _ = replicas
+    gate, client = first.executor.gate, Session(Role.CLIENT)
+    first.executor.on_stage = lambda job, stage: gate.clear() if stage == 2 else None
+    received, sent = asyncio.Queue(), asyncio.Queue()
+    received.put_nowait({"type": "websocket.connect"})
+    scope = {
+        "type": "websocket",
+        "path": "/v1/stream",
+        "query_string": b"",
+        "headers": [(b"host", b"localhost"), (b"x-anytime-came", repr(time.time()).encode())],
+        "subprotocols": [PROTOCOL],
+    }
+    socket = asyncio.create_task(first.application(scope, received.get, sent.put))
+    accepted = await sent.get()
+    assert (b"anytime-replica", b"r0") in accepted["headers"]
+    client.receive((await sent.get())["text"])
+    client.send(infer("a"))
+    [frame] = client.outgoing()
+    received.put_nowait(
+        {"type": "websocket.receive", "bytes": frame, "anytime_came": time.time() - 5.0}
+    )
+    while not (found := [job for kind, job, stage in first.executor.log if stage == 2]):
+        await asyncio.sleep(0.001)
+    request = first.engine.status(found[0])
+    assert 5.0 <= first.engine.clock() - request.job.arrival_s < 15.0
+    gate.set()
+    received.put_nowait({"type": "websocket.disconnect", "code": 1000})
+    await socket
