@@ -8,6 +8,7 @@ import os
 import random
 import re
 import signal
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 
@@ -18,7 +19,7 @@ from anytime_client import AnytimeError, Budget, Client
 from ecosystem.environments import is_complete
 from ecosystem.ray_cluster import load_on, ray_server
 from model.factories import save_tiny
-from system.long_requests import STREET, long_request, until_exit_1
+from system.long_requests import PREDICT, STREET, long_request, until_exit_1
 from system.processes import wait_for_http
 
 pytestmark = [
@@ -199,6 +200,23 @@ def test_no_request_is_lost_when_replicas_come_and_go_under_load(weights):
             until_there_are(server, 1)
         assert load.lost == []
         assert min(load.answered.values()) > 20
+
+
+def test_a_replica_is_added_when_answers_come_too_late_for_waiting(weights):
+    def ask(url, over):
+        headers = {"Content-Type": "image/jpeg", "X-Deadline-Ms": "40"}
+        with httpx.Client(base_url=url, timeout=60) as http:
+            while not over.is_set():
+                http.post(PREDICT, content=STREET.read_bytes(), headers=headers)
+
+    over = threading.Event()
+    with ray_server(weights, replicas="1-2") as server, ThreadPoolExecutor(8) as pool:
+        for _ in range(8):
+            pool.submit(ask, server.url, over)
+        try:
+            until_there_are(server, 2)
+        finally:
+            over.set()
 
 
 def test_no_request_is_lost_in_a_rolling_update(weights):

@@ -179,8 +179,11 @@ class ReplicaApplication:
 
     async def _lifespan(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Starts and ends the application; it has started once requests are admitted."""
+        tracing = self._state.tracing
 
         async def send_ready(message: Message) -> None:
+            if message["type"] == "lifespan.shutdown.complete" and tracing is not None:
+                await asyncio.to_thread(tracing.close)
             if message["type"] == "lifespan.startup.complete":
                 try:
                     await self._state.engine.wait_ready()
