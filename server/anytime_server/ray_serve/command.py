@@ -14,7 +14,13 @@ from anytime_server.ray_serve.proxy import CALLBACK
 if TYPE_CHECKING:  # it only passes them on
     from anytime_server.ray_serve.settings import RaySettings
 
-ENVIRONMENT: Final = {**CALLBACK, "RAY_USAGE_STATS_ENABLED": "0"}
+ENVIRONMENT: Final = {
+    **CALLBACK,
+    # Our code never blocks its event loop, so that it needs no thread of its own beside Ray's.
+    "RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD": "0",
+    "RAY_SERVE_RUN_ROUTER_IN_SEPARATE_LOOP": "0",
+    "RAY_USAGE_STATS_ENABLED": "0",
+}
 """Of Ray's processes on this machine, unless the environment says otherwise."""
 
 
