@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import json
 import logging
 import time
 from collections.abc import Collection
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any, Final
 
+from pydantic import SecretStr
 from ray import serve
 from ray.serve import Application
 from ray.serve.config import AutoscalingConfig, AutoscalingPolicy, RequestRouterConfig
@@ -74,11 +77,11 @@ class Replica:
     """One server.
 
     Args:
-        chosen: names and values of settings.
+        chosen: names and values of settings, in JSON.
     """
 
-    def __init__(self, chosen: dict[str, Any]) -> None:
-        settings = Settings(**chosen)
+    def __init__(self, chosen: SecretStr) -> None:
+        settings = Settings(**json.loads(chosen.get_secret_value()))
         logs.configure(settings.log_level, as_json=settings.log_json)
         logging.getLogger("httpx").setLevel(logging.WARNING)  # each request to this replica
         context = serve.get_replica_context()
@@ -179,10 +182,13 @@ def application(settings: RaySettings) -> Application:
         logging_config={"enable_access_log": False},
         **scaling,
     )
-    # Without the number of replicas, so that another number replaces none; and the same bytes for
-    # the same settings, which no set is.
-    chosen = {name: getattr(settings, name) for name in sorted(Settings.model_fields)}
-    return deployment.bind(chosen)
+    # In one value whose text is hidden wherever Ray may show arguments, as tokens are among them.
+    chosen = {name: getattr(settings, name) for name in Settings.model_fields}
+    return deployment.bind(SecretStr(json.dumps(chosen, default=_plain)))
+
+
+def _plain(value: SecretStr | Path) -> str:
+    return value.get_secret_value() if isinstance(value, SecretStr) else str(value)
 
 
 def build(arguments: dict[str, Any]) -> Application:
