@@ -21,7 +21,9 @@ WORKDIR /src
 ARG PIP_EXTRA_INDEX_URL=
 COPY pyproject.toml constraints.txt ./
 COPY deploy/dependencies.py deploy/
-RUN python deploy/dependencies.py server > dependencies.txt \
+# "ray" for replicas on Ray Serve.
+ARG EXTRA=server
+RUN python deploy/dependencies.py "${EXTRA}" > dependencies.txt \
     && pip install -c constraints.txt -r dependencies.txt
 COPY README.md LICENSE ./
 COPY client/anytime_protocol client/anytime_protocol
@@ -30,7 +32,7 @@ COPY client/anytime_programs.py client/anytime_programs.py
 COPY client/web client/web
 COPY model model
 COPY server server
-RUN pip install -c constraints.txt '.[server]' \
+RUN pip install -c constraints.txt ".[${EXTRA}]" \
     && ANYTIME_KERNEL_CACHE=/opt/anytime/kernels python -m anytime_model.kernels.build
 
 FROM python:${PYTHON}-slim-bookworm

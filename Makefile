@@ -15,7 +15,7 @@ NNCF := .cache/nncf/.installed
 ENGINE_TESTS := tests/model/engines tests/model/kernels
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo serve test test-fast test-ecosystem check audit format sanitize picture page-pictures bench bench-engine bench-server bench-overload bench-video paper weights-camvid-lite weights-camvid-w18 weights-lspet clean test-faults fuzz test-suites bench-nncf test-arm
+.PHONY: help setup demo serve test test-fast test-ecosystem check audit format sanitize picture page-pictures bench bench-engine bench-server bench-overload bench-video paper weights-camvid-lite weights-camvid-w18 weights-lspet clean test-faults fuzz test-suites bench-nncf test-arm test-ray bench-ray
 
 help: ## Show this list.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-20s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -44,6 +44,10 @@ test-ecosystem: setup ## Test with Triton's, KServe's and the Open Inference cli
 test-suites: setup ## Test with schemathesis, the Autobahn cases and AsyncAPI's schema, downloaded into environments of their own.
 	$(BIN)/python tests/ecosystem/environments.py schemathesis kosoku
 	$(BIN)/python -m pytest -n 0 -rs tests/ecosystem/test_suites_of_others.py
+
+test-ray: setup ## Test with a real Ray on this machine (`anytime-server ray`), downloaded into an environment of its own (0.5 GB).
+	$(BIN)/python tests/ecosystem/environments.py ray
+	$(BIN)/python -m pytest -n 0 -rs tests/ecosystem/test_ray_serve.py
 
 test-faults: setup ## Provoke faults on real server processes, for a minute each where they go on (the suite: for seconds).
 	$(BIN)/python -m pytest -n 0 --timeout 600 --fault-seconds 60 tests/system/faults
@@ -100,6 +104,10 @@ $(NNCF): bench/nncf-requirements.txt
 
 bench-server: setup ## Overhead, cancellation, pings, kept deadlines (BESIDE=../old compares two checkouts).
 	$(BIN)/python bench/server.py $(if $(BESIDE),--beside $(BESIDE))
+
+bench-ray: setup ## What Ray's proxy adds to an answer, a first map and a cancel.
+	$(BIN)/python tests/ecosystem/environments.py ray
+	$(BIN)/python bench/ray_proxy.py
 
 bench-overload: setup $(LITSERVE) ## Servers beyond their capacity, ours beside LitServe (SECONDS=60 a rate, MODEL=camvid-w18); draws docs/overload.png.
 	$(BIN)/python bench/overload.py --seconds $(SECONDS) --model $(MODEL)

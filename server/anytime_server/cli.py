@@ -1,14 +1,14 @@
 """`anytime-server`: the command line.
 
-For `serve` every field of `Settings` is a flag, and what is not given comes from the environment;
-`simulate` describes its traffic by flags.
+For `serve` and `ray` every field of their settings is a flag, and what is not given comes from the
+environment; `simulate` describes its traffic by flags.
 """
 
 from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import typer
 from pydantic import ValidationError
@@ -18,13 +18,15 @@ from pydantic_core import PydanticUndefined
 from anytime_server import logs, tracing
 from anytime_server.app import create_app
 from anytime_server.engine.local import LocalEngine
-from anytime_server.executor.cores import auto_executors, share_cores
-from anytime_server.executor.messages import WorkerSettings
-from anytime_server.executor.process import ProcessExecutor
+from anytime_server.executor.process import process_executors
 from anytime_server.metrics import Metrics
+from anytime_server.ray_serve.command import serve_on_ray
+from anytime_server.ray_serve.settings import RaySettings
 from anytime_server.serving import Server, uvicorn_config
 from anytime_server.settings import Settings
 from anytime_server.simulation.command import simulate_traffic
+
+AnySettings = TypeVar("AnySettings", bound=Settings)
 
 app = typer.Typer(
     add_completion=False,
@@ -46,7 +48,7 @@ def serve(settings: Settings) -> None:
     """
     logs.configure(settings.log_level, as_json=settings.log_json)
     metrics, traces = Metrics(), tracing.from_environment()
-    engine = LocalEngine(_executors(settings), metrics, settings)
+    engine = LocalEngine(process_executors(settings), metrics, settings)
     application = create_app(settings, engine, metrics, traces)
     server = Server(uvicorn_config(application, settings), application.state.api)
     server.run()
@@ -57,47 +59,15 @@ def serve(settings: Settings) -> None:
         raise typer.Exit(1)
 
 
-def _executors(settings: Settings) -> list[ProcessExecutor]:
-    """The processes that compute, each with its share of cores and memory."""
-    count = _count(settings)
-    return [
-        ProcessExecutor(
-            WorkerSettings(
-                weights=settings.weights,
-                models=settings.model_names,
-                engine=settings.engine,
-                precision=settings.precision,
-                device=settings.device,
-                threads=cores.threads,
-                cpus=cores.cpus,
-                profile_size=settings.profile_height_width,
-                engine_memory_bytes=settings.engine_memory_mb * 2**20 // count,
-                log_level=settings.log_level,
-                log_json=settings.log_json,
-            ),
-            max_pixels=settings.max_computed_pixels,
-            hang_s=settings.hang_s,
-        )
-        for cores in share_cores(count, settings.threads)
-    ]
-
-
-def _count(settings: Settings) -> int:
-    """How many executors are wanted."""
-    if settings.executors != "auto":
-        return settings.executors
-    # Another device is one, however many processes there are.
-    most = auto_executors(settings.threads) if settings.device == "cpu" else 1
-    return min(most, settings.max_requests)
-
-
-def with_flags(command: Callable[[Settings], None]) -> Callable[..., None]:
-    """A command whose options are the fields of `Settings`."""
+def with_flags(
+    command: Callable[[AnySettings], None], kind: type[AnySettings]
+) -> Callable[..., None]:
+    """A command whose options are the fields of its settings."""
 
     def run(**given: Any) -> None:
         chosen = {name: value for name, value in given.items() if value is not None}
         try:
-            settings = Settings(**chosen)
+            settings = kind(**chosen)
         except ValidationError as error:
             for fault in error.errors():
                 place = "".join(f"{part}: " for part in fault["loc"])
@@ -107,7 +77,7 @@ def with_flags(command: Callable[[Settings], None]) -> Callable[..., None]:
 
     run.__doc__ = command.__doc__
     run.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
-        [_flag(name, field) for name, field in Settings.model_fields.items()]
+        [_flag(name, field) for name, field in kind.model_fields.items()]
     )
     run.__annotations__ = {}
     return run
@@ -130,7 +100,10 @@ def _flag(name: str, field: FieldInfo) -> inspect.Parameter:
     )
 
 
-app.command("serve")(with_flags(serve))
+app.command("serve")(with_flags(serve, Settings))
+
+
+app.command("ray")(with_flags(serve_on_ray, RaySettings))
 
 
 app.command("simulate")(simulate_traffic)

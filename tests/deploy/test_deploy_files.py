@@ -10,10 +10,13 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
+import yaml
 from pydantic import SecretStr
 from pydantic_core import PydanticUndefined
 
 from anytime_server.metrics import Metrics
+from anytime_server.ray_serve.command import ENVIRONMENT
+from anytime_server.ray_serve.settings import NAME, RaySettings
 from anytime_server.settings import Settings
 
 ROOT = Path(__file__).parents[2]
@@ -64,6 +67,34 @@ def test_kubernetes_knows_only_settings_and_paths_that_there_are():
     assert set(re.findall(r"path: (/\w+)", text)) == {"/livez", "/readyz"}
     grace_s = int(re.search(r"terminationGracePeriodSeconds: (\d+)", text)[1])
     assert grace_s > Settings.model_fields["drain_timeout_s"].default
+
+
+@pytest.mark.parametrize("name", ["serve.yaml", "kuberay.yaml"])
+def test_the_configurations_of_ray_give_settings_that_there_are(name):
+    config = yaml.safe_load((DEPLOY / name).read_text(encoding="utf-8"))
+    if name == "kuberay.yaml":
+        config = yaml.safe_load(config["spec"]["serveConfigV2"])
+    [application] = config["applications"]
+    settings = RaySettings(**application["args"])
+    least, most = settings.replica_range
+    assert (least, application["name"]) == (1, NAME)
+    assert most > least
+    assert config["http_options"]["host"] == settings.host  # decides whose pages may ask
+
+
+def test_kuberays_nodes_have_what_the_proxy_and_a_drain_need():
+    cluster = yaml.safe_load((DEPLOY / "kuberay.yaml").read_text("utf-8"))["spec"][
+        "rayClusterConfig"
+    ]
+    assert f"ray=={cluster['rayVersion']}" in (ROOT / "constraints.txt").read_text().splitlines()
+    groups = [cluster["headGroupSpec"], *cluster["workerGroupSpecs"]]
+    for group in groups:
+        [container] = group["template"]["spec"]["containers"]
+        environment = {line["name"]: line.get("value") for line in container["env"]}
+        assert "ANYTIME_TOKEN" in environment
+        assert environment.items() >= ENVIRONMENT.items()
+    grace_s = cluster["workerGroupSpecs"][0]["template"]["spec"]["terminationGracePeriodSeconds"]
+    assert grace_s > Settings.model_fields["drain_timeout_s"].default + 20
 
 
 def test_the_images_dependencies_are_those_of_the_extra_and_not_the_project():
@@ -121,7 +152,7 @@ def test_every_metric_that_is_watched_is_exposed():
     exposed |= {name + part for name in set(exposed) for part in ("_bucket", "_count", "_sum")}
     for path in (DASHBOARD, DEPLOY / "alerts.yml", ROOT / "docs" / "DEPLOYMENT.md"):
         used = set(re.findall(r"\banytime_[a-z_]+", path.read_text(encoding="utf-8")))
-        unknown = used - exposed - {"anytime_model"}
+        unknown = used - exposed - {"anytime_model", "anytime_server"}
         assert not unknown, path.name
 
 

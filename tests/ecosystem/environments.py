@@ -1,4 +1,4 @@
-"""Makes an environment for each client, suite or integration of others, as they cannot share ours.
+"""Makes an environment for each client, suite, integration or extra, as they cannot share ours.
 
     python tests/ecosystem/environments.py [NAME ...]
 
@@ -17,6 +17,9 @@ OTHERS = {file.stem: file for file in (Path(__file__).parent / "requirements").g
 INTEGRATIONS = {
     file.parent.name: file for file in (ROOT / "integrations").glob("*/requirements.txt")
 }
+EXTRAS = ("ray",)
+"""Extras of ours whose dependencies are too many for the environment of all other tests."""
+
 DEFAULT = ROOT / ".cache" / "ecosystem"
 
 
@@ -33,6 +36,9 @@ def python_of(name: str) -> Path:
 
 def requirements_of(name: str) -> str:
     """What an environment has to have: an integration's has what our client needs as well."""
+    if name in EXTRAS:
+        found = [sys.executable, str(ROOT / "deploy" / "dependencies.py"), name]
+        return subprocess.run(found, check=True, capture_output=True, text=True).stdout
     if name in OTHERS:
         return OTHERS[name].read_text()
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -54,6 +60,8 @@ def make(name: str) -> None:
     wanted, note = folder() / name / "wanted.txt", folder() / name / "requirements.txt"
     wanted.write_text(requirements_of(name))
     install = ["-m", "pip", "install", "--quiet", "--requirement", str(wanted)]
+    if name in EXTRAS:
+        install += ["--constraint", str(ROOT / "constraints.txt")]
     subprocess.run([str(python_of(name)), *install], check=True)
     wanted.rename(note)
 
@@ -61,7 +69,7 @@ def make(name: str) -> None:
 def main(*names: str) -> None:
     """Makes environments, by default all; one that cannot be made does not keep others from it."""
     failed = []
-    for name in names or sorted(OTHERS | INTEGRATIONS):
+    for name in names or sorted({*OTHERS, *INTEGRATIONS, *EXTRAS}):
         try:
             make(name)
         except subprocess.CalledProcessError:

@@ -1,6 +1,5 @@
 """Two real servers behind a real nginx, with the configuration that is shipped."""
 
-import json
 import re
 import shutil
 import subprocess
@@ -13,14 +12,11 @@ import pytest
 from anytime_client import Budget, Client
 from client.fakes import free_port
 from model.factories import save_tiny
+from system.long_requests import PREDICT, STREET, long_request, until_exit_1
 from system.processes import real_server, wait_for_http
 
 NGINX = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin")
 CONFIG = Path(__file__).parents[2] / "deploy" / "nginx.conf"
-STREET = Path(__file__).parents[2] / "client" / "web" / "samples" / "street-1.jpg"
-PREDICT = "/v1/models/tiny/predict"
-WAITS = {"max_exit": 1, "schedule": [{"at_ms": 60_000, "max_exit": 4}]}
-"""A budget that leaves a request at exit 1 for a minute, unless somebody asks for it."""
 
 pytestmark = [
     pytest.mark.slow,
@@ -61,31 +57,6 @@ def proxy(servers, tmp_path_factory):
     finally:
         process.terminate()
         process.wait(10)
-
-
-def long_request(proxy, name):
-    """A request that waits after exit 1; its terminal message."""
-    headers = {"X-Request-Id": name, "Accept": "application/x-ndjson"}
-    parts = {"image": ("street.jpg", STREET.read_bytes(), "image/jpeg")}
-    answer = httpx.post(
-        proxy + PREDICT,
-        files=parts,
-        data={"budget": json.dumps(WAITS)},
-        headers=headers,
-        timeout=90,
-    )
-    answer.raise_for_status()
-    return json.loads(answer.text.splitlines()[-1])
-
-
-def until_exit_1(proxy, name):
-    """Looks at a request, as anybody may who knows its id, until it has a map."""
-    with httpx.Client(timeout=10) as http:
-        for _ in range(5000):
-            answer = http.get(f"{proxy}/v1/requests/{name}")
-            if answer.status_code == 200 and answer.json()["exit"] >= 1:
-                return
-    raise AssertionError(f"{name} was not found: {answer.status_code} {answer.text}")
 
 
 def test_a_request_is_found_by_its_id_wherever_it_runs(proxy, servers):

@@ -25,6 +25,9 @@ if TYPE_CHECKING:  # it only looks at it
 PLACE: Final = "place"
 """Key of `scope["state"]`: the place of the connection, where connections are counted."""
 
+SPENT_S: Final = "spent_s"
+"""Key of `scope["state"]` and of a websocket message: seconds spent on the way here, if told."""
+
 _ARRIVAL: Final = "arrival_s"
 
 _HEALTH: Final = frozenset({"/livez", "/readyz", "/v2/health/live", "/v2/health/ready"})
@@ -52,7 +55,7 @@ class RequestChecks:
         if scope["type"] not in {"http", "websocket"}:
             await self._app(scope, receive, send)
             return
-        scope[_ARRIVAL] = self._clock()
+        scope[_ARRIVAL] = self._clock() - scope.get("state", {}).get(SPENT_S, 0.0)
         problem = None if scope["path"] in _HEALTH else self._refusal(scope)
         if problem is None:
             await self._app(scope, receive, send)

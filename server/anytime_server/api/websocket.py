@@ -40,6 +40,7 @@ from anytime_server.api.live_stream import LiveStream
 from anytime_server.api.outbox import FrameExit, Item, Outbox
 from anytime_server.api.problems import problem_response
 from anytime_server.api.quotas import Caller
+from anytime_server.api.request_checks import SPENT_S
 from anytime_server.api.state import ApiState
 from anytime_server.engine.base import ActiveRequest, EngineState, ExitRendered, RequestEnded
 from anytime_server.errors import RefusedError
@@ -187,7 +188,7 @@ class WebsocketConnection:
         """Takes in frames, one after the other, until the connection is over."""
         while self._session.closed is None:
             message = await self._websocket.receive()
-            arrival_s = self._engine.clock()
+            arrival_s = self._engine.clock() - message.get(SPENT_S, 0.0)
             if message["type"] == "websocket.disconnect":
                 self._session.close(message.get("code") or CloseCode.GOING_AWAY, "the client left")
                 return

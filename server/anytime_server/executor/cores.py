@@ -40,7 +40,7 @@ def share_cores(executors: int, threads: int, topology: Path = _TOPOLOGY) -> lis
     """
     if executors == 1:
         return [Cores(threads)]
-    total = threads or usable_cpus()
+    total = total_threads(threads)
     cpus = sorted(_own_cpus(), key=lambda cpu: _place(cpu, topology))
     bounds = [total * number // executors for number in range(executors + 1)]
     parts = [range(*ends) for ends in pairwise(bounds)]
@@ -58,8 +58,13 @@ def auto_executors(threads: int = 0) -> int:
     Args:
         threads: of all together; 0 for as many as this process may use CPUs.
     """
-    total = threads or usable_cpus()
+    total = total_threads(threads)
     return max(total // _CORES_EACH, min(total, 2))
+
+
+def total_threads(threads: int) -> int:
+    """How many threads a number of them stands for, 0 for as many as this process may use CPUs."""
+    return threads or usable_cpus()
 
 
 def bind(cpus: tuple[int, ...]) -> None:

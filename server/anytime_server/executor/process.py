@@ -39,7 +39,7 @@ from anytime_server.executor.base import (
     ServedModel,
 )
 from anytime_server.executor.control import SharedMemory
-from anytime_server.executor.cores import bind
+from anytime_server.executor.cores import auto_executors, bind, share_cores
 from anytime_server.executor.messages import (
     Beat,
     Checked,
@@ -58,6 +58,7 @@ from anytime_server.executor.messages import (
     WorkerSettings,
 )
 from anytime_server.process_memory import resident_bytes
+from anytime_server.settings import Settings
 
 logger = logging.getLogger(__name__)
 
@@ -471,3 +472,37 @@ def _unexpected(reply: Reply) -> ExecutorCallError:
     if isinstance(reply, Fault):
         return ExecutorCallError(reply.detail, reply.code)
     return ExecutorCallError(f"it answered with a {type(reply).__name__}")
+
+
+def process_executors(settings: Settings) -> list[ProcessExecutor]:
+    """The executors that an operator wants, each with its share of cores and memory."""
+    count = _count(settings)
+    return [
+        ProcessExecutor(
+            WorkerSettings(
+                weights=settings.weights,
+                models=settings.model_names,
+                engine=settings.engine,
+                precision=settings.precision,
+                device=settings.device,
+                threads=cores.threads,
+                cpus=cores.cpus,
+                profile_size=settings.profile_height_width,
+                engine_memory_bytes=settings.engine_memory_mb * 2**20 // count,
+                log_level=settings.log_level,
+                log_json=settings.log_json,
+            ),
+            max_pixels=settings.max_computed_pixels,
+            hang_s=settings.hang_s,
+        )
+        for cores in share_cores(count, settings.threads)
+    ]
+
+
+def _count(settings: Settings) -> int:
+    """How many executors are wanted."""
+    if settings.executors != "auto":
+        return settings.executors
+    # Another device is one, however many processes there are.
+    most = auto_executors(settings.threads) if settings.device == "cpu" else 1
+    return min(most, settings.max_requests)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Annotated, Final
 
@@ -10,6 +11,7 @@ import typer
 from anytime_server.core.costs import ModelProfile, SizeProfile
 from anytime_server.core.stage_costs import StageCost
 from anytime_server.errors import ServerError, SettingsError
+from anytime_server.simulation.changes import Changes
 from anytime_server.simulation.policies import strategy
 from anytime_server.simulation.report import table
 from anytime_server.simulation.routers import router
@@ -22,6 +24,7 @@ from anytime_server.simulation.traffic import (
     Poisson,
     Replay,
     Traffic,
+    Wave,
 )
 
 MOST_REQUESTS: Final = 1e7
@@ -56,8 +59,27 @@ def simulate_traffic(
         float, typer.Option(help="Images a second of each camera.", min=0.001, max=1000.0)
     ] = 5.0,
     arrivals: Annotated[
-        str, typer.Option(help="poisson, bursty, or a file with one arrival time in s a line.")
+        str,
+        typer.Option(
+            help="poisson, bursty, wave (from nothing to twice the load and back, once), or a file "
+            "with one arrival time in s a line."
+        ),
     ] = "poisson",
+    failure_s: Annotated[
+        float,
+        typer.Option(help="Mean time until an executor fails, in s; 0: never.", min=0.0),
+    ] = 0.0,
+    start_s: Annotated[
+        float, typer.Option(help="Until a new executor takes requests, in s.", min=0.0)
+    ] = 15.0,
+    most: Annotated[
+        int,
+        typer.Option(
+            help="Most executors, as many as quality and slack want; 0: always `--replicas`, "
+            "which is the least otherwise.",
+            min=0,
+        ),
+    ] = 0,
     deadlines: Annotated[
         str,
         typer.Option(help="Shortest-longest deadline, as multiples of the full network's time."),
@@ -92,6 +114,7 @@ def simulate_traffic(
         )
         full_s = sum(stage.seconds(1.0) for stage in stages)
         low, high = (factor * full_s for factor in _numbers("deadlines", deadlines, "-"))
+        changes = Changes(failure_s or math.inf, start_s, most or None)
         reports = []
         for count in map(int, _numbers("replicas", replicas)):
             rate_hz = load * count * full_depth_hz(profile, machine)
@@ -100,7 +123,7 @@ def simulate_traffic(
             if not 0 < rate_hz * duration_s <= MOST_REQUESTS:
                 found = f"{rate_hz * duration_s:.3g} requests in {duration_s:g} s"
                 raise SettingsError("load", found, f"above 0, at most {MOST_REQUESTS:.0e}")
-            coming = Cameras(cameras, fps) if cameras else _arrivals(arrivals, rate_hz)
+            coming = Cameras(cameras, fps) if cameras else _arrivals(arrivals, rate_hz, duration_s)
             reports += [
                 simulate(
                     SimulationConfig(
@@ -113,6 +136,7 @@ def simulate_traffic(
                         uneven,
                         seed,
                         machine,
+                        changes=changes,
                     )
                 )
                 for policy in policies.split(",")
@@ -136,11 +160,13 @@ def _numbers(flag: str, text: str, separator: str = ",") -> tuple[float, ...]:
         raise SettingsError(flag, repr(text), f"numbers separated by {separator!r}") from None
 
 
-def _arrivals(text: str, rate_hz: float) -> Arrivals:
+def _arrivals(text: str, rate_hz: float, duration_s: float) -> Arrivals:
     match text:
         case "poisson":
             return Poisson(rate_hz)
         case "bursty":
             return Bursty(rate_hz / 2, rate_hz * 3)
+        case "wave":
+            return Wave(rate_hz, duration_s)
         case _:
             return Replay(tuple(float(line) for line in Path(text).read_text().split()))

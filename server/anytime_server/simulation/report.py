@@ -45,6 +45,8 @@ class Report:
         answer_s: time from arrival to the answer.
         busy: share of the time, 0 to 1, in which the executors computed.
         wasted: share of that time, 0 to 1, that led to nothing a client got in time.
+        replica_s: seconds for which replicas were there, started or starting.
+        died: replicas that failed.
     """
 
     strategy: str
@@ -65,6 +67,14 @@ class Report:
     answer_s: Percentiles
     busy: float
     wasted: float
+    replica_s: float = 0.0
+    died: int = 0
+
+    @property
+    def cost_s(self) -> float:
+        """Seconds of a replica for each answer in time; NaN where there are none."""
+        served = sum(self.exits)
+        return self.replica_s / served if served else math.nan
 
     @property
     def mean_exit(self) -> float:
@@ -78,7 +88,7 @@ _COLUMNS: Final = (
     *("policy", "router", "replicas"),
     *("arrivals", "per s", "attained", "quality", "refused", "failed", "late"),
     *("exits %", "mean exit"),
-    *("first p50", "first p99", "answer p99", "busy", "wasted"),
+    *("first p50", "first p99", "answer p99", "busy", "wasted", "mean replicas", "ms per kept"),
 )
 
 
@@ -131,6 +141,8 @@ def _row(report: Report) -> list[str]:
         f"{report.answer_s.p99 * 1e3:.0f}",
         f"{report.busy:.1%}",
         f"{report.wasted:.1%}",
+        f"{report.replica_s / report.duration_s:.1f}",
+        f"{report.cost_s * 1e3:.0f}" if sum(report.exits) else "-",
     ]
 
 

@@ -2,7 +2,8 @@
 
 Each replica is an executor with its own `Scheduler` and its own requests: one of several on a
 machine, or a machine. A router chooses one for each new request. Decoding keeps the executor busy;
-encoding and sending do not.
+encoding and sending do not. Replicas may fail, and their number may follow what they serve
+(`changes`).
 
 The executor of a replica behaves like the real one: it computes the stages of a run one after the
 other as far as the run's limits allow, and checks from time to time whether the stage that it
@@ -14,12 +15,13 @@ from __future__ import annotations
 import heapq
 import itertools
 import math
+import random
 from collections import Counter
 from dataclasses import dataclass, field
 from enum import Enum, auto
 
 from anytime_protocol.budget import Budget
-from anytime_protocol.enums import Reason
+from anytime_protocol.enums import ErrorCode, Reason
 from anytime_protocol.resources import ServerBudget
 from anytime_server.core.costs import CostModel, MeasuredPath, ModelProfile
 from anytime_server.core.decisions import (
@@ -36,6 +38,7 @@ from anytime_server.core.jobs import JobState
 from anytime_server.core.scheduler import Scheduler
 from anytime_server.core.settings import SchedulerSettings
 from anytime_server.errors import SettingsError
+from anytime_server.simulation.changes import DECIDE_S, Autoscaler, Changes
 from anytime_server.simulation.policies import OURS, Strategy
 from anytime_server.simulation.report import Report, percentiles
 from anytime_server.simulation.routers import Router, two_choices
@@ -59,13 +62,14 @@ class SimulationConfig:
         traffic: the requests.
         strategy: the way to serve them.
         duration_s: time in which requests arrive; all that are admitted are then still served.
-        replicas: number of executors.
+        replicas: number of executors; the least where it changes.
         router: chooses one of them for a request.
         uneven: every second replica takes so many times as long, which it has to find out.
         seed: of everything drawn.
         machine: the machines.
         settings: the schedulers'.
         server_budget: the operator's.
+        changes: how executors come and go.
     """
 
     profile: ModelProfile
@@ -79,6 +83,7 @@ class SimulationConfig:
     machine: Machine = field(default_factory=Machine)
     settings: SchedulerSettings = field(default_factory=SchedulerSettings)
     server_budget: ServerBudget = field(default_factory=ServerBudget)
+    changes: Changes = field(default_factory=Changes)
 
     def __post_init__(self) -> None:
         if self.replicas < 1:
@@ -150,12 +155,19 @@ class _Run:
 
 @dataclass(slots=True, eq=False)
 class _Replica:
-    """An executor, its scheduler and what it computes; stages take `factor` times as long."""
+    """An executor, its scheduler and what it computes; stages take `factor` times as long.
+
+    It was there from `born_s` to `gone_s`, its start and its last requests included.
+    """
 
     scheduler: Scheduler
     factor: float = 1.0
     run: _Run | None = None
     wakes_s: float = math.inf
+    born_s: float = 0.0
+    gone_s: float = math.inf
+    is_dead: bool = False
+    requests: dict[str, _Request] = field(default_factory=dict)
 
 
 class _Kind(Enum):
@@ -166,6 +178,9 @@ class _Kind(Enum):
     LEAVES = auto()
     WAKE = auto()
     CHECK = auto()
+    STARTS = auto()
+    FAILS = auto()
+    DECIDES = auto()
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,13 +199,16 @@ class _Simulation:
         self.size = config.profile.sizes[0]
         drawn = draw(config.profile, config.traffic, config.machine, config.duration_s, config.seed)
         self.requests = {request.id: _Request(request, self._job(request)) for request in drawn}
-        self.replicas = [
-            _Replica(self._scheduler(), config.uneven if number % 2 else 1.0)
-            for number in range(config.replicas)
-        ]
         self.order = itertools.count()
         self.events: list[tuple[float, int, int, _Event]] = []
         self.end_s = 0.0
+        self.rng = random.Random(config.seed)  # noqa: S311  (of failures)
+        self.autoscaler = Autoscaler(config.changes, config.replicas)
+        self.target = config.replicas
+        self.replicas: list[_Replica] = []
+        self.routed: list[_Replica] = []
+        for _ in range(config.replicas):
+            self._add(0.0, 0.0)
 
     def _scheduler(self) -> Scheduler:
         """A scheduler that knows the profile, but neither the machine nor the requests."""
@@ -218,44 +236,113 @@ class _Simulation:
     def run(self) -> Report:
         for request in self.requests.values():
             self._at(request.drawn.arrival_s, _Event(_Kind.ARRIVAL, request))
+        if self.config.changes.most is not None:
+            self._at(DECIDE_S, _Event(_Kind.DECIDES))
         while self.events:
-            now, _, _, event = heapq.heappop(self.events)
-            self.end_s = now
-            match event:
-                case _Event(_Kind.ARRIVAL, _Request() as request):
-                    self._arrives(request, now)
-                case _Event(_Kind.LEAVES, _Request(replica=_Replica() as replica) as request):
-                    self._record(replica.scheduler.cancel(request.job.id), now)
-                    self._schedule(replica, now)
-                case _Event(_Kind.WAKE, replica=_Replica() as replica):
-                    if replica.wakes_s == now:
-                        replica.wakes_s = math.inf
-                        self._schedule(replica, now)
-                case _Event(kind, replica=_Replica(run=_Run() as run) as replica, stage=stage):
-                    if stage != (run, run.stage):
-                        continue  # that stage is not computed any more
-                    if kind is _Kind.STAGE_ENDS:
-                        self._stage_ends(replica, run, now)
-                    elif now >= run.stop_s(now):
-                        self._stage_is_stopped(replica, run, now)
+            self.end_s, _, _, event = heapq.heappop(self.events)
+            self._handle(event, self.end_s)
         return self._report()
+
+    def _handle(self, event: _Event, now: float) -> None:
+        match event:
+            case _Event(_Kind.ARRIVAL, _Request() as request):
+                self._arrives(request, now)
+            case _Event(_Kind.DECIDES):
+                self._decides(now)
+            case _Event(_Kind.STARTS | _Kind.FAILS as kind, replica=_Replica() as replica):
+                (self.routed.append if kind is _Kind.STARTS else self._fails)(replica)
+            case _Event(replica=_Replica(is_dead=True)):
+                return
+            case _Event(
+                _Kind.LEAVES, _Request(replica=_Replica(is_dead=False) as replica) as request
+            ):
+                self._record(replica.scheduler.cancel(request.job.id), now)
+                self._schedule(replica, now)
+            case _Event(_Kind.WAKE, replica=_Replica() as replica):
+                if replica.wakes_s == now:
+                    replica.wakes_s = math.inf
+                    self._schedule(replica, now)
+            case _Event(kind, replica=_Replica(run=_Run() as run) as replica, stage=stage):
+                if stage != (run, run.stage):
+                    return  # that stage is not computed any more
+                if kind is _Kind.STAGE_ENDS:
+                    self._stage_ends(replica, run, now)
+                elif now >= run.stop_s(now):
+                    self._stage_is_stopped(replica, run, now)
 
     def _at(self, when_s: float, event: _Event) -> None:
         heapq.heappush(self.events, (when_s, event.kind.value, next(self.order), event))
 
     def _arrives(self, request: _Request, now: float) -> None:
         drawn = request.drawn
-        schedulers = [replica.scheduler for replica in self.replicas]
+        if not self.routed:
+            request.outcome = Rejected(ErrorCode.NOT_READY, "no replica is there", None)
+            return
+        schedulers = [replica.scheduler for replica in self.routed]
         for chosen in self.config.router(schedulers, request.job, drawn):
-            replica = request.replica = self.replicas[chosen]
+            replica = request.replica = self.routed[chosen]
             admission = replica.scheduler.submit(request.job, now)
             if not isinstance(admission, Rejected):
                 break
         if isinstance(admission, Rejected):
             request.outcome = admission
-        elif drawn.leaves_s < math.inf:
-            self._at(drawn.leaves_s, _Event(_Kind.LEAVES, request))
+            self._note(request, now, 0.0)
+        else:
+            replica.requests[request.job.id] = request
+            if drawn.leaves_s < math.inf:
+                self._at(drawn.leaves_s, _Event(_Kind.LEAVES, request))
         self._schedule(replica, now)
+
+    # Replicas that come and go.
+
+    def _add(self, now: float, start_s: float) -> None:
+        """Starts a replica."""
+        factor = self.config.uneven if len(self.replicas) % 2 else 1.0
+        replica = _Replica(self._scheduler(), factor, born_s=now)
+        self.replicas.append(replica)
+        if not start_s:
+            self.routed.append(replica)
+        elif now + start_s < self.config.duration_s:
+            self._at(now + start_s, _Event(_Kind.STARTS, replica=replica))
+        mean_s = self.config.changes.failure_s
+        if mean_s < math.inf:
+            fails_s = now + start_s + self.rng.expovariate(1.0 / mean_s)
+            if fails_s < self.config.duration_s:
+                self._at(fails_s, _Event(_Kind.FAILS, replica=replica))
+
+    def _fails(self, replica: _Replica) -> None:
+        """A replica dies with what it has, and another is started."""
+        if replica not in self.routed:
+            return
+        now = self.end_s
+        self.routed.remove(replica)
+        replica.run, replica.wakes_s = None, math.inf
+        replica.gone_s, replica.is_dead = now, True
+        for request in replica.requests.values():
+            request.outcome = JobFailed(request.job.id, ErrorCode.INTERNAL, "it died", 0.0)
+        self._add(now, self.config.changes.start_s)
+
+    def _decides(self, now: float) -> None:
+        """Has as many replicas as the autoscaler wants."""
+        target = self.autoscaler.target(now, len(self.routed), self.target)
+        for _ in range(target - self.target):
+            self._add(now, self.config.changes.start_s)
+        for _ in range(self.target - target):
+            leaving = self.routed.pop()
+            leaving.gone_s = now + leaving.scheduler.load_s
+        self.target = target
+        if now + DECIDE_S < self.config.duration_s:
+            self._at(now + DECIDE_S, _Event(_Kind.DECIDES))
+
+    def _note(self, request: _Request, now: float, quality: float) -> None:
+        """Tells the autoscaler how good an answer was, of what an idle replica would have given."""
+        if self.config.changes.most is None:
+            return
+        drawn, best = request.drawn, self._oracle_exit(request.drawn)
+        if best:
+            left = (drawn.deadline_s - now) / (drawn.deadline_s - drawn.arrival_s)
+            ratio = quality / self.config.profile.quality[best - 1]
+            self.autoscaler.answered(now, min(ratio, 1.0), max(left, 0.0))
 
     # The engine.
 
@@ -284,6 +371,15 @@ class _Simulation:
             return
         request = self.requests[ending.job_id]
         request.outcome = ending
+        if request.replica is not None:
+            request.replica.requests.pop(ending.job_id, None)
+        match ending:
+            case JobFinished(reason=Reason.CANCELLED):
+                pass
+            case JobFinished(exit=exit_) if exit_:
+                self._note(request, now, self.config.profile.quality[exit_ - 1])
+            case _:
+                self._note(request, now, 0.0)
         if isinstance(ending, JobFinished) and ending.exit and request.replica is not None:
             request.answer_s = self._received_s(request, now)
             costs = request.replica.scheduler.costs
@@ -320,6 +416,7 @@ class _Simulation:
     def _stage_ends(self, replica: _Replica, run: _Run, now: float) -> None:
         request, exit_, scheduler = run.request, run.stage, replica.scheduler
         request.used_s += now - run.started_s
+        self.autoscaler.computed(now, now - run.started_s)
         if exit_ == 1:
             scheduler.image_decoded(request.job.id, run.decode_s)
         report = run.step.report(exit_, run.network_s, now)
@@ -341,6 +438,7 @@ class _Simulation:
     def _stage_is_stopped(self, replica: _Replica, run: _Run, now: float) -> None:
         self._run_is_over(replica)
         spent_s = now - run.started_s
+        self.autoscaler.computed(now, spent_s)
         run.request.used_s += spent_s
         run.request.lost_s += spent_s
         wasted_s = max(spent_s - run.run_s - run.decode_s, 0.0)
@@ -385,6 +483,7 @@ class _Simulation:
             if not in_time:
                 lost_s += request.used_s - request.lost_s
         counted = max(len(self.requests) - cancelled, 1)
+        replica_s = sum(max(min(one.gone_s, self.end_s) - one.born_s, 0.0) for one in self.replicas)
         return Report(
             strategy=self.config.strategy.name,
             arrivals=len(self.requests),
@@ -402,8 +501,10 @@ class _Simulation:
             deepest=deep / max(sum(exits), 1),
             first_exit_s=percentiles(r.first_exit_s for r in self.requests.values()),
             answer_s=percentiles(r.answer_s for r in self.requests.values()),
-            busy=used_s / max(self.end_s * len(self.replicas), 1e-9),
+            busy=used_s / max(replica_s, 1e-9),
             wasted=lost_s / max(used_s, 1e-9),
+            replica_s=replica_s,
+            died=sum(replica.is_dead for replica in self.replicas),
         )
 
     def _oracle_exit(self, drawn: DrawnRequest) -> int:

@@ -43,6 +43,19 @@ class Bursty:
 
 
 @dataclass(frozen=True, slots=True)
+class Wave:
+    """Poisson traffic whose rate rises from nothing to twice its mean and falls again.
+
+    Attributes:
+        rate_hz: mean rate.
+        period_s: of a wave.
+    """
+
+    rate_hz: float
+    period_s: float
+
+
+@dataclass(frozen=True, slots=True)
 class Replay:
     """Recorded arrivals, in seconds from the start; those after the end are left out."""
 
@@ -64,7 +77,7 @@ class Cameras:
     jitter: float = 0.1
 
 
-Arrivals = Poisson | Bursty | Replay | Cameras
+Arrivals = Poisson | Bursty | Wave | Replay | Cameras
 
 
 @dataclass(frozen=True, slots=True)
@@ -270,6 +283,12 @@ def arrival_times(kind: Arrivals, duration_s: float, rng: random.Random) -> Iter
                 start = end
                 if start >= duration_s:
                     return
+        case Wave(rate_hz, period_s):
+            now = rng.expovariate(2.0 * rate_hz)
+            while now < duration_s:
+                if rng.random() < 0.5 - 0.5 * math.cos(2.0 * math.pi * now / period_s):
+                    yield now
+                now += rng.expovariate(2.0 * rate_hz)
         case Cameras(count, hz, jitter):
             begins = [rng.random() for _ in range(count)]
             images = range(int(duration_s * hz) + 1)

@@ -25,6 +25,7 @@ def make(strategy="ours", exits=(1, 0, 3), **changes):
         "answer_s": Percentiles(0.1, 0.2, 0.3),
         "busy": 0.5,
         "wasted": 0.0,
+        "replica_s": 2.0,
     }
     return Report(strategy, exits=exits, **values | changes)
 
@@ -46,6 +47,6 @@ def test_a_table_has_a_line_for_each_report_and_aligned_columns():
     assert len({len(line) for line in lines}) == 1
     assert lines[1].split()[4:] == [
         *("2.50", "44.44%", "0.500", "3", "1", "1", "25/0/75", "2.50"),
-        *("10", "30", "300", "50.0%", "0.0%"),
+        *("10", "30", "300", "50.0%", "0.0%", "0.5", "500"),
     ]
     assert lines[2].split()[10:12] == ["-", "-"]
