@@ -27,12 +27,6 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         default=3.0,
         help="how long each fault of tests/system/faults that goes on is kept up",
     )
-    parser.addoption(
-        "--ray-requests",
-        type=int,
-        default=1000,
-        help="how many requests are answered while replicas on Ray are killed and replaced",
-    )
 
 
 @pytest.fixture(scope="session")

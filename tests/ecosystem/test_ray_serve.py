@@ -3,9 +3,7 @@
 `make test-ray` makes its environment and runs this.
 """
 
-import itertools
 import os
-import random
 import re
 import signal
 import threading
@@ -231,34 +229,6 @@ def test_no_request_is_lost_in_a_rolling_update(weights):
     assert load.lost == []
     assert len(load.replicas) == 4
     assert min(load.answered.values()) > 20
-
-
-def test_every_request_has_one_end_while_replicas_are_killed_scaled_and_replaced(weights, request):
-    wanted, clients, kills = request.config.getoption("--ray-requests"), 3, 0
-    with ray_server(weights, replicas="3") as server, load_on(server.url, clients) as load:
-
-        def kill():
-            nonlocal kills
-            os.kill(random.choice(server.replica_pids()), signal.SIGKILL)
-            kills += 1
-
-        changes = itertools.cycle(
-            [
-                kill,
-                lambda: server.redeploy(replicas="3"),
-                lambda: server.redeploy(patience_s=random.uniform(1, 9)),
-                kill,
-                lambda: server.redeploy(replicas="2"),
-            ]
-        )
-        while sum(load.answered.values()) < wanted:
-            next(changes)()
-            time.sleep(3)
-    print(f"{load.answered} answered, {kills} kills, lost: {load.lost}")
-    assert len(load.lost) <= 2 * clients * kills  # what the killed had
-    assert min(load.answered.values()) > wanted / 10
-    broken = ("ConnectionLostError", "RemoteProtocolError", "ReadError", "500 ")
-    assert [error for error in load.lost if not error.startswith(broken)] == []
 
 
 def test_the_command_ends_with_its_websockets_answered(weights):
