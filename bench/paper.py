@@ -222,22 +222,17 @@ def ablation_tables(ablations):
         "",
         *paragraph(
             "Filling (Table 3 and equation 6), at inference only: lambda as learnt, or one for all "
-            "layers; `mean` is lambda 0, the plain mean of the 7x7 window, `zero` (4.5) fills "
-            f"in nothing. At the learnt lambdas, {low} to {high}, the 3x3 nearest pixels hold "
-            "all but "
+            "layers; `mean` is lambda 0, the plain mean of the 7x7 window. "
+            f"At the learnt lambdas, {low} to {high}, the 3x3 nearest pixels hold all but "
             f"{ablations['radius']['beyond 3x3']:.0e} of the weight of a 9x9 window, so its size "
             "cannot matter."
         ),
         "",
-        "| filling | mIoU at threshold 0.99 | at 0.9 |",
+        "| filling, threshold | mIoU | GFLOPs |",
         "|---|---|---|",
     ]
-    fillings = ablations["filling"]
-    for name in dict.fromkeys(key.split(" at ")[0] for key in fillings):
-        cells = [
-            f"{numbers(found['quality'], 2)} ({found['gflops'][-1]:.2f})" if found else "-"
-            for found in (fillings.get(f"{name} at {at}") for at in ("0.99", "0.9"))
-        ]
+    for name, found in ablations["filling"].items():
+        cells = numbers(found["quality"], 2), numbers(found["gflops"], 2)
         lines.append(f"| {name} | {' | '.join(cells)} |")
     lines += [*heads_table(ablations), "", "Commands:", ""]
     lines += [
