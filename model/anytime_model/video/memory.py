@@ -35,6 +35,9 @@ _CHECK_EVERY: Final = 8
 _LEAST_REUSED: Final = 0.1
 """Of the cells; where fewer could be kept, masks would save less than they cost in quality."""
 
+_LEAST_HELD: Final = 0.4
+"""The same where features are held: a frame that is nearly all new takes longer with them."""
+
 _LOOK_EVERY: Final = 8
 """Frames between two looks at what has changed, once it has been everything for some looks."""
 
@@ -377,12 +380,14 @@ class VideoMemory:
         if card.config.may_skip_exits:
             return everywhere if (unsettled | again).any() else ~everywhere
         again |= self._turn(unsettled.shape, most) & (2 * age >= most)
+        least = _LEAST_REUSED
         if self._features is None or self._moved:
             active = widened(unsettled | again, rule.spread)
         else:  # what is made again has not changed, and what lies beside it is held
             levels = (card.config.stride // stride).bit_length() - 1
             active = with_samples(widened(unsettled, rule.near) | again, levels)
-        return active if active.mean() <= 1 - _LEAST_REUSED else everywhere
+            least = _LEAST_HELD
+        return active if active.mean() <= 1 - least else everywhere
 
     def _followed(
         self, pixels: NDArray[np.uint8], kept: _Kept, changes: NDArray[np.float32]

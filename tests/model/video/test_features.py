@@ -196,3 +196,17 @@ def test_features_that_were_taken_back_cost_one_whole_frame():
     assert 0 < reuse.share < 1
     after = climb(memory.begin(with_corner(IMAGE, 200)), engine)
     assert after[0].macs < 0.4 * whole
+
+
+@built
+def test_a_frame_that_is_mostly_new_is_computed_without_features():
+    engine = engine_of()
+    memory = memory_of(engine)
+    show(memory, engine, IMAGE)
+    mostly = 255 - IMAGE
+    mostly[:, -64:] = IMAGE[:, -64:]
+    made = climb(memory.begin(mostly), engine)
+    assert memory.finish(made[-1]).share == 0
+    for ours, alone in zip(made, climb(engine.begin(mostly), engine), strict=True):
+        assert_same(ours, alone)
+        assert ours.macs == alone.macs
