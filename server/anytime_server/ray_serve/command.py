@@ -25,10 +25,11 @@ ENVIRONMENT: Final = {
 
 
 def serve_on_ray(settings: RaySettings) -> None:
-    """Serve by replicas on Ray Serve until SIGTERM or Ctrl-C; needs the extra `ray`.
+    """Serve by replicas on Ray Serve until a signal; needs the extra `ray`.
 
-    Each option can also be set by the environment variable beside it. Settings hold for each
-    replica, and `--threads 0` divides this machine's cores between them.
+    Each option can also be set by the environment variable beside it. Settings
+    hold for each replica, and `--threads 0` divides this machine's cores between
+    them.
     """
     if importlib.util.find_spec("ray") is None:
         typer.echo(
