@@ -226,5 +226,16 @@ float tile_busy(int64_t rounds) {
   return sums[0];
 }
 
+// A table's kernels, but that convolutions go by tiles.
+template <class A>
+constexpr Kernels with_tiles(Kernels all) {
+  all.dot_products = false;
+  all.conv = tile_conv<A, typename A::Element>;
+  all.conv_to_float = tile_conv<A, float>;
+  all.busy = tile_busy<A>;
+  all.busy_macs = tile_busy_macs(A::depth);
+  return all;
+}
+
 }  // namespace
 }  // namespace anytime

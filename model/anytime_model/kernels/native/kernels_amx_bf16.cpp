@@ -2,11 +2,7 @@
 #include "simd_avx512_bf16.hpp"
 
 #include "amx.hpp"
-#include "depthwise.hpp"
-#include "image.hpp"
-#include "interpolation.hpp"
-#include "logits.hpp"
-#include "weighted_sum.hpp"
+#include "kernels_bf16.hpp"
 
 namespace anytime {
 namespace {
@@ -23,18 +19,6 @@ struct BrainTiles : Brain {
 
 }  // namespace
 
-const Kernels kAmxBf16 = {
-    "amx-bf16",        Simd::lanes,
-    Brain::depth,      Simd::most_vectors,
-    false,
-    sizeof(bf16),      pack<Brain>,
-    tile_conv<BrainTiles, bf16>, tile_conv<BrainTiles, float>,
-    depthwise<bf16>,   nullptr,
-    interpolate<bf16>,
-    weighted_sum<bf16, bf16>, weighted_sum<float, float>,
-    image<bf16>,
-    confidence,        decode,
-    tile_busy<BrainTiles>, tile_busy_macs(Brain::depth), nullptr,
-};
+const Kernels kAmxBf16 = with_tiles<BrainTiles>(brain_kernels("amx-bf16"));
 
 }  // namespace anytime

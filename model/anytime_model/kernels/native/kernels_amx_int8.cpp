@@ -17,18 +17,8 @@ struct ByteTiles : Bytes {
   }
 };
 
-constexpr Kernels tile_kernels() {
-  Kernels all = byte_kernels("amx-int8", kAvx512);
-  all.dot_products = false;
-  all.conv = tile_conv<ByteTiles, u8>;
-  all.conv_to_float = tile_conv<ByteTiles, float>;
-  all.busy = tile_busy<ByteTiles>;
-  all.busy_macs = tile_busy_macs(Bytes::depth);
-  return all;
-}
-
 }  // namespace
 
-const Kernels kAmxInt8 = tile_kernels();
+const Kernels kAmxInt8 = with_tiles<ByteTiles>(byte_kernels("amx-int8", kAvx512));
 
 }  // namespace anytime
