@@ -4,7 +4,7 @@
     python bench/ablations.py criteria --data CAMVID     # the others in any order
     python bench/ablations.py filling --data CAMVID
     python bench/ablations.py thresholds --data CAMVID
-    python bench/ablations.py heads --data CAMVID --seed 0   # and 1, 2
+    python bench/ablations.py heads --data CAMVID --seed 0 --steps 300   # and 1, 2
 
 Weights are those of `weights/camvid-w18.safetensors`, unchanged. Thresholds are chosen on the split
 `holdout` so that the last exit's multiply-adds are a given share of the unmasked ones; quality and
@@ -25,6 +25,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
+from torch import nn
 
 from anytime_model import flops
 from anytime_model.checkpoint.store import load_checkpoint
@@ -33,9 +34,10 @@ from anytime_model.data.camvid import CamVid
 from anytime_model.data.loading import AugmentedSet, EpochOrder, epoch_batches, normalise
 from anytime_model.data.loading import steps_per_epoch as steps_in
 from anytime_model.engines.native.engine import NativeEngine
+from anytime_model.errors import ConfigError
 from anytime_model.evaluation.measure import evenly
 from anytime_model.networks.base import State
-from anytime_model.networks.hrnet.exits import RedesignedExit
+from anytime_model.networks.hrnet.exits import RedesignedExit, concatenate
 from anytime_model.networks.hrnet.masking import MaskedConv2d
 from anytime_model.ops import upsample
 from anytime_model.sampling import MaskPredictor, predictor_macs
@@ -66,8 +68,39 @@ LAMBDAS = {"learnt": None, "1": 1.0, "0.5": 0.5, "mean": 0.0, "zero": 4.5}
 """Of the interpolation: 0 is the plain mean of the 7x7 window; 4.5 leaves 7e-4 of it, so zeros."""
 THRESHOLDS = (0.999, 0.998, 0.99, 0.98, 0.95, 0.9)
 
-HEADS = {"3/2/1": ((3, 2, 1), 64), "1/1/1": ((1, 1, 1), 64), "3/3/3": ((3, 3, 3), 64)} | {
-    f"3/2/1, {width} channels": ((3, 2, 1), width) for width in (32, 128)
+
+class PooledExit(RedesignedExit):
+    """A redesigned exit whose coarsest features have the mean of its input, projected, added."""
+
+    def __init__(self, widths, outputs, *, width, depth, maskable):
+        super().__init__(widths, outputs, width=width, depth=depth, maskable=maskable)
+        self.context = nn.Linear(sum(widths), width)
+
+    def forward(self, branches, masks):
+        """See `RedesignedExit`; masks are not supported, so None."""
+        if masks is not None:
+            raise ConfigError("a pooled exit has no masks; give None.")
+        x = concatenate(branches)
+        context = self.context(x.mean((2, 3)))[:, :, None, None]
+        for layer in self.encoder:
+            x = layer(F.avg_pool2d(x, 2))
+        x = x + context
+        for layer in self.decoder:
+            x = layer(doubled(x))
+        return self.predict(doubled(x))
+
+
+def doubled(x):
+    return upsample(x, (2 * x.shape[-2], 2 * x.shape[-1]))
+
+
+HEADS = {  # by name: the kind, its depths at exits 1 to 3, and its width
+    "3/2/1": (RedesignedExit, (3, 2, 1), 64),
+    "1/1/1": (RedesignedExit, (1, 1, 1), 64),
+    "3/3/3": (RedesignedExit, (3, 3, 3), 64),
+    "3/2/1, 32 channels": (RedesignedExit, (3, 2, 1), 32),
+    "3/2/1, 128 channels": (RedesignedExit, (3, 2, 1), 128),
+    "3/2/1, pooled context": (PooledExit, (3, 2, 1), 64),
 }
 FRAMES = 117
 """Of the test split, every second one; every second pixel each way is scored."""
@@ -147,6 +180,9 @@ class Results:
 
     def __init__(self, path, seconds):
         self._path, self._until = path, time.monotonic() + seconds
+
+    def has(self, part, key):
+        return key in self._read().get(part, {})
 
     def get(self, part, key, make):
         """A result, made now if it is not there; the command ends when its time is over."""
@@ -354,16 +390,20 @@ def soft_run(network, predictor, images):
 def heads(data, results, options):
     """Train new early heads on the frozen features of the shipped weights: depths and widths.
 
-    Images at 240x180; all arms see the same batches in the same order.
+    Images at 240x180; all arms see the same batches in the same order. They share nothing, so those
+    that are measured already are left out.
     """
+    wanted = {n: h for n, h in HEADS.items() if not results.has("heads", seeded(n, options))}
+    if not wanted:
+        return
     torch.manual_seed(options.seed)
     network = load_checkpoint(WEIGHTS).network.eval().requires_grad_(False)
     widths = network.config.size.stage_widths
     arms = {
-        (name, k): RedesignedExit(
+        (name, k): kind(
             widths[k], network.config.outputs, width=width, depth=depths[k], maskable=False
         )
-        for name, (depths, width) in HEADS.items()
+        for name, (kind, depths, width) in wanted.items()
         for k in range(3)
     }
     parameters = [p for head in arms.values() for p in head.parameters()]
@@ -397,7 +437,7 @@ def heads(data, results, options):
                 found = upsample(map_, size)[0, :, :90, :120].argmax(0).numpy()
                 scores.add(i, found, sample.labels[2::4, 2::4])
     found = dict(zip(arms, scores.per_map(), strict=True))
-    for name, (depths, width) in HEADS.items():
+    for name, (_, depths, width) in wanted.items():
         config = replace(network.config, depths=depths, head_width=width)
         gflops = [x / flops.GIGA for x in flops.per_exit(flops.conv_costs(config, 180, 240))]
         row = {
@@ -405,7 +445,11 @@ def heads(data, results, options):
             "gflops": [round(x, 4) for x in gflops[:3]],
             "steps": options.steps,
         }
-        results.get("heads", f"{name}, seed {options.seed}", lambda row=row: row)
+        results.get("heads", seeded(name, options), lambda row=row: row)
+
+
+def seeded(name, options):
+    return f"{name}, seed {options.seed}"
 
 
 def features_of(network, images):
