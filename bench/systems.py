@@ -41,7 +41,7 @@ from anytime_model.training.train_step import build_optimisers
 
 THRESHOLD = 0.99
 """The one of the card of `camvid-w18`."""
-STEPS = 200
+STEPS = 120
 STATISTICS_STEPS = 20
 AUGMENTATION = SegmentationAugmentation((192, 256), (0.7, 1.4), colour=0.3)
 OPTIMISER = Adam(1.5e-3, weight_decay=0.02, decoupled=True, stages=0.3)
