@@ -15,7 +15,7 @@ NNCF := .cache/nncf/.installed
 ENGINE_TESTS := tests/model/engines tests/model/kernels
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo serve test test-fast test-ecosystem check audit format sanitize picture page-pictures bench bench-engine bench-server bench-overload bench-video paper weights-camvid-lite weights-camvid-w18 weights-lspet clean test-faults fuzz test-suites bench-nncf test-arm test-ray bench-ray
+.PHONY: help setup demo serve test test-fast test-ecosystem check audit format sanitize picture page-pictures bench bench-engine bench-server bench-overload bench-video paper weights-camvid-lite weights-camvid-w18 weights-lspet clean test-faults fuzz test-suites bench-nncf test-arm test-ray test-ray-chaos bench-ray
 
 help: ## Show this list.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-20s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -41,13 +41,17 @@ test-ecosystem: setup ## Test with Triton's, KServe's and the Open Inference cli
 	$(BIN)/python tests/ecosystem/environments.py tritonclient open-inference kserve $(INTEGRATIONS)
 	$(BIN)/python -m pytest -n 0 tests/ecosystem/test_clients_of_others.py tests/integrations
 
-test-suites: setup ## Test with schemathesis, the Autobahn cases and AsyncAPI's schema, downloaded into environments of their own.
-	$(BIN)/python tests/ecosystem/environments.py schemathesis kosoku
-	$(BIN)/python -m pytest -n 0 -rs tests/ecosystem/test_suites_of_others.py
+test-suites: setup ## Test with schemathesis, the Autobahn cases, AsyncAPI's schema and Envoy, downloaded into environments of their own.
+	$(BIN)/python tests/ecosystem/environments.py schemathesis kosoku envoy
+	$(BIN)/python -m pytest -n 0 -rs tests/ecosystem/test_suites_of_others.py tests/system/test_two_servers_behind_a_proxy.py
 
 test-ray: setup ## Test with a real Ray on this machine (`anytime-server ray`), downloaded into an environment of its own (0.5 GB).
 	$(BIN)/python tests/ecosystem/environments.py ray
 	$(BIN)/python -m pytest -n 0 -rs tests/ecosystem/test_ray_serve.py
+
+test-ray-chaos: setup ## Send 10,000 requests to a real Ray while its replicas are killed, added, taken away and replaced.
+	$(BIN)/python tests/ecosystem/environments.py ray
+	$(BIN)/python -m pytest -n 0 -s --chaos-requests 10000 tests/ecosystem/test_ray_chaos.py
 
 test-faults: setup ## Provoke faults on real server processes, for a minute each where they go on (the suite: for seconds).
 	$(BIN)/python -m pytest -n 0 --timeout 600 --fault-seconds 60 tests/system/faults

@@ -27,9 +27,21 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         default=3.0,
         help="how long each fault of tests/system/faults that goes on is kept up",
     )
+    parser.addoption(
+        "--chaos-requests",
+        type=int,
+        default=500,
+        help="how many requests tests/ecosystem/test_ray_chaos.py sends at least",
+    )
 
 
 @pytest.fixture(scope="session")
 def fault_seconds(request: pytest.FixtureRequest) -> float:
     """How long a fault that goes on is kept up."""
     return float(request.config.getoption("--fault-seconds"))
+
+
+@pytest.fixture(scope="session")
+def chaos_requests(request: pytest.FixtureRequest) -> int:
+    """Requests that are sent while replicas on Ray are killed and replaced, at least."""
+    return int(request.config.getoption("--chaos-requests"))

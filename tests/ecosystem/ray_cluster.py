@@ -85,6 +85,14 @@ def ray_server(weights, **settings):
         shutil.rmtree(folder, ignore_errors=True)
 
 
+def until_there_are(server, count):
+    """Waits until so many replicas are left."""
+    until = time.monotonic() + 120
+    while len(server.replica_pids()) != count:
+        assert time.monotonic() < until, server.log.read_text()
+        time.sleep(0.2)
+
+
 def _descendants(pid):
     """Numbers and command lines of the processes below one."""
     children, lines = {}, {}

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -105,18 +106,21 @@ class FakeExecutor:
         self._reports.clear()
         return self.models
 
-    async def run(self, command: RunCommand, on_exit: OnExit) -> RunEnd:
+    def run(self, command: RunCommand, on_exit: OnExit) -> Coroutine[Any, Any, RunEnd]:
         assert not self.running.is_set(), "two runs at a time"
         assert not self._reports, "exits of the last run were never taken"
         self.commands.append(command)
-        job_id, stage = command.job_id, command.stage
+        job_id = command.job_id
         if command.image is not None:
             self._images[job_id] = command.image
             self._models[job_id] = command.model
             self._exits[job_id] = 0
         self.limits = command.limits
-        planned = command.limits.last_stage
         self.running.set()
+        return self._run(command, on_exit)
+
+    async def _run(self, command: RunCommand, on_exit: OnExit) -> RunEnd:
+        job_id, stage, planned = command.job_id, command.stage, command.limits.last_stage
         try:
             while True:
                 wasted_s = await self._compute(job_id, stage)

@@ -11,14 +11,14 @@ WAITS = {"max_exit": 1, "schedule": [{"at_ms": 60_000, "max_exit": 4}]}
 """A budget that leaves a request at exit 1 for a minute, unless somebody asks for it."""
 
 
-def long_request(proxy, name):
+def long_request(proxy, name, budget=WAITS):
     """A request that waits after exit 1; its terminal message."""
     headers = {"X-Request-Id": name, "Accept": "application/x-ndjson"}
     parts = {"image": ("street.jpg", STREET.read_bytes(), "image/jpeg")}
     answer = httpx.post(
         proxy + PREDICT,
         files=parts,
-        data={"budget": json.dumps(WAITS)},
+        data={"budget": json.dumps(budget)},
         headers=headers,
         timeout=90,
     )

@@ -109,7 +109,7 @@ async def predict(request: Request, model: str) -> Response:
         return Response(status_code=CLIENT_CLOSED_REQUEST)
     except RefusedError as error:
         raise RefusedError(replace(error.problem, request_id=infer.id)) from error
-    operators = state.engine.server_budget().effective
+    operators = state.engine.operator_limits()
     lines = answers.common_headers(infer.id, deadline, infer.budget, operators)
     answer = HttpAnswer(state, active, outbox, deadline, lines)
     if not answer_format.is_progressive:

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from anytime_protocol.enums import ErrorCode
 from anytime_server.core.decisions import Admitted, Rejected, would_do
 from anytime_server.core.forecasts import Forecaster
-from anytime_server.core.jobs import JobState
+from anytime_server.core.jobs import JobForecast, JobState
 from anytime_server.core.settings import SchedulerSettings
 from anytime_server.core.slow_down import Prediction
 from anytime_server.core.timeline import MandatoryStage, lateness_s
@@ -60,7 +60,7 @@ def admit(
         text = f"{late}; {would_do(needed_s)}"
         return Rejected(ErrorCode.DEADLINE_EXCEEDED, text, None, needed_s)
     if not workload.is_idle:
-        new = mandatory_stage(job, forecaster, now)
+        new = mandatory_stage(forecast, forecaster.overhead())
         late_s = lateness_s(new, workload.mandatory, workload.free, now, settings.sigmas)
         if late_s > 0.0:
             text = f"the requests before it leave no room: {late_s * 1e3:.1f} ms too late"
@@ -77,11 +77,9 @@ def hope_s(needs: Prediction, settings: SchedulerSettings) -> float:
     return min(settings.hope_sigmas * needs.sigma_s, needs.mean_s) + settings.reserve_s
 
 
-def mandatory_stage(job: JobState, forecaster: Forecaster, now: float) -> MandatoryStage:
+def mandatory_stage(forecast: JobForecast, overhead: Prediction) -> MandatoryStage:
     """A job's next stage, if that is mandatory, with what a run takes beside the network."""
-    forecast = forecaster.forecast(job, now)
-    needs = forecast.needs.then(forecaster.overhead())
-    return MandatoryStage(forecast.order_s, forecast.due_s, needs)
+    return MandatoryStage(forecast.order_s, forecast.due_s, forecast.needs.then(overhead))
 
 
 def _expected(
@@ -93,8 +91,9 @@ def _expected(
 ) -> Admitted:
     """How deep a job will get if no other comes, after the mandatory stages before it."""
     start = workload.free.then(forecaster.before_its_start(job))
-    for stage in workload.mandatory:
-        start = start.then(stage.needs)
+    mean_s = sum(stage.needs.mean_s for stage in workload.mandatory)
+    sigma_s = sum(stage.needs.sigma_s for stage in workload.mandatory)
+    start = start.then(Prediction(mean_s, sigma_s))
     starts_s = now + start.upper_s(settings.depth_sigmas)
     path = forecaster.plan(job, starts_s, now, shared=not workload.is_idle)
     end = start.then(forecaster.needs(job, path[-1])).then(forecaster.answer(job))

@@ -24,6 +24,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from anytime_server.core.slow_down import Prediction, SlowDown
@@ -39,7 +40,6 @@ _TOO_SHORT_S: Final = 1e-5
 
 _REMEMBERED_SIZES: Final = 1024
 """Image sizes whose scaled profiles are kept; clients choose sizes, so there must be an end."""
-
 
 _READY_SIZES: Final = 16
 """Sizes that are computed and that an executor is taken to be ready for, those that came last."""
@@ -105,12 +105,7 @@ class ModelProfile:
 
     def computed_sizes(self, height: int, width: int) -> tuple[tuple[int, int], ...]:
         """Heights and widths that an image of so many px is computed at, padding included, px."""
-        sizes = []
-        for side in self.sides or (max(height, width),):
-            factor = side / max(height, width)
-            rows, columns = (self._padded(max(1, round(n * factor))) for n in (height, width))
-            sizes.append((rows, columns))
-        return tuple(sizes)
+        return _computed_sizes(self.sides, self.stride, height, width)
 
     def stages(self, sizes: Iterable[tuple[int, int]]) -> tuple[StageCost, ...]:
         """Base costs of the stages to all exits, at the sizes of `computed_sizes`.
@@ -134,7 +129,7 @@ class ModelProfile:
 
     def profiled_pixels(self, size: SizeProfile) -> int:
         """Pixels that are computed at one of its profiled sizes, padding included."""
-        return self._padded(size.height) * self._padded(size.width)
+        return _padded(size.height, self.stride) * _padded(size.width, self.stride)
 
     @property
     def first_exits(self) -> range:
@@ -148,9 +143,6 @@ class ModelProfile:
     def size_of(self, exit_: int) -> int:
         """The index of the side, of the ladder's from the smallest, of an exit (from 1)."""
         return (exit_ - 1) // len(self.sizes[0].stages)
-
-    def _padded(self, side: int) -> int:
-        return -(-side // self.stride) * self.stride
 
     @property
     def exits(self) -> int:
@@ -195,6 +187,22 @@ class ModelProfile:
                     raise ProfileError(
                         self.model, f"found {stage}, expected finite parts >= 0 and some time"
                     )
+
+
+@lru_cache(_REMEMBERED_SIZES)
+def _computed_sizes(
+    sides: tuple[int, ...], stride: int, height: int, width: int
+) -> tuple[tuple[int, int], ...]:
+    sizes = []
+    for side in sides or (max(height, width),):
+        factor = side / max(height, width)
+        rows, columns = (_padded(max(1, round(n * factor)), stride) for n in (height, width))
+        sizes.append((rows, columns))
+    return tuple(sizes)
+
+
+def _padded(side: int, stride: int) -> int:
+    return -(-side // stride) * stride
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,14 +36,14 @@ class Forecaster:
 
     def forecast(self, job: JobState, now: float) -> JobForecast:
         """A job's forecast; remembered until something that it depends on changes."""
-        limits = self._limits(job, now)
-        predicted_by = (self._costs.version, job.decoded)
+        made_of = (self._costs.version, self._server.version, job.rev, job.decoded)
         if job.forecast is not None:
-            known_by, known = job.forecast
-            if known_by == predicted_by and known.limits is limits:
+            known_of, known = job.forecast
+            if known_of == made_of and now < known.limits.until_s:
                 return known
+        limits = self._limits_at(job, now, self._server.load_cap(job.urgency))
         found = self._forecast_under(job, limits)
-        job.forecast = (predicted_by, found)
+        job.forecast = (made_of, found)
         return found
 
     def running_limits(self, job: JobState, now: float) -> EffectiveLimits:
@@ -52,6 +52,8 @@ class Forecaster:
         Load caps do not count once a stage has begun: stopping it because the load has risen since
         would only waste what it has cost.
         """
+        if self._server.load_cap(job.urgency) == math.inf:
+            return self.forecast(job, now).limits
         return self._limits_at(job, now, math.inf)
 
     def stop_at_s(self, job: JobState, limits: EffectiveLimits, ends_s: float) -> float:
@@ -98,6 +100,7 @@ class Forecaster:
             for way in ways
             if len(way.exits) > count and next_exit in {None, way.exits[count]}
         )
+        job.next_steps = tuple({path[0].exit: path[0] for path in job.paths}.values())
         job.forecast = None
 
     def steps(self, job: JobState) -> StepCosts:
@@ -287,16 +290,6 @@ class Forecaster:
             return math.inf
         return limits.deadline_s - self.answer(job).upper_s(sigmas)
 
-    def _limits(self, job: JobState, now: float) -> EffectiveLimits:
-        made_of = (self._server.version, job.rev)
-        if job.limits is not None:
-            known_of, known = job.limits
-            if known_of == made_of and now < known.until_s:
-                return known
-        limits = self._limits_at(job, now, self._server.load_cap(job.urgency))
-        job.limits = (made_of, limits)
-        return limits
-
     def _limits_at(self, job: JobState, now: float, load_cap: float) -> EffectiveLimits:
         return effective_limits(
             job.budget, self._server, arrival_s=job.arrival_s, load_cap=load_cap, now=now
@@ -305,9 +298,8 @@ class Forecaster:
 
 def shortest_step(job: JobState, limits: EffectiveLimits) -> StageForecast:
     """The shortest of the stages that a job may go on with, if it is not at its end."""
-    next_steps = [path[0] for path in job.paths]
-    allowed = [step for step in next_steps if job.allows(step, limits)]
-    return min(allowed or next_steps, key=_base_s)
+    allowed = [step for step in job.next_steps if job.allows(step, limits)]
+    return min(allowed or job.next_steps, key=_base_s)
 
 
 def _base_s(step: StageForecast) -> float:

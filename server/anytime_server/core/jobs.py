@@ -97,8 +97,8 @@ class JobState:
         steps: what steps between the model's exits take at its size; None before it is submitted.
         reuse: what the frames of its stream take; None of an image that is computed by itself.
         paths: the ways on, and what each exit along them would take; empty after the last exit.
+        next_steps: the first steps of all paths, each once.
         progress_s: when its last exit was made, or when it was admitted.
-        limits: the effective limits as last worked out, with the versions that they came from.
         forecast: its forecast as last worked out, with the versions that it came from.
     """
 
@@ -126,9 +126,9 @@ class JobState:
     steps: StepCosts | None = None
     reuse: StreamCosts | None = None
     paths: tuple[tuple[StageForecast, ...], ...] = ()
+    next_steps: tuple[StageForecast, ...] = ()
     progress_s: float = 0.0
-    limits: tuple[tuple[int, int], EffectiveLimits] | None = None
-    forecast: tuple[tuple[int, bool], JobForecast] | None = None
+    forecast: tuple[tuple[int, int, int, bool], JobForecast] | None = None
 
     @property
     def exit(self) -> int:
@@ -182,10 +182,10 @@ class JobState:
 
     def may_continue(self, limits: EffectiveLimits) -> bool:
         """Whether they allow a next stage; that exit 1 is allowed was settled on admission."""
-        return self.last is None or any(self.allows(path[0], limits) for path in self.paths)
+        return self.last is None or any(self.allows(step, limits) for step in self.next_steps)
 
     def wanted_s(self) -> float:
         """Base seconds to the depth that its client wants."""
         cap = math.inf if self.budget.max_exit is None else self.budget.max_exit
-        steps = (step for path in self.paths for step in path if step.exit <= cap)
-        return max((step.base_s for step in steps), default=0.0)
+        ends = (next((s for s in reversed(path) if s.exit <= cap), None) for path in self.paths)
+        return max((step.base_s for step in ends if step is not None), default=0.0)

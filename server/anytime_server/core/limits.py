@@ -68,7 +68,7 @@ class ServerLimits:
     """
 
     def __init__(self, budget: ServerBudget) -> None:
-        self.budget = budget
+        self._put(budget)
         self.version = 0
         self._clock_offset_s = 0.0
         self._caps_on = (False,) * len(budget.load_caps)
@@ -81,7 +81,7 @@ class ServerLimits:
             now: the moment; an `elapsed` schedule counts from here.
             time_of_day_s: seconds since local midnight at this moment, for a `daily` schedule.
         """
-        self.budget = budget
+        self._put(budget)
         self._clock_offset_s = (time_of_day_s if self._is_daily else 0.0) - now
         self._caps_on = (False,) * len(budget.load_caps)
         self.version += 1
@@ -106,15 +106,12 @@ class ServerLimits:
 
     def at(self, now: float) -> Budget:
         """The budget's limits at a moment, load caps aside, as a budget without a schedule."""
-        limits = self.budget.limits
-        if self._is_daily:  # what yesterday's entries left behind still holds
-            limits = replace(limits.at(math.inf), schedule=limits.schedule)
-        return limits.at(self._clock_ms(now))
+        return self._limits.at(self._clock_ms(now))
 
     def next_change_s(self, now: float) -> float:
         """The next moment at which the schedule changes the limits; infinity if it never does."""
         schedule, clock_ms = self.budget.schedule, self._clock_ms(now)
-        change_ms = self.budget.limits.changes_after(clock_ms)
+        change_ms = self._limits.changes_after(clock_ms)
         if change_ms is None and schedule and self._is_daily:
             change_ms = DAY_S * 1e3 + schedule[0][0]
         if change_ms is None:
@@ -126,6 +123,12 @@ class ServerLimits:
         cap = self.load_cap(urgency)
         limits = self.at(now)
         return limits if cap == math.inf else tightest(limits, Budget(max_exit=int(cap)))
+
+    def _put(self, budget: ServerBudget) -> None:
+        self.budget, self._limits = budget, budget.limits
+        if self._is_daily:  # what yesterday's entries left behind still holds
+            last = self._limits.at(math.inf)
+            self._limits = replace(last, schedule=self._limits.schedule)
 
     def _clock_ms(self, now: float) -> float:
         """The schedule's clock, `_EARLY_MS` fast."""
@@ -150,19 +153,19 @@ def effective_limits(
         now: the moment.
     """
     elapsed_ms = (now - arrival_s) * 1e3 + _EARLY_MS
-    both = tightest(client.at(elapsed_ms), server.at(now))
+    mine, theirs = client.at(elapsed_ms), server.at(now)
     change_ms = client.changes_after(elapsed_ms)
     change_s = math.inf if change_ms is None else arrival_s + change_ms / 1e3
     return EffectiveLimits(
-        deadline_s=math.inf if both.deadline_ms is None else arrival_s + both.deadline_ms / 1e3,
-        gmacs=_or_infinity(both.compute_gmacs),
-        max_exit=min(_or_infinity(both.max_exit), load_cap),
-        confidence=_or_infinity(both.min_confidence),
-        confident_share=_or_infinity(both.confident_share),
-        max_risk=_or_infinity(both.max_risk),
+        deadline_s=arrival_s + _least(mine.deadline_ms, theirs.deadline_ms) / 1e3,
+        gmacs=_least(mine.compute_gmacs, theirs.compute_gmacs),
+        max_exit=min(_least(mine.max_exit, theirs.max_exit), load_cap),
+        confidence=_least(mine.min_confidence, theirs.min_confidence),
+        confident_share=_least(mine.confident_share, theirs.confident_share),
+        max_risk=_least(mine.max_risk, theirs.max_risk),
         until_s=min(change_s, server.next_change_s(now)),
     )
 
 
-def _or_infinity(limit: float | None) -> float:
-    return math.inf if limit is None else limit
+def _least(a: float | None, b: float | None) -> float:
+    return min(math.inf if a is None else a, math.inf if b is None else b)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
-from anytime_server.core.costs import CostModel
+from anytime_server.core.costs import CostModel, MeasuredPath
 from anytime_server.core.decisions import ExitReport
 from anytime_server.core.jobs import JobState
 from anytime_server.core.slow_down import Prediction
@@ -37,6 +38,16 @@ class Running:
     def is_over(self) -> bool:
         """Whether its last stage has ended, so that the executor is free or about to be."""
         return not self.path
+
+    def may_make(self, exit_: int, ways: Iterable[MeasuredPath]) -> bool:
+        """Whether one of a model's ways leads from the exits made to this one next."""
+        made = (*self.made, exit_)
+        return any(way.exits[: len(made)] == made for way in ways)
+
+    def left_s(self, now: float, overhead: Prediction, sigmas: float) -> float:
+        """Seconds until the executor is free, with a margin of so many deviations."""
+        whole_s = self.predicted.then(overhead).upper_s(sigmas)
+        return max(whole_s - (now - self.started_s), 0.0)
 
 
 def describe(running: Running | None) -> str:

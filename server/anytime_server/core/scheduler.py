@@ -26,6 +26,7 @@ The rules (imprecise computation; see RTDeepIoT, Clockwork and ALERT):
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from functools import partial
 
 from anytime_protocol.budget import Budget
@@ -48,7 +49,7 @@ from anytime_server.core.decisions import (
     Wait,
 )
 from anytime_server.core.forecasts import Forecaster
-from anytime_server.core.jobs import JobState
+from anytime_server.core.jobs import JobForecast, JobState
 from anytime_server.core.limits import ServerLimits
 from anytime_server.core.planner import Path
 from anytime_server.core.policy import Candidate, Policy, QualityPerSecond, Step
@@ -57,6 +58,9 @@ from anytime_server.core.settings import SchedulerSettings
 from anytime_server.core.slow_down import Prediction
 from anytime_server.core.timeline import MandatoryStage, slack_s
 from anytime_server.errors import DuplicateJobError, StageNotRunningError
+
+_Waiting = tuple[JobState, JobForecast]
+"""A job that is not running, and its forecast at the moment of a decision."""
 
 
 class Scheduler:
@@ -106,7 +110,6 @@ class Scheduler:
     def offer(self, job: JobState, now: float) -> Admitted | Rejected:
         """What `submit` would answer now; the job may be offered to others as well."""
         job.steps = self.costs.steps(job.model, job.height, job.width)
-        job.limits = None  # another scheduler's versions tell nothing here
         job.reuse = self.costs.stream(job)
         if job.id in self._jobs:
             raise DuplicateJobError(job.id)
@@ -120,7 +123,8 @@ class Scheduler:
         job.progress_s = now
         job.prepare_s = self.costs.preparation_s(job.model, job.height, job.width)
         self._forecaster.look_ahead(job)
-        workload = Workload(self._until_free(now), self._mandatory(now), not self._jobs)
+        mandatory = self._mandatory(self._waiting(now), now)
+        workload = Workload(self._until_free(now), mandatory, not self._jobs)
         return admit(job, workload, self._forecaster, self.settings, now)
 
     def release(self, job_id: str) -> bool:
@@ -204,16 +208,17 @@ class Scheduler:
         """What to do next; after an `EndJob`, ask again."""
         self._observe_load()
         free_s = self._earliest_start_s(now)
-        for job in self._waiting():
-            ending = self._ending(job, now, free_s)
+        waiting = self._waiting(now)
+        for job, forecast in waiting:
+            ending = self._ending(job, forecast, now, free_s)
             if ending is not None:
                 return EndJob(self._end(job, ending))
         if self._running is None and self._has_executor:
-            candidates = [c for job in self._waiting() if (c := self._candidate(job, now))]
+            candidates = [c for waits in waiting if (c := self._candidate(*waits, now))]
             if candidates:
-                slack = slack_s(self._mandatory(now), now, self.settings.sigmas)
+                slack = slack_s(self._mandatory(waiting, now), now, self.settings.sigmas)
                 return self._start(self._policy.choose(candidates, slack), now)
-        return Wait(self._next_change_s(now))
+        return Wait(self._next_change_s(waiting, now))
 
     def run_limits(self, now: float) -> RunLimits:
         """How far the executor may go with the run under way; `STOP` if there is none."""
@@ -239,9 +244,11 @@ class Scheduler:
             StageNotRunningError: this is not the stage that was running.
         """
         running = self._running
-        if running is None or running.job.id != job_id or not self._may_make(running, report.exit):
+        if running is None or running.job.id != job_id:
             raise StageNotRunningError(job_id, report.exit, describe(running))
         job = running.job
+        if not running.may_make(report.exit, self.costs.profile(job.model).ways):
+            raise StageNotRunningError(job_id, report.exit, describe(running))
         learn(running, report, self._forecaster.steps(running.job), self.costs)
         running.made = (*running.made, report.exit)
         running.path = tuple(stage for stage in running.path if stage > report.exit)
@@ -263,7 +270,8 @@ class Scheduler:
         self._forecaster.look_ahead(job, None if running.is_over else running.path[0])
         # If the exit is reported late, the next stage may be half done: leave it to `stop_at_s`.
         start_s = report.ended_s if running.notify else -math.inf
-        if self._ending(job, report.ended_s, start_s) is not None:
+        forecast = self._forecaster.forecast(job, report.ended_s)
+        if self._ending(job, forecast, report.ended_s, start_s) is not None:
             running.path = ()
         running.base_s = 0.0 if running.is_over else job.paths[0][0].base_s
         running.predicted = self.costs.slow_down.predict(running.base_s)
@@ -298,7 +306,7 @@ class Scheduler:
         if job.cancelled:
             return self._end(job, job.finished(Reason.CANCELLED))
         self._forecaster.look_ahead(job)  # any stage may follow again
-        ending = self._ending(job, now, now)
+        ending = self._ending(job, self._forecaster.forecast(job, now), now, now)
         return None if ending is None else self._end(job, ending)
 
     def fail(self, job_id: str, code: ErrorCode, detail: str) -> JobFailed | None:
@@ -372,24 +380,27 @@ class Scheduler:
 
     # Mandatory stages.
 
-    def _mandatory(self, now: float) -> list[MandatoryStage]:
+    def _mandatory(self, waiting: Sequence[_Waiting], now: float) -> list[MandatoryStage]:
+        overhead = self._forecaster.overhead()
         return [
-            mandatory_stage(job, self._forecaster, now)
-            for job in self._waiting()
-            if job.last is None or self._forecaster.forecast(job, now).is_overdue(now)
+            mandatory_stage(forecast, overhead)
+            for job, forecast in waiting
+            if job.last is None or forecast.is_overdue(now)
         ]
 
     # How a job goes on, or ends.
 
-    def _ending(self, job: JobState, now: float, free_s: float) -> Ending | None:
+    def _ending(
+        self, job: JobState, forecast: JobForecast, now: float, free_s: float
+    ) -> Ending | None:
         """The end of a job that is not running, if nothing better can come of it.
 
         Args:
             job: the job.
+            forecast: its forecast at this moment.
             now: the moment.
             free_s: the earliest moment at which the executor can start its next stage.
         """
-        forecast = self._forecaster.forecast(job, now)
         in_time = free_s < forecast.latest_start_s
         if job.last is None:
             if len(self._jobs) == 1:
@@ -408,9 +419,8 @@ class Scheduler:
             return None if pauses else job.finished(Reason.BUDGET)
         return None if in_time else job.finished(Reason.DEADLINE)
 
-    def _candidate(self, job: JobState, now: float) -> Candidate | None:
+    def _candidate(self, job: JobState, forecast: JobForecast, now: float) -> Candidate | None:
         """The next stage of a job that has no reason to end; None if the job pauses."""
-        forecast = self._forecaster.forecast(job, now)
         if job.awaits_image or not forecast.may_continue:
             return None
         return Candidate(
@@ -502,12 +512,10 @@ class Scheduler:
 
     def _until_free(self, now: float) -> Prediction:
         """Time until the running stage has ended, margin included."""
-        running = self._running
-        if running is None:
+        if self._running is None:
             return Prediction(0.0, 0.0)
-        spent_s = now - running.started_s
-        whole = running.predicted.then(self._forecaster.overhead())
-        return Prediction(max(whole.upper_s(self.settings.sigmas) - spent_s, 0.0), 0.0)
+        overhead = self._forecaster.overhead()
+        return Prediction(self._running.left_s(now, overhead, self.settings.sigmas), 0.0)
 
     def _earliest_start_s(self, now: float) -> float:
         """When another stage might start, if the running one is lucky."""
@@ -516,11 +524,10 @@ class Scheduler:
             return now
         return max(now, running.started_s + running.predicted.upper_s(-self.settings.sigmas))
 
-    def _next_change_s(self, now: float) -> float | None:
+    def _next_change_s(self, waiting: Sequence[_Waiting], now: float) -> float | None:
         """When time alone will change a decision."""
         moments: list[float] = []
-        for job in self._waiting():
-            forecast = self._forecaster.forecast(job, now)
+        for job, forecast in waiting:
             moments += [forecast.limits.until_s, forecast.latest_start_s]
             if job.awaits_image:
                 moments.append(forecast.latest_start_s + hope_s(forecast.needs, self.settings))
@@ -528,14 +535,9 @@ class Scheduler:
             moments.append(self._forecaster.running_limits(self._running.job, now).until_s)
         return min((moment for moment in moments if now < moment < math.inf), default=None)
 
-    def _waiting(self) -> list[JobState]:
-        running = None if self._running is None else self._running.job
-        return [job for job in self._jobs.values() if job is not running]
-
-    def _may_make(self, running: Running, exit_: int) -> bool:
-        """Whether some way leads from the exits that a run has made to this one next."""
-        made, profile = (*running.made, exit_), self.costs.profile(running.job.model)
-        return any(way.exits[: len(made)] == made for way in profile.ways)
+    def _waiting(self, now: float) -> list[_Waiting]:
+        jobs = [job for job in self._jobs.values() if not self._is_running(job)]
+        return [(job, self._forecaster.forecast(job, now)) for job in jobs]
 
     def _is_active(self, job: JobState) -> bool:
         return self._jobs.get(job.id) is job

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Final, NamedTuple
 
-_MOVED: Final = 0.02
+_MOVED: Final = 0.05
 """By how much of itself a factor or its deviation moves until forecasts are worked out anew: each
 of many waiting requests has one, and most observations change next to nothing."""
 

@@ -38,10 +38,10 @@ def slack_s(stages: Iterable[MandatoryStage], now: float, sigmas: float) -> floa
     Returns:
         Infinity if nothing has a deadline; negative if something will be late already.
     """
-    least_s, end = math.inf, Prediction(0.0, 0.0)
+    least_s, end_s = math.inf, now
     for stage in sorted(stages, key=_order):
-        end = end.then(stage.needs)
-        least_s = min(least_s, stage.due_s - now - end.upper_s(sigmas))
+        end_s += stage.needs.upper_s(sigmas)
+        least_s = min(least_s, stage.due_s - end_s)
     return least_s
 
 
@@ -65,13 +65,14 @@ def lateness_s(
         Zero or less if the new one can be taken.
     """
     worst_s = -math.inf
-    without = with_new = free
+    without_s = with_new_s = now + free.upper_s(sigmas)
     for stage in sorted([*others, new], key=_order):
-        with_new = with_new.then(stage.needs)
+        stage_s = stage.needs.upper_s(sigmas)
+        with_new_s += stage_s
         if stage is not new:
-            without = without.then(stage.needs)
-        if stage is new or now + without.upper_s(sigmas) <= stage.due_s:
-            worst_s = max(worst_s, now + with_new.upper_s(sigmas) - stage.due_s)
+            without_s += stage_s
+        if stage is new or without_s <= stage.due_s:
+            worst_s = max(worst_s, with_new_s - stage.due_s)
     return worst_s
 
 

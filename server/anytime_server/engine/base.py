@@ -460,6 +460,10 @@ class Engine(Protocol):
         """A request and how far it has come; over HTTP also one that ended a short while ago."""
         ...
 
+    def operator_limits(self) -> Budget:
+        """What the operator's budget allows now, load caps aside."""
+        ...
+
     def server_budget(self) -> ServerBudgetStatus:
         """The operator's budget, what is in force of it, and the load.
 

@@ -246,6 +246,10 @@ class LocalEngine:
 
     # The operator.
 
+    def operator_limits(self) -> Budget:
+        """See `Engine.operator_limits`."""
+        return self._router.operator_limits()
+
     def server_budget(self) -> ServerBudgetStatus:
         """See `Engine.server_budget`."""
         self._refuse_until_loaded()

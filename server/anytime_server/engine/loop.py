@@ -127,8 +127,7 @@ class ExecutorLoop:
         if isinstance(answer, Admitted) or request.frame or (late and not self.requests):
             self._get_ready(job, sides=1)  # while it is decoded, or for the next
         if isinstance(answer, Admitted):
-            request.ready_s = self._clock()
-            request.executor = self._number
+            request.ready_s, request.executor = self._clock(), self._number
             self.requests[request.id] = request
             self._metrics.active_requests(self._number, len(self.requests))
             self._empty.clear()
@@ -299,10 +298,11 @@ class ExecutorLoop:
             self._checks.frame_begins(request)
         command = request.command(run.stage, limits, image, render)
         request.has_begun = True
-        call = asyncio.ensure_future(self._executor.run(command, partial(self._exit_made, request)))
+        on_exit = partial(self._exit_made, request)
+        with self._blaming(request):
+            call = asyncio.ensure_future(self._executor.run(command, on_exit))
         call.add_done_callback(lambda _: self._changed.set())
         try:
-            await asyncio.sleep(0)  # the executor begins before anything else is looked at
             while not call.done():
                 until_s = min(self._end_others(), self._end_overdue(request))
                 self._apply_run_limits()  # later than what `until_s` counts from

@@ -146,6 +146,10 @@ class Router:
 
     # The operator.
 
+    def operator_limits(self) -> Budget:
+        """See `Engine.operator_limits`; all executors have the same."""
+        return self._loops[0].scheduler.server_limits.at(self._clock())
+
     def server_budget(self) -> ServerBudgetStatus:
         """See `Engine.server_budget`; what is in force is that of the executor with most load."""
         self.take_exits()

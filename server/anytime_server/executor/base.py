@@ -8,9 +8,9 @@ What goes from process to process with every answer is a NamedTuple, as those pi
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol, TypeAlias
+from typing import Any, NamedTuple, Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -196,8 +196,11 @@ class Executor(Protocol):
         """
         ...
 
-    async def run(self, command: RunCommand, on_exit: OnExit) -> RunEnd:
+    def run(self, command: RunCommand, on_exit: OnExit) -> Coroutine[Any, Any, RunEnd]:
         """Computes a run; `take_exits` tells what it has made.
+
+        Begins at the call, and not when its end is awaited: whatever else the event loop has to do
+        by then, such as the answer of the request before, is done while this one is computed.
 
         Raises:
             ExecutorCrashedError: see there.

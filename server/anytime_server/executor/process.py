@@ -21,11 +21,11 @@ import signal
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
-from typing import Final
+from typing import Any, Final
 
 from anytime_server.core.decisions import CHECK, STOP, ExitReport, RunLimits
 from anytime_server.errors import ExecutorCallError, ExecutorCrashedError, ExecutorStartError
@@ -268,7 +268,7 @@ class ProcessExecutor:
             case _:
                 raise _unexpected(reply)
 
-    async def run(self, command: RunCommand, on_exit: OnExit) -> RunEnd:
+    def run(self, command: RunCommand, on_exit: OnExit) -> Coroutine[Any, Any, RunEnd]:
         """See `Executor.run`."""
         child, memory = self._alive()
         self._tell_forgotten()  # this may be the next job of the same id
@@ -290,8 +290,14 @@ class ProcessExecutor:
             command.monotone,
             command.memory,
         )
+        return self._follow_run(child, memory, self._tell(start), on_exit)
+
+    async def _follow_run(
+        self, child: _Child, memory: SharedMemory, is_told: bool, on_exit: OnExit
+    ) -> RunEnd:
         try:
-            await self._send(child, start)
+            if not is_told:
+                raise await self._crashed()
             while True:
                 match await self._receive(child):
                     case ExitMade(rendered=rendered):
@@ -426,26 +432,22 @@ class ProcessExecutor:
         for job_id in forgotten:
             self._tell(Forget(job_id))
 
-    def _tell(self, command: Command) -> None:
-        """Sends a command that has no answer."""
+    def _tell(self, command: Command) -> bool:
+        """Sends a command, if there is somebody to hear it."""
         try:
             if self._child is not None:
                 self._child.send(command)
                 self._note_asked()
+                return True
         except OSError as error:
             logger.warning("the executor does not listen: %s", error)
+        return False
 
     async def _ask(self, command: Command) -> Reply:
         child, _ = self._alive()
-        await self._send(child, command)
+        if not self._tell(command):
+            raise await self._crashed()
         return await self._receive(child)
-
-    async def _send(self, child: _Child, command: Command) -> None:
-        try:
-            child.send(command)
-            self._note_asked()
-        except OSError:
-            raise await self._crashed() from None
 
     async def _receive(self, child: _Child) -> Reply:
         try:

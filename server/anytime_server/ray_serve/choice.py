@@ -8,6 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
+from typing import Final
+
+_UNKNOWN_S: Final = 0.1
+"""Taken for the seconds of work of a request where a replica has answered none lately."""
 
 
 @dataclass(slots=True)
@@ -17,7 +21,8 @@ class _Load:
     Attributes:
         number: of its last statement.
         load_s: predicted seconds of the work of its requests then.
-        request_s: seconds of work that one request is, on average.
+        request_s: seconds of work that one request is, on average; 0 where none was answered
+            lately.
         sent: requests that it was sent since.
     """
 
@@ -28,7 +33,7 @@ class _Load:
 
     @property
     def now_s(self) -> float:
-        return self.load_s + self.sent * self.request_s
+        return self.load_s + self.sent * (self.request_s or _UNKNOWN_S)
 
 
 class Loads:
@@ -44,7 +49,8 @@ class Loads:
             replica: its name.
             number: of the statement, another for each.
             load_s: predicted seconds of the work of its requests.
-            request_s: seconds of work that one request is, on average.
+            request_s: seconds of work that one request is, on average; 0 where none was answered
+                lately.
         """
         known = self._loads.get(replica)
         if known is None or known.number != number:

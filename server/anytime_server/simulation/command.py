@@ -39,6 +39,10 @@ def simulate_traffic(
         float, typer.Option(help="Arrivals, as a multiple of what full depth could serve; above 0.")
     ] = 1.5,
     duration_s: Annotated[float, typer.Option(help="Simulated time, in seconds.", min=1.0)] = 600.0,
+    warm_up_s: Annotated[
+        float,
+        typer.Option(help="Of that time, what is left out of the counts at the start, in s."),
+    ] = 0.0,
     replicas: Annotated[
         str, typer.Option(help="Executors, on one machine or several; numbers separated by commas.")
     ] = "1",
@@ -131,6 +135,7 @@ def simulate_traffic(
                         Traffic(coming, (low, high)),
                         strategy(policy.strip()),
                         duration_s,
+                        warm_up_s,
                         count,
                         router(chosen.strip()),
                         uneven,

@@ -27,7 +27,7 @@ class Report:
 
     Attributes:
         strategy: its name.
-        arrivals: requests that arrived, those cancelled by their clients included.
+        arrivals: requests that arrived and are counted, those cancelled by their clients included.
         duration_s: time in which they did.
         replicas: executors.
         router: chose one of them for each request.
@@ -45,8 +45,8 @@ class Report:
         answer_s: time from arrival to the answer.
         busy: share of the time, 0 to 1, in which the executors computed.
         wasted: share of that time, 0 to 1, that led to nothing a client got in time.
-        replica_s: seconds for which replicas were there, started or starting.
-        died: replicas that failed.
+        replica_s: seconds of that time for which replicas were there, started or starting, in all.
+        died: replicas that failed in it.
     """
 
     strategy: str

@@ -51,7 +51,9 @@ def predicted_exit(
     schedulers: Sequence[Scheduler], job: JobState, drawn: DrawnRequest
 ) -> list[int]:
     """The one that promises the deepest exit by the deadline, then the earliest answer."""
-    idle = [k for k, scheduler in enumerate(schedulers) if not scheduler.active]
+    idle = next((k for k, scheduler in enumerate(schedulers) if not scheduler.active), None)
+    if idle is not None:
+        return [idle]
 
     def worth(k: int) -> tuple[bool, int, float]:
         match schedulers[k].offer(job, drawn.arrival_s):
@@ -60,7 +62,7 @@ def predicted_exit(
             case Rejected():
                 return False, 0, 0.0
 
-    return idle[:1] or [max(range(len(schedulers)), key=worth)]
+    return [max(range(len(schedulers)), key=worth)]
 
 
 ROUTERS: Final[dict[str, Router]] = {

@@ -7,7 +7,7 @@ encoding and sending do not. Replicas may fail, and their number may follow what
 
 The executor of a replica behaves like the real one: it computes the stages of a run one after the
 other as far as the run's limits allow, and checks from time to time whether the stage that it
-computes is to stop. There is no real clock: an hour passes in seconds.
+computes is to stop. There is no real clock.
 """
 
 from __future__ import annotations
@@ -62,6 +62,8 @@ class SimulationConfig:
         traffic: the requests.
         strategy: the way to serve them.
         duration_s: time in which requests arrive; all that are admitted are then still served.
+        warm_up_s: of it, from the start; requests that arrive in it are served but not counted, as
+            they find empty queues and schedulers that have learnt nothing.
         replicas: number of executors; the least where it changes.
         router: chooses one of them for a request.
         uneven: every second replica takes so many times as long, which it has to find out.
@@ -76,6 +78,7 @@ class SimulationConfig:
     traffic: Traffic
     strategy: Strategy = OURS
     duration_s: float = 3600.0
+    warm_up_s: float = 0.0
     replicas: int = 1
     router: Router = two_choices
     uneven: float = 1.0
@@ -88,6 +91,9 @@ class SimulationConfig:
     def __post_init__(self) -> None:
         if self.replicas < 1:
             raise SettingsError("replicas", str(self.replicas), "at least 1")
+        if not 0 <= self.warm_up_s < self.duration_s:
+            expected = f"at least 0 and less than the {self.duration_s:g} s in all"
+            raise SettingsError("warm_up_s", f"{self.warm_up_s:g}", expected)
         if not self.profile.quality:
             raise SettingsError("profile.quality", "none", "one value per exit, to count quality")
         deepest = self.strategy.max_exit or 1
@@ -201,7 +207,7 @@ class _Simulation:
         self.requests = {request.id: _Request(request, self._job(request)) for request in drawn}
         self.order = itertools.count()
         self.events: list[tuple[float, int, int, _Event]] = []
-        self.end_s = 0.0
+        self.now = self.busy_s = 0.0
         self.rng = random.Random(config.seed)  # noqa: S311  (of failures)
         self.autoscaler = Autoscaler(config.changes, config.replicas)
         self.target = config.replicas
@@ -239,8 +245,8 @@ class _Simulation:
         if self.config.changes.most is not None:
             self._at(DECIDE_S, _Event(_Kind.DECIDES))
         while self.events:
-            self.end_s, _, _, event = heapq.heappop(self.events)
-            self._handle(event, self.end_s)
+            self.now, _, _, event = heapq.heappop(self.events)
+            self._handle(event, self.now)
         return self._report()
 
     def _handle(self, event: _Event, now: float) -> None:
@@ -314,7 +320,7 @@ class _Simulation:
         """A replica dies with what it has, and another is started."""
         if replica not in self.routed:
             return
-        now = self.end_s
+        now = self.now
         self.routed.remove(replica)
         replica.run, replica.wakes_s = None, math.inf
         replica.gone_s, replica.is_dead = now, True
@@ -415,8 +421,7 @@ class _Simulation:
 
     def _stage_ends(self, replica: _Replica, run: _Run, now: float) -> None:
         request, exit_, scheduler = run.request, run.stage, replica.scheduler
-        request.used_s += now - run.started_s
-        self.autoscaler.computed(now, now - run.started_s)
+        self._has_computed(run, now)
         if exit_ == 1:
             scheduler.image_decoded(request.job.id, run.decode_s)
         report = run.step.report(exit_, run.network_s, now)
@@ -437,13 +442,19 @@ class _Simulation:
 
     def _stage_is_stopped(self, replica: _Replica, run: _Run, now: float) -> None:
         self._run_is_over(replica)
-        spent_s = now - run.started_s
-        self.autoscaler.computed(now, spent_s)
-        run.request.used_s += spent_s
+        spent_s = self._has_computed(run, now)
         run.request.lost_s += spent_s
         wasted_s = max(spent_s - run.run_s - run.decode_s, 0.0)
         self._record(replica.scheduler.run_ended(run.request.job.id, wasted_s, now), now)
         self._schedule(replica, now)
+
+    def _has_computed(self, run: _Run, now: float) -> float:
+        """Notes the seconds that a run has spent on its stage until now, and returns them."""
+        spent_s = now - run.started_s
+        run.request.used_s += spent_s
+        self.autoscaler.computed(now, spent_s)
+        self.busy_s += self._counted_s(run.started_s, now)
+        return spent_s
 
     def _run_is_over(self, replica: _Replica) -> None:
         replica.run = None
@@ -452,14 +463,21 @@ class _Simulation:
 
     # The result.
 
+    def _counted_s(self, begin_s: float, end_s: float) -> float:
+        """Seconds between two moments in which arrivals are counted."""
+        end_s = min(end_s, self.config.duration_s)
+        return max(end_s - max(begin_s, self.config.warm_up_s), 0.0)
+
     def _report(self) -> Report:
+        warm_up_s = self.config.warm_up_s
+        counted = [r for r in self.requests.values() if r.drawn.arrival_s >= warm_up_s]
         quality = self.config.profile.quality
         exits = [0] * self.config.profile.exits
         refused: Counter[str] = Counter()
         endings: Counter[str] = Counter()
         failed = late = cancelled = deep = 0
         used_s = lost_s = gained = 0.0
-        for request in self.requests.values():
+        for request in counted:
             used_s += request.used_s
             lost_s += request.lost_s
             in_time = False
@@ -482,12 +500,12 @@ class _Simulation:
                             deep += exit_ >= self._oracle_exit(request.drawn)
             if not in_time:
                 lost_s += request.used_s - request.lost_s
-        counted = max(len(self.requests) - cancelled, 1)
-        replica_s = sum(max(min(one.gone_s, self.end_s) - one.born_s, 0.0) for one in self.replicas)
+        wanted = max(len(counted) - cancelled, 1)
+        replica_s = sum(self._counted_s(one.born_s, one.gone_s) for one in self.replicas)
         return Report(
             strategy=self.config.strategy.name,
-            arrivals=len(self.requests),
-            duration_s=self.config.duration_s,
+            arrivals=len(counted),
+            duration_s=self.config.duration_s - warm_up_s,
             replicas=self.config.replicas,
             router=self.config.router.__name__.replace("_", "-"),
             refused=dict(refused),
@@ -496,15 +514,15 @@ class _Simulation:
             cancelled=cancelled,
             endings=dict(endings),
             exits=tuple(exits),
-            attainment=sum(exits) / counted,
-            quality=gained / counted,
+            attainment=sum(exits) / wanted,
+            quality=gained / wanted,
             deepest=deep / max(sum(exits), 1),
-            first_exit_s=percentiles(r.first_exit_s for r in self.requests.values()),
-            answer_s=percentiles(r.answer_s for r in self.requests.values()),
-            busy=used_s / max(replica_s, 1e-9),
+            first_exit_s=percentiles(r.first_exit_s for r in counted),
+            answer_s=percentiles(r.answer_s for r in counted),
+            busy=self.busy_s / max(replica_s, 1e-9),
             wasted=lost_s / max(used_s, 1e-9),
             replica_s=replica_s,
-            died=sum(replica.is_dead for replica in self.replicas),
+            died=sum(one.is_dead and one.gone_s >= warm_up_s for one in self.replicas),
         )
 
     def _oracle_exit(self, drawn: DrawnRequest) -> int:

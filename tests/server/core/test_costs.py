@@ -348,5 +348,6 @@ def test_forecasts_hold_while_observations_hardly_move_predictions():
     for _ in range(100):
         costs.observe_stage(0.010, 0.0101)
     assert costs.version == version
-    costs.observe_stage(0.010, 0.015)
+    for _ in range(3):  # one alone may be an outlier
+        costs.observe_stage(0.010, 0.015)
     assert costs.version > version

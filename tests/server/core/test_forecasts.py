@@ -103,7 +103,8 @@ def test_a_forecast_is_worked_out_anew_only_when_something_changed():
     case = Case()
     first = case.forecast()
     assert case.forecast(1.0) is first
-    case.costs.observe_stage(0.01, 0.02)
+    for _ in range(3):  # one alone may be an outlier
+        case.costs.observe_stage(0.01, 0.02)
     slower = case.forecast(1.0)
     assert slower.needs.mean_s > first.needs.mean_s
     case.server.set_budget(server_budget(max_exit=2), 1.0, 0.0)

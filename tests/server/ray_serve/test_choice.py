@@ -62,3 +62,14 @@ def test_a_replica_that_has_told_nothing_counts_as_idle(loads):
 def test_replicas_that_are_gone_are_forgotten(loads):
     loads.keep(["a"])
     assert loads.rank(["a", "b"], drawing(0, 0)) == ["b", "a"]  # known no more, so idle
+
+
+def test_requests_of_unknown_cost_do_not_all_go_to_one_replica(loads):
+    loads.tell("a", 2, load_s=0.1, request_s=0.0)  # neither has answered any lately
+    loads.tell("b", 2, load_s=0.0, request_s=0.0)
+    chosen = []
+    for _ in range(6):
+        first, _ = loads.rank(["a", "b"], drawing(0, 0))
+        loads.sent(first)
+        chosen.append(first)
+    assert {chosen.count("a"), chosen.count("b")} <= {2, 3, 4}

@@ -225,9 +225,28 @@ def test_ten_minutes_of_traffic_take_seconds():
     assert time.process_time() - before < 10.0
 
 
+def test_requests_of_the_warm_up_are_served_but_not_counted():
+    alone = Replay((1.0, 2.0, 11.0))
+    config = {"traffic": Traffic(alone, (5.0, 5.0)), "duration_s": 21.0, "machine": Machine()}
+    whole, later = (
+        simulate(SimulationConfig(WIDE, warm_up_s=warm_up_s, **config)) for warm_up_s in (0.0, 10.0)
+    )
+    assert (whole.arrivals, later.arrivals) == (3, 1)
+    assert (sum(whole.exits), sum(later.exits)) == (3, 1)
+    assert later.duration_s == later.replica_s == 11.0
+    assert later.busy == pytest.approx(FULL_S / 11.0, rel=0.5)
+
+
+def test_an_executor_is_never_busier_than_all_the_time():
+    report = simulate(SimulationConfig(WIDE, traffic(5.0), duration_s=20, warm_up_s=10))
+    assert 0.98 < report.busy <= 1.0
+
+
 def test_a_simulation_that_makes_no_sense_is_refused():
     with pytest.raises(SettingsError, match="replicas"):
         SimulationConfig(WIDE, traffic(1.0), replicas=0)
+    with pytest.raises(SettingsError, match="warm_up_s"):
+        SimulationConfig(WIDE, traffic(1.0), duration_s=10, warm_up_s=10)
     with pytest.raises(SettingsError, match=r"traffic\.deadline_s"):
         SimulationConfig(WIDE, traffic(1.0, deadline_s=(2.0, 1.0)))
     unmeasured = ModelProfile("bare", WIDE.sizes)

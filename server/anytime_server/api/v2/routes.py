@@ -276,7 +276,7 @@ async def infer(request: Request, model: str) -> Response:
         return Response(status_code=CLIENT_CLOSED_REQUEST)
     except RefusedError as error:
         raise RefusedError(replace(error.problem, request_id=request_id)) from error
-    operators = state.engine.server_budget().effective
+    operators = state.engine.operator_limits()
     lines = answers.common_headers(request_id, deadline, message.budget, operators)
     answer = HttpAnswer(state, active, outbox, deadline, lines | {"Vary": "Accept-Encoding"})
     coding = accepted_coding(request.headers.get("accept-encoding", ""))
