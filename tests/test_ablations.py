@@ -35,6 +35,13 @@ def systems(ablations):
 
 
 @pytest.fixture
+def paper(ablations):
+    import paper  # noqa: PLC0415  found in bench only
+
+    return paper
+
+
+@pytest.fixture
 def backbone():
     torch.manual_seed(7)
     return build_network(NetworkConfig("tiny", outputs=3))
@@ -136,6 +143,19 @@ def test_a_result_is_made_once(ablations, tmp_path):
         results = ablations.Results(path, seconds=60)
         assert results.get("part", "row", make) == {"quality": [1.0]}
     assert (len(made), results.has("part", "row"), results.has("part", "other")) == (1, True, False)
+
+
+def test_the_report_gives_mean_lowest_and_highest_seed_of_each_system(paper):
+    rows = {
+        f"A, seed {seed}": {"steps": 9, "quality": [value], "gflops": [2.0]}
+        for seed, value in ((0, 40.0), (1, 44.0))
+    }
+    lines = paper.systems_section({"systems": rows})
+    assert "| A | 2 | 9 | 42.0 (40.0 to 44.0) | 2.00 | - |" in lines
+
+
+def test_the_report_says_that_no_system_was_trained(paper):
+    assert any(line.startswith("Not measured yet") for line in paper.systems_section({}))
 
 
 @pytest.mark.slow
