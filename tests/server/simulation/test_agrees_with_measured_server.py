@@ -29,10 +29,10 @@ CELLS = [cell for cell in MEASURED["cells"] if cell["contender"] == "ours, http"
 SIDES = (240, 480)
 WAYS = ((1, 2, 3, 4, 5, 6, 7, 8), (1, 2, 3, 5, 6, 7, 8), (1, 2, 5, 6, 7, 8), (1, 5, 6, 7, 8))
 WAY_QUALITY = (
-    (0.4032, 0.4569, 0.5181, 0.5297, 0.5502, 0.5748, 0.6229, 0.6297),
-    (0.4032, 0.4569, 0.5181, 0.5422, 0.5662, 0.6176, 0.6269),
-    (0.4032, 0.4569, 0.4956, 0.533, 0.6132, 0.6222),
-    (0.4032, 0.4619, 0.5237, 0.6107, 0.6208),
+    (0.4208, 0.4875, 0.5456, 0.5574, 0.5684, 0.5872, 0.6275, 0.6329),
+    (0.4208, 0.4875, 0.5456, 0.5576, 0.5786, 0.6246, 0.6316),
+    (0.4208, 0.4875, 0.5168, 0.5508, 0.6194, 0.6282),
+    (0.4208, 0.4738, 0.5359, 0.6182, 0.6285),
 )
 """Of the weights that were served, as their manifest says."""
 
@@ -86,13 +86,13 @@ def simulated(cell):
 
 BURSTS = pytest.mark.xfail(
     strict=True,
-    reason="simulated to answer 89 and 56 % in time, measured 74 and 47 %: not explained; "
-    "costs are means of calm and burst",
+    reason="simulated to answer 98, 81 and 71 % in time, measured 82, 64 and 55 %: when a burst "
+    "begins, the server predicts overheads twice as long as they are on average",
 )
 
 
 def case(cell):
-    is_rush = cell["arrivals"] == "bursty" and cell["load"] >= 4
+    is_rush = cell["arrivals"] == "bursty" and cell["load"] >= 2
     name = f"{cell['arrivals']} {cell['load']:g}"
     return pytest.param(cell, id=name, marks=[BURSTS] if is_rush else [])
 
