@@ -25,6 +25,9 @@ def real_server(
     """`anytime-server serve` as a process of its own; yields its URL once it is ready.
 
     `process_to` gets the process, for tests that kill it.
+
+    Raises:
+        AssertionError: the engine met a fault of ours, which ends all its requests.
     """
     port = free_port()
     log = weights / f"server-{port}.log"
@@ -41,6 +44,8 @@ def real_server(
     finally:
         process.terminate()
         process.wait(30)
+        text = log.read_text("utf-8", "replace")
+        assert "the engine loop failed" not in text, text
 
 
 def _wait_until_ready(process: subprocess.Popen[bytes], url: str, log: Path) -> None:

@@ -94,13 +94,10 @@ class ExecutorLoop:
         self.state = EngineState.STARTING
         self.models: dict[str, ServedModel] = {}
         self.requests: dict[str, ActiveRequest] = {}
-        self._executor = executor
-        self._metrics = metrics
+        self._executor, self._metrics = executor, metrics
         metrics.has_executor(number, lambda: executor.resident_bytes)
-        self._number = number
-        self._settings = settings
-        self._clock = clock
-        self._on_ended = on_ended
+        self._number, self._on_ended = number, on_ended
+        self._settings, self._clock = settings, clock
         self.scheduler = Scheduler(CostModel(()), settings=settings)
         self._unreported: deque[Ending] = deque()
         self._running: ActiveRequest | None = None
@@ -277,7 +274,7 @@ class ExecutorLoop:
         if ending is not None:
             await self._render_and_end(ending)
         elif request.must_render():
-            await self._render(request)
+            await self._render_or_fail(request)
 
     async def _compute(
         self, run: RunJob, request: ActiveRequest, image: Image | None
@@ -399,12 +396,15 @@ class ExecutorLoop:
         """Renders exits of requests that may end while `chosen` computes."""
         for request in list(self.requests.values()):
             if request is not chosen and request.has_unrendered_exit and not request.discarded:
-                try:
-                    await self._render(request)
-                except ExecutorCallError as error:
-                    failed = self.scheduler.fail(request.id, error.code, str(error))
-                    if failed is not None:
-                        self._unreported.append(failed)
+                await self._render_or_fail(request)
+
+    async def _render_or_fail(self, request: ActiveRequest) -> None:
+        """Renders a request's last exit; a fault ends this request alone."""
+        try:
+            await self._render(request)
+        except ExecutorCallError as error:
+            failed = self.scheduler.fail(request.id, error.code, str(error))
+            self._unreported.extend([] if failed is None else [failed])
 
     async def _render_and_end(self, ending: Ending) -> None:
         """Ends a request with its best map rendered.

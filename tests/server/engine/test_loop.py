@@ -15,7 +15,7 @@ from anytime_server.core.decisions import Admitted, JobFailed, Rejected
 from anytime_server.core.settings import SchedulerSettings
 from anytime_server.engine.base import EngineState
 from anytime_server.engine.loop import ExecutorLoop
-from anytime_server.errors import DuplicateJobError, ImageRejectedError
+from anytime_server.errors import DuplicateJobError, ExecutorCallError, ImageRejectedError
 from anytime_server.metrics import Metrics
 from server.factories import active_request
 from server.fakes import EventRecorder, FakeClock, FakeExecutor
@@ -407,6 +407,24 @@ async def test_a_stage_that_fails_ends_its_request_only():
         good, _ = submit(loop, "good")
         await ended(bad, good)
         assert bad.end.ending.code is ErrorCode.INTERNAL
+        assert "no memory" in bad.end.ending.detail
+        assert good.end.ending.reason is Reason.COMPLETE
+
+
+async def test_an_exit_that_cannot_be_rendered_ends_its_request_only():
+    class Faulty(FakeExecutor):
+        def run(self, command, on_exit):
+            return super().run(command._replace(render=None), on_exit)
+
+        async def render(self, job_id, options):
+            if job_id == "bad":
+                raise ExecutorCallError("MemoryError: no memory")
+            return await super().render(job_id, options)
+
+    async with running_loop(Faulty()) as (loop, _):
+        bad, _ = submit(loop, "bad")
+        good, _ = submit(loop, "good")
+        await ended(bad, good)
         assert "no memory" in bad.end.ending.detail
         assert good.end.ending.reason is Reason.COMPLETE
 
