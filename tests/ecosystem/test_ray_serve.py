@@ -17,7 +17,14 @@ from anytime_client import AnytimeError, Budget, Client
 from ecosystem.environments import is_complete
 from ecosystem.ray_cluster import load_on, ray_server, until_there_are
 from model.factories import save_tiny
-from system.long_requests import PREDICT, STREET, long_request, until_exit_1
+from system.long_requests import (
+    LONG,
+    PREDICT,
+    STREET,
+    end_of_cancelled,
+    long_request,
+    until_exit_1,
+)
 from system.processes import wait_for_http
 
 pytestmark = [
@@ -27,7 +34,6 @@ pytestmark = [
         not is_complete("ray"), reason="no environment: make test-ray makes it, and runs this"
     ),
 ]
-LONG = Budget(max_exit=1, schedule=((60_000, Budget(max_exit=4)),))
 
 
 @pytest.fixture(scope="module")
@@ -58,11 +64,7 @@ def test_a_websocket_takes_budgets_and_cancels_in_the_middle_of_a_request(server
                     stream.set_budget(Budget(max_exit=3))
             assert stream.result.exit == 3
             assert [answer.effect for answer in stream.applied] == ["applied"]
-        with client.stream(STREET, budget=LONG) as stream:
-            for update in stream:
-                assert update.exit == 1
-                stream.cancel()
-            assert stream.result.reason == "cancelled"
+        assert end_of_cancelled(client) == "cancelled"
 
 
 def test_a_request_is_found_by_its_id_from_any_replica(server):

@@ -5,10 +5,13 @@ from pathlib import Path
 
 import httpx
 
+from anytime_client import Budget
+
 STREET = Path(__file__).parents[2] / "client" / "web" / "samples" / "street-1.jpg"
 PREDICT = "/v1/models/tiny/predict"
 WAITS = {"max_exit": 1, "schedule": [{"at_ms": 60_000, "max_exit": 4}]}
 """A budget that leaves a request at exit 1 for a minute, unless somebody asks for it."""
+LONG = Budget.from_json(WAITS)
 
 
 def long_request(proxy, name, budget=WAITS):
@@ -34,3 +37,12 @@ def until_exit_1(proxy, name):
             if answer.status_code == 200 and answer.json()["exit"] >= 1:
                 return
     raise AssertionError(f"{name} was not found: {answer.status_code} {answer.text}")
+
+
+def end_of_cancelled(client):
+    """Why a stream has ended that waits after exit 1 and is cancelled there."""
+    with client.stream(STREET, budget=LONG) as stream:
+        for update in stream:
+            assert update.exit == 1
+            stream.cancel()
+        return stream.result.reason
