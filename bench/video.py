@@ -178,6 +178,7 @@ def main():
     if options.spread is not None:
         rule = bound.ReuseRule(4.0, options.spread, options.spread, 1.0)
         bound.LEVELS = (rule,) * len(bound.LEVELS)
+    torch.set_num_threads(1)  # as in the server, where only kernels have threads
     size = tuple(int(side) for side in options.size.split("x"))
     checkpoint = checkpoint_of(options.preset)
     if not options.ladder:
