@@ -56,6 +56,9 @@ class _Lease:
 
 _MOST_FREE = 8
 
+MOST_BLOCK = 64
+"""Side of the largest blocks of `block_differences`, px."""
+
 
 class _Handle:
     def __init__(self, library: Library, kind: str, handle: Any) -> None:
@@ -280,6 +283,35 @@ class RunHandle(_Handle):
     def macs(self) -> int:
         """Multiply-adds executed since the image came."""
         return int(self.library.call("run_macs", self.handle))
+
+
+def block_differences(
+    library: Library, now: Bytes, then: Bytes, block: int
+) -> tuple[Floats, Floats]:
+    """By how much each block of `block` x `block` px of an image differs from what it was.
+
+    Args:
+        library: the kernels.
+        now: (H, W, 3), contiguous.
+        then: another image of this shape, contiguous.
+        block: px along each side.
+
+    Returns:
+        Two (H / block, W / block): the largest magnitude of the channels' mean differences, and
+        the standard deviation of the differences about these means.
+
+    Raises:
+        KernelError: the image has no such blocks.
+    """
+    height, width, _ = now.shape
+    if then.shape != now.shape:
+        raise ValueError(f"an image is {now.shape}, the one before {then.shape}")
+    mean, deviation = (np.empty((height // block, width // block), np.float32) for _ in range(2))
+    library.call(
+        "block_differences",
+        *(octets(now), octets(then), height, width, block, floats(mean), floats(deviation)),
+    )
+    return mean, deviation
 
 
 def decode_labels(

@@ -1,9 +1,13 @@
 """Which blocks of an image differ from what they were, by more than a camera's noise."""
 
-from typing import Any, Final
+from functools import cache
+from typing import Final
 
 import numpy as np
-from numpy.typing import DTypeLike, NDArray
+from numpy.typing import NDArray
+
+from anytime_model.kernels.handles import MOST_BLOCK, block_differences
+from anytime_model.kernels.library import KernelError, Library, load
 
 _QUIET: Final = 0.25
 """Quantile of the blocks' deviations that is taken for noise: so many blocks stand still."""
@@ -34,34 +38,43 @@ def change(now: NDArray[np.uint8], then: NDArray[np.uint8], block: int) -> NDArr
     Returns:
         (H / block, W / block) float32, from 0.
     """
+    mean, deviation = _differences(now, then, block)
+    quiet = int(_QUIET * (deviation.size - 1))
+    noise = min(float(np.partition(deviation, quiet, axis=None)[quiet]), MOST_NOISE)
+    mean -= np.float32(_MEAN_NOISE / block * noise)
+    deviation -= np.float32(_DEVIATION_NOISE * noise)
+    found: NDArray[np.float32] = np.maximum(mean, deviation)
+    return found.clip(min=0, out=found)
+
+
+@cache
+def _kernels() -> Library | None:
+    try:
+        return load()
+    except KernelError:
+        return None
+
+
+def _differences(
+    now: NDArray[np.uint8], then: NDArray[np.uint8], block: int
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """See `block_differences`; without kernels it takes longer."""
+    library = _kernels()
+    if library is not None and block <= MOST_BLOCK:
+        return block_differences(library, *map(np.ascontiguousarray, (now, then)), block)
+    return differences_without_kernels(now, then, block)
+
+
+def differences_without_kernels(
+    now: NDArray[np.uint8], then: NDArray[np.uint8], block: int
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """See `block_differences`."""
     rows, columns = now.shape[0] // block, now.shape[1] // block
-    difference = np.subtract(now, then, dtype=np.int16)
-    squares = (difference * difference).view(
-        np.uint16
-    )  # up to 255^2: int16 wraps it, uint16 holds it
-    sums = _sum_of_rows(difference, block, np.int32).reshape(rows, columns, block, 3)
-    means = sums[:, :, 0].astype(np.float32)
-    for column in range(1, block):
-        means += sums[:, :, column]
-    means /= block**2
-    square = _sum_of_rows(squares, block, np.uint32).reshape(rows, columns, block * 3)
-    square = square.astype(np.float32) @ np.ones(block * 3, np.float32) / (3 * block**2)
-    red, green, blue = (means[:, :, channel] for channel in range(3))
-    variance = square - (red * red + green * green + blue * blue) / 3
-    deviation = np.sqrt(variance.clip(min=0))
-    noise = min(float(np.quantile(deviation, _QUIET, method="lower")), MOST_NOISE)
-    largest = np.maximum(np.maximum(abs(red), abs(green)), abs(blue))
-    mean_change = largest - _MEAN_NOISE / block * noise
-    found: NDArray[np.float32] = np.maximum(mean_change, deviation - _DEVIATION_NOISE * noise)
-    return found.clip(min=0)
-
-
-def _sum_of_rows(values: NDArray[Any], block: int, kind: DTypeLike) -> NDArray[Any]:
-    """Of each `block` rows of (H, W, 3): (H / block, W, 3)."""
-    total = values[::block].astype(kind)
-    for row in range(1, block):
-        total += values[row::block]
-    return total
+    blocks = np.subtract(now, then, dtype=np.int32).reshape(rows, block, columns, block, 3)
+    means = blocks.sum(axis=(1, 3)).astype(np.float32) / np.float32(block**2)
+    square = (blocks * blocks).sum(axis=(1, 3, 4)).astype(np.float32) / np.float32(3 * block**2)
+    variance = square - (means * means).sum(axis=2) / 3
+    return np.abs(means).max(axis=2), np.sqrt(variance.clip(min=0))
 
 
 def with_samples(mask: NDArray[np.bool_], levels: int) -> NDArray[np.bool_]:
@@ -74,22 +87,35 @@ def with_samples(mask: NDArray[np.bool_], levels: int) -> NDArray[np.bool_]:
         mask: h and w multiples of 2^levels.
         levels: coarser resolutions, each half of the one before.
     """
-    found = mask.copy()
+    found, halves = mask.copy(), mask  # of blocks of half the side
     for level in range(1, levels + 1):
         block = 1 << level
-        rows, columns = (n // block for n in mask.shape)
-        around = np.pad(mask, (block // 2, 0))[: mask.shape[0], : mask.shape[1]]
-        found[::block, ::block] |= around.reshape(rows, block, columns, block).any(axis=(1, 3))
+        around = np.zeros((halves.shape[0] + 1, halves.shape[1] + 1), np.bool_)
+        around[1:, 1:] = halves
+        found[::block, ::block] |= _any_of_four(around[:-1, :-1])
+        halves = _any_of_four(halves)
     return found
+
+
+def _any_of_four(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Of each 2x2 cells (h, w), both even."""
+    rows = mask[::2] | mask[1::2]
+    return rows[:, ::2] | rows[:, 1::2]
 
 
 def widened(mask: NDArray[np.bool_], cells: int) -> NDArray[np.bool_]:
     """A mask (h, w) and everything at most so many cells from it, along each axis."""
-    for axis in (0, 1):
-        margin = [(0, 0), (0, 0)]
-        margin[axis] = (cells + 1, cells)
-        sums = np.pad(mask, margin).cumsum(axis=axis, dtype=np.int32)
-        length, width = mask.shape[axis], 2 * cells + 1
-        ends = np.take(sums, range(width, width + length), axis=axis)
-        mask = ends > np.take(sums, range(length), axis=axis)
-    return mask
+    found, done = mask.copy(), 0
+    while done < cells:
+        step = min(done + 1, cells - done)  # what lies beside what was found, without a gap
+        for axis in (found, found.T):
+            before = axis.copy()
+            axis[step:] |= before[:-step]
+            axis[:-step] |= before[step:]
+        done += step
+    return found
+
+
+def narrowed(mask: NDArray[np.bool_], cells: int) -> NDArray[np.bool_]:
+    """A mask (h, w) without what lies at most so many cells from where it is off."""
+    return ~widened(~mask, cells)

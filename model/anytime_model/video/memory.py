@@ -22,7 +22,7 @@ from anytime_model.engines.ladder import (
 from anytime_model.errors import ConfigError
 from anytime_model.networks.base import Prior, Size, padded_size, resized_size
 from anytime_model.results import Decoded, Keypoints, SegmentationMap
-from anytime_model.video.blocks import change, widened, with_samples
+from anytime_model.video.blocks import change, narrowed, widened, with_samples
 from anytime_model.video.bound import Bound
 from anytime_model.video.motion import shift_between, shifted
 
@@ -37,6 +37,10 @@ _LEAST_REUSED: Final = 0.1
 
 _LEAST_HELD: Final = 0.4
 """The same where features are held: a frame that is nearly all new takes longer with them."""
+
+_GAP: Final = 3
+"""Cells: half of the widest gap between changed ones that is computed with them, as what moves has
+parts in which too little changes to be seen."""
 
 _LOOK_EVERY: Final = 8
 """Frames between two looks at what has changed, once it has been everything for some looks."""
@@ -253,8 +257,7 @@ class VideoMemory:
         height, width = padded_size(resized, config.stride)
         pixels = resized_image(image, resized)
         if (height, width) != resized:
-            padding = ((0, height - resized[0]), (0, width - resized[1]), (0, 0))
-            pixels = np.pad(pixels, padding, mode="edge")
+            pixels = _padded(pixels, height, width)
         elif pixels is image:
             pixels = image.copy()  # it is kept longer than the caller's stays as it is
         active = np.ones(padded_cells(resized, config), np.bool_)
@@ -385,7 +388,8 @@ class VideoMemory:
             active = widened(unsettled | again, rule.spread)
         else:  # what is made again has not changed, and what lies beside it is held
             levels = (card.config.stride // stride).bit_length() - 1
-            active = with_samples(widened(unsettled, rule.near) | again, levels)
+            near = narrowed(widened(unsettled, rule.near + _GAP), _GAP)
+            active = with_samples(near | again, levels)
             least = _LEAST_HELD
         return active if active.mean() <= 1 - least else everywhere
 
@@ -451,6 +455,16 @@ class VideoMemory:
             rung=np.where(active, rung, before.rung),
             computed_at=np.where(active, np.int32(self._clock), before.computed_at),
         )
+
+
+def _padded(image: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint8]:
+    """An image (H, W, 3) at a larger size, its last row and column repeated."""
+    padded = np.empty((height, width, 3), np.uint8)
+    rows, columns = image.shape[:2]
+    padded[:rows, :columns] = image
+    padded[:rows, columns:] = image[:, -1:]
+    padded[rows:] = padded[rows - 1]
+    return padded
 
 
 def _mixed(

@@ -3,7 +3,15 @@
 import numpy as np
 import pytest
 
-from anytime_model.video.blocks import change, widened
+from anytime_model.kernels.handles import block_differences
+from anytime_model.kernels.library import load
+from anytime_model.video.blocks import (
+    change,
+    differences_without_kernels,
+    narrowed,
+    widened,
+    with_samples,
+)
 from model.factories import smooth_pixels
 
 IMAGE = smooth_pixels(64, 96).clip(30, 220)
@@ -53,3 +61,33 @@ def test_a_mask_is_widened_along_both_axes(cells):
     for row, column in ((2, 5), (8, 12)):
         expected |= (abs(rows - row) <= cells) & (abs(columns - column) <= cells)
     np.testing.assert_array_equal(widened(mask, cells), expected)
+
+
+@pytest.mark.parametrize("block", [1, 4, 8])
+def test_kernels_find_the_differences_that_the_definition_finds(block):
+    now, then = noisy(IMAGE, 30, 1), noisy(IMAGE, 60, 2)
+    then[:16] = 255 - now[:16]
+    ours = block_differences(load(), now, then, block)
+    for found, expected in zip(ours, differences_without_kernels(now, then, block), strict=True):
+        np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-4)
+
+
+@pytest.mark.parametrize("cells", [0, 1, 3, 40])
+def test_what_is_narrowed_after_it_was_widened_has_its_gaps_filled(cells):
+    mask = np.zeros((9, 24), np.bool_)
+    mask[4, 2] = mask[4, 8] = mask[4, 20] = True
+    found = narrowed(widened(mask, cells), cells)
+    assert found[4, 2:9].all() == (cells >= 3)
+    assert found[mask].all()
+    if cells == 1:
+        np.testing.assert_array_equal(found, mask)
+
+
+def test_the_cell_that_stands_for_a_block_is_set_where_anything_of_it_is():
+    mask = np.zeros((16, 24), np.bool_)
+    mask[5, 13] = True
+    found = with_samples(mask, 3)
+    rows, columns = np.nonzero(found)
+    # Of 2 x 2 cells from one before the sample on, (6, 14); of 4 x 4, (4, 12); of 8 x 8, (8, 16).
+    expected = {(5, 13), (6, 14), (4, 12), (8, 16)}
+    assert set(zip(rows.tolist(), columns.tolist(), strict=True)) == expected

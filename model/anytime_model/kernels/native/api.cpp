@@ -10,6 +10,7 @@
 #include <new>
 #include <string>
 
+#include "blocks.hpp"
 #include "held.hpp"
 #include "plan.hpp"
 #include "pool.hpp"
@@ -277,6 +278,17 @@ int32_t anytime_run_read_slot(const AnytimeRun* handle, int32_t slot, float* val
 int32_t anytime_run_operation(const AnytimeRun* handle) { return handle->run.operation(); }
 
 int64_t anytime_run_macs(const AnytimeRun* handle) { return handle->run.macs(); }
+
+int32_t anytime_block_differences(const uint8_t* now, const uint8_t* then, int32_t height,
+                                  int32_t width, int32_t block, float* mean, float* deviation) {
+  return guarded([&]() -> int32_t {
+    if (block < 1 || block > anytime::kMostBlock || height < 1 || width < 1 || height % block != 0 ||
+        width % block != 0)
+      throw Refusal("images of this size have no such blocks");
+    anytime::block_differences(now, then, height, width, block, mean, deviation);
+    return ANYTIME_OK;
+  });
+}
 
 int32_t anytime_decode(int32_t isa, const float* map, int32_t height, int32_t width,
                        int32_t channels, int32_t out_height, int32_t out_width, uint8_t* labels) {

@@ -17,7 +17,7 @@
 extern "C" {
 #endif
 
-#define ANYTIME_ABI 7
+#define ANYTIME_ABI 8
 
 #pragma GCC visibility push(default)
 
@@ -166,6 +166,13 @@ int32_t anytime_run_read_slot(const AnytimeRun*, int32_t slot, float* values);
 /* The operation that the run will go on with: what a profile attributes its time to. */
 int32_t anytime_run_operation(const AnytimeRun*);
 int64_t anytime_run_macs(const AnytimeRun*); /* multiply-adds since the image */
+
+/* ---- videos ---- */
+/* Of two images (height x width x 3), for each block of `block` x `block` px, 1 to 64, that divide both
+ * sides: the largest magnitude of the channels' mean differences, and the standard deviation of the
+ * differences about these means. */
+int32_t anytime_block_differences(const uint8_t* now, const uint8_t* then, int32_t height,
+                                  int32_t width, int32_t block, float* mean, float* deviation);
 
 /* ---- decoding ---- */
 int32_t anytime_decode(int32_t isa, const float* map, int32_t height, int32_t width,
