@@ -157,8 +157,8 @@ class Prior:
             active: (h, w).
         """
         return cls(
-            torch.from_numpy(np.ascontiguousarray(logits))[None],
-            torch.from_numpy(np.ascontiguousarray(active))[None, None],
+            torch.from_numpy(logits)[None],
+            torch.from_numpy(active)[None, None],
         )
 
     def check(self, batch: int, outputs: int, size: Size) -> None:

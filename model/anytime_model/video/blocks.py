@@ -81,26 +81,27 @@ def with_samples(mask: NDArray[np.bool_], levels: int) -> NDArray[np.bool_]:
     """A mask (h, w) with the cells that stand for others at coarser resolutions.
 
     A network's resolution of 1/b of the map's takes every b-th cell of every b-th row for the block
-    of b x b cells around it. Where something of a block is set, so is that cell.
+    of b x b cells around it. Where a quarter of a block is set, so is that cell.
 
     Args:
         mask: h and w multiples of 2^levels.
-        levels: coarser resolutions, each half of the one before.
+        levels: coarser resolutions, each half of the one before; at most 3.
     """
-    found, halves = mask.copy(), mask  # of blocks of half the side
+    found, halves = mask.copy(), mask.view(np.uint8)  # how many of blocks of half the side are set
     for level in range(1, levels + 1):
         block = 1 << level
-        around = np.zeros((halves.shape[0] + 1, halves.shape[1] + 1), np.bool_)
+        around = np.zeros((halves.shape[0] + 1, halves.shape[1] + 1), np.uint8)
         around[1:, 1:] = halves
-        found[::block, ::block] |= _any_of_four(around[:-1, :-1])
-        halves = _any_of_four(halves)
+        found[::block, ::block] |= _sums_of_four(around[:-1, :-1]) >= block**2 // 4
+        halves = _sums_of_four(halves)
     return found
 
 
-def _any_of_four(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+def _sums_of_four(counts: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """Of each 2x2 cells (h, w), both even."""
-    rows = mask[::2] | mask[1::2]
-    return rows[:, ::2] | rows[:, 1::2]
+    rows = counts[::2] + counts[1::2]
+    sums: NDArray[np.uint8] = rows[:, ::2] + rows[:, 1::2]
+    return sums
 
 
 def widened(mask: NDArray[np.bool_], cells: int) -> NDArray[np.bool_]:

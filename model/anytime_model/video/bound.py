@@ -25,8 +25,8 @@ class ReuseRule:
 
 LEVELS: Final = (
     ReuseRule(8.0, 4, 1, 1.0),
-    ReuseRule(4.0, 6, 2, 1.0),
-    ReuseRule(3.0, 8, 4, 0.7),
+    ReuseRule(4.0, 6, 1, 1.0),
+    ReuseRule(3.0, 8, 3, 0.7),
     ReuseRule(2.0, 12, 8, 0.5),
     ReuseRule(1.0, 16, 12, 0.3),
 )

@@ -27,7 +27,7 @@ from anytime_model.video.bound import Bound
 from anytime_model.video.motion import shift_between, shifted
 
 _TURNS: Final = 8
-"""Parts of the image that are refreshed one after the other."""
+"""Parts of the image, at least, that are refreshed one after the other, if it has as many frames."""
 
 _CHECK_EVERY: Final = 8
 """Frames at least between two checks."""
@@ -423,8 +423,8 @@ class VideoMemory:
 
     def _turn(self, size: Size, period: int) -> NDArray[np.bool_]:
         """The part of the image whose turn it is to be refreshed, (h, w); often none."""
-        turns = min(_TURNS, period)
-        between = period // turns
+        between = max(1, period // _TURNS)
+        turns = period // between
         part = np.zeros(size, np.bool_)
         if self._clock % between == 0:
             rows = max(n for n in range(1, turns + 1) if turns % n == 0 and n * n <= turns)
@@ -445,13 +445,16 @@ class VideoMemory:
         last = len(engine.sides) * config.num_exits
         rung = np.where(made.active[0, 0].numpy(), result.exit, last).astype(np.int16)
         before = self._kept
+        logits = made.logits[0].numpy()
         if before is None or active.all():
             self._offset = (0, 0)
             computed_at = np.full(active.shape, self._clock, np.int32)
-            return _Kept(frame.pixels, made.logits[0].numpy(), rung, computed_at)
+            return _Kept(frame.pixels, logits, rung, computed_at)
+        if result.image_size != self._resized(frame.size):  # else the run has kept the others
+            logits = np.where(active, logits, before.logits)
         return _Kept(
             pixels=_mixed(active, frame.pixels, before.pixels, config.map_stride),
-            logits=np.where(active, made.logits[0].numpy(), before.logits),
+            logits=logits,
             rung=np.where(active, rung, before.rung),
             computed_at=np.where(active, np.int32(self._clock), before.computed_at),
         )

@@ -83,11 +83,15 @@ def test_what_is_narrowed_after_it_was_widened_has_its_gaps_filled(cells):
         np.testing.assert_array_equal(found, mask)
 
 
-def test_the_cell_that_stands_for_a_block_is_set_where_anything_of_it_is():
-    mask = np.zeros((16, 24), np.bool_)
-    mask[5, 13] = True
-    found = with_samples(mask, 3)
-    rows, columns = np.nonzero(found)
-    # Of 2 x 2 cells from one before the sample on, (6, 14); of 4 x 4, (4, 12); of 8 x 8, (8, 16).
-    expected = {(5, 13), (6, 14), (4, 12), (8, 16)}
-    assert set(zip(rows.tolist(), columns.tolist(), strict=True)) == expected
+@pytest.mark.parametrize("share", [0.05, 0.2, 0.4])
+def test_the_cell_that_stands_for_a_block_is_set_where_a_quarter_of_it_is(share):
+    mask = np.random.default_rng(1).random((32, 48)) < share
+    expected = mask.copy()
+    for block in (2, 4, 8):
+        for row, column in np.ndindex(32 // block, 48 // block):
+            y, x = row * block, column * block
+            around = mask[
+                max(0, y - block // 2) : y + block // 2, max(0, x - block // 2) : x + block // 2
+            ]
+            expected[y, x] |= around.sum() >= block**2 / 4
+    np.testing.assert_array_equal(with_samples(mask, 3), expected)

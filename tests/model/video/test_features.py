@@ -9,7 +9,6 @@ from anytime_model.engines.features import VideoFeatures
 from anytime_model.engines.ladder import LadderEngine
 from anytime_model.engines.native.memory import MemoryBudget
 from anytime_model.video import ReuseSettings, VideoMemory
-from anytime_model.video.blocks import with_samples
 from model.comparing import native, native_isas
 from model.factories import smooth_pixels, tiny_card, tiny_checkpoint, with_ladder
 from model.video.test_memory import assert_same, climb, show, with_corner
@@ -90,17 +89,6 @@ def test_features_that_were_taken_back_are_made_anew_and_refused_where_there_is_
     assert not features.refused
     assert features.take(0, SIZE) is None
     assert features.refused
-
-
-def test_cells_that_stand_for_a_block_are_set_where_something_of_it_is():
-    mask_ = np.zeros((16, 24), np.bool_)
-    mask_[5, 9] = True
-    found = with_samples(mask_, 3)
-    rows, columns = np.nonzero(found)
-    # Of blocks of 2, 4 and 8: those around (6, 10), (4, 8) and (8, 8), and the cell itself.
-    assert set(zip(rows, columns, strict=True)) == {(5, 9), (6, 10), (4, 8), (8, 8)}
-    assert with_samples(np.ones_like(mask_), 3).all()
-    assert not with_samples(np.zeros_like(mask_), 3).any()
 
 
 def memory_of(engine):
