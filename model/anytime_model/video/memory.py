@@ -27,7 +27,7 @@ from anytime_model.video.bound import Bound
 from anytime_model.video.motion import shift_between, shifted
 
 _TURNS: Final = 8
-"""Parts of the image, at least, that are refreshed one after the other, if it has as many frames."""
+"""Parts of the image that are refreshed one after the other, at least, if time allows."""
 
 _CHECK_EVERY: Final = 8
 """Frames at least between two checks."""
