@@ -209,11 +209,11 @@ def resized_image(image: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np
     if size == image.shape[:2]:
         return image
     height, width = size
-    picture, bilinear = PIL.Image.fromarray(image), PIL.Image.Resampling.BILINEAR
+    whole, bilinear = PIL.Image.fromarray(image), PIL.Image.Resampling.BILINEAR
     if is_reduced(image, size):
-        return np.asarray(picture.resize((width, height), bilinear, reducing_gap=_REDUCED / 2))
+        return np.asarray(whole.resize((width, height), bilinear, reducing_gap=_REDUCED / 2))
     # One after the other: which comes first makes other bytes, and Pillow's choice has changed.
-    narrow = picture.resize((width, picture.height), bilinear)
+    narrow = whole.resize((width, whole.height), bilinear)
     return np.asarray(narrow.resize((width, height), bilinear))
 
 
