@@ -61,7 +61,8 @@ def _differences(
     """See `block_differences`; without kernels it takes longer."""
     library = _kernels()
     if library is not None and block <= MOST_BLOCK:
-        return block_differences(library, *map(np.ascontiguousarray, (now, then)), block)
+        now, then = np.ascontiguousarray(now), np.ascontiguousarray(then)
+        return block_differences(library, now, then, block)
     return differences_without_kernels(now, then, block)
 
 
