@@ -8,6 +8,7 @@ import re
 import signal
 import threading
 import time
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 
 import httpx
@@ -78,7 +79,7 @@ def test_a_request_is_found_by_its_id_from_any_replica(server):
             answers = [httpx.get(f"{server.url}/v1/requests/{name}") for _ in range(8)]
             assert {answer.status_code for answer in answers} == {200}
             (by[name],) = {replica_of(answer) for answer in answers}  # that of its replica
-        assert len(set(by.values())) == 2
+        assert min(Counter(by.values()).values()) >= 4  # those that come together are spread
         for name in names[::2]:
             assert httpx.delete(f"{server.url}/v1/requests/{name}").status_code == 204
         for name in names[1::2]:
@@ -150,12 +151,12 @@ def test_a_killed_replica_costs_its_own_requests_one_error_each_and_others_nothi
         clients = [Client(server.url) for _ in range(count)]
         started = []
         sockets = [pool.submit(end_of, client, started) for client in clients]
+        while len(started) < count:
+            time.sleep(0.01)
         names = [f"frame-{number}" for number in range(count)]
         requests = {name: pool.submit(http_end_of, server.url, name) for name in names}
         for name in names:
             until_exit_1(server.url, name)
-        while len(started) < count:
-            time.sleep(0.01)
         by = {name: replica_of(httpx.get(f"{server.url}/v1/requests/{name}")) for name in names}
         assert len(set(by.values())) == 2
         first, _ = server.replica_pids()
