@@ -12,9 +12,10 @@ from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 
 import httpx
+import numpy as np
 import pytest
 
-from anytime_client import AnytimeError, Budget, Client
+from anytime_client import AnytimeError, Budget, Client, OutputOptions
 from ecosystem.environments import is_complete
 from ecosystem.ray_cluster import load_on, ray_server, until_there_are
 from model.factories import save_tiny
@@ -125,6 +126,22 @@ def test_an_answer_has_one_request_id(server):
         headers={"Content-Type": "image/jpeg", "X-Request-Id": "mine"},
     )
     assert answer.headers.get_list("x-request-id") == ["mine"]
+
+
+def test_an_answer_may_have_more_bytes_than_grpc_takes_by_default(server):
+    pixels = np.zeros((1600, 2048, 3), np.uint8)
+    with Client(server.url) as client:
+        best = client.predict(pixels, want=OutputOptions(confidence=True)).best
+    assert best.map.nbytes + best.confidence_map.nbytes > 4 * 2**20  # in one message
+
+
+def test_a_client_that_leaves_has_its_request_cancelled(server):
+    with pytest.raises(httpx.ReadTimeout):
+        long_request(server.url, "leaver", silence_s=2)
+    until, status = time.monotonic() + 10, {}
+    while "final" not in status and time.monotonic() < until:
+        status = httpx.get(f"{server.url}/v1/requests/leaver").json()
+    assert status["final"]["reason"] == "cancelled"
 
 
 def end_of(client, started):
