@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import tempfile
@@ -48,9 +49,11 @@ class RayServer:
     def redeploy(self, **changes):
         """Deploys it anew with other settings; returns when that is done."""
         self.settings |= changes
+        lines = "\n".join(line for _, line in _descendants(self.process.pid))
+        address = re.search(r"--gcs-address=([\d.:]+)", lines)[1]  # there may be other Rays here
         subprocess.run(
             [python_of("ray"), REDEPLOY, json.dumps(self.settings)],
-            env=self.environment, check=True, timeout=200, cwd=ROOT,
+            env=self.environment | {"RAY_ADDRESS": address}, check=True, timeout=200, cwd=ROOT,
         )  # fmt: skip
 
 
