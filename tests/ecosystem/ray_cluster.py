@@ -2,7 +2,6 @@
 
 import json
 import os
-import re
 import shutil
 import subprocess
 import tempfile
@@ -49,11 +48,9 @@ class RayServer:
     def redeploy(self, **changes):
         """Deploys it anew with other settings; returns when that is done."""
         self.settings |= changes
-        lines = "\n".join(line for _, line in _descendants(self.process.pid))
-        address = re.search(r"--gcs-address=([\d.:]+)", lines)[1]  # there may be other Rays here
         subprocess.run(
             [python_of("ray"), REDEPLOY, json.dumps(self.settings)],
-            env=self.environment | {"RAY_ADDRESS": address}, check=True, timeout=200, cwd=ROOT,
+            env=self.environment, check=True, timeout=200, cwd=ROOT,
         )  # fmt: skip
 
 
@@ -93,10 +90,15 @@ def _until_proxy_knows(url, count):
     """Waits until so many replicas have answered: the first does while others are unknown."""
     known, until = set(), time.monotonic() + 30
     while len(known) < count:
-        known.add(httpx.get(f"{url}/livez").headers["anytime-replica"])
+        known.add(replica_of(httpx.get(f"{url}/livez")))
         if time.monotonic() > until:
             raise TimeoutError(url)
         time.sleep(0.02)
+
+
+def replica_of(answer):
+    """The name of the replica that gave an answer."""
+    return answer.headers["anytime-replica"]
 
 
 def until_there_are(server, count):
