@@ -9,7 +9,6 @@ from __future__ import annotations
 import io
 import json
 import struct
-import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -18,6 +17,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 from pycocotools import mask as coco
+from zlib_ng import zlib_ng
 
 from anytime_protocol.arrays.segments import ENCODINGS, ArraySegment, pack
 from anytime_protocol.enums import ArrayName, DType, Encoding
@@ -161,7 +161,7 @@ def png(plane: Plane, palette: bytes | None) -> bytes:
     rows[:, 0] = _PNG_UP
     rows[:1, 1:] = plane[:1]
     np.subtract(plane[1:], plane[:-1], out=rows[1:, 1:])
-    deflate = zlib.compressobj(_LEVEL, strategy=zlib.Z_RLE)
+    deflate = zlib_ng.compressobj(_LEVEL, strategy=zlib_ng.Z_RLE)
     kind = 0 if palette is None else 3
     header = struct.pack(">IIBBBBB", width, height, 8, kind, 0, 0, 0)
     chunks = [(b"IHDR", header), (b"IDAT", deflate.compress(rows.data) + deflate.flush())]
@@ -173,7 +173,7 @@ def png(plane: Plane, palette: bytes | None) -> bytes:
 
 
 def _png_chunk(kind: bytes, data: bytes) -> bytes:
-    checksum = zlib.crc32(data, zlib.crc32(kind))
+    checksum = zlib_ng.crc32(data, zlib_ng.crc32(kind))
     return struct.pack(">I4s", len(data), kind) + data + struct.pack(">I", checksum)
 
 

@@ -106,7 +106,9 @@ class FakeExecutor:
         self._reports.clear()
         return self.models
 
-    def run(self, command: RunCommand, on_exit: OnExit) -> Coroutine[Any, Any, RunEnd]:
+    def run(
+        self, command: RunCommand, on_exit: OnExit, on_end: Callable[[], None]
+    ) -> Coroutine[Any, Any, RunEnd]:
         assert not self.running.is_set(), "two runs at a time"
         assert not self._reports, "exits of the last run were never taken"
         self.commands.append(command)
@@ -117,9 +119,11 @@ class FakeExecutor:
             self._exits[job_id] = 0
         self.limits = command.limits
         self.running.set()
-        return self._run(command, on_exit)
+        return self._run(command, on_exit, on_end)
 
-    async def _run(self, command: RunCommand, on_exit: OnExit) -> RunEnd:
+    async def _run(
+        self, command: RunCommand, on_exit: OnExit, on_end: Callable[[], None]
+    ) -> RunEnd:
         job_id, stage, planned = command.job_id, command.stage, command.limits.last_stage
         try:
             while True:
@@ -138,6 +142,7 @@ class FakeExecutor:
                 stage = following[0]
         finally:
             self.running.clear()
+            on_end()
 
     async def _compute(self, job_id: str, stage: int) -> float | None:
         """Makes an exit; the seconds wasted, if it was stopped."""

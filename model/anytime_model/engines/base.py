@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
+import PIL.Image
 from numpy.typing import NDArray
 
 from anytime_model.checkpoint.card import Card
@@ -34,9 +35,14 @@ __all__ = [
     "SegmentationMap",
     "check_image",
     "check_normalised",
+    "is_reduced",
+    "resized_image",
 ]
 
 Pause = Callable[[], None]
+
+_REDUCED = 4
+"""See `is_reduced`: so many times as long as it is to be."""
 
 
 class Run(Protocol):
@@ -114,6 +120,10 @@ class Engine(Protocol):
         """
         ...
 
+    def resized(self, image: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
+        """An image at (H, W) px: the bytes of `resized_image`."""
+        ...
+
     def decode(self, result: ExitResult) -> Decoded:
         """The result at the size of the image: class ids, or joints."""
         ...
@@ -188,6 +198,28 @@ class NetworkEngine(Engine, Protocol):
             InputError: another shape or type, or a value that is not finite.
         """
         ...
+
+
+def resized_image(image: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
+    """An image (H, W, 3) at another (H, W) px; itself if it has this size.
+
+    Pillow's bilinear filter, along rows and then along columns; where `is_reduced`, over means of
+    whole pixels.
+    """
+    if size == image.shape[:2]:
+        return image
+    height, width = size
+    whole, bilinear = PIL.Image.fromarray(image), PIL.Image.Resampling.BILINEAR
+    if is_reduced(image, size):
+        return np.asarray(whole.resize((width, height), bilinear, reducing_gap=_REDUCED / 2))
+    # One after the other: which comes first makes other bytes, and Pillow's choice has changed.
+    narrow = whole.resize((width, whole.height), bilinear)
+    return np.asarray(narrow.resize((width, height), bilinear))
+
+
+def is_reduced(image: NDArray[np.uint8], size: tuple[int, int]) -> bool:
+    """Whether a side of an image is so long that `resized_image` begins with means of pixels."""
+    return any(n >= _REDUCED * m for n, m in zip(image.shape[:2], size, strict=True))
 
 
 def check_image(image: NDArray[np.uint8]) -> None:

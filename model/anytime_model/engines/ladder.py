@@ -23,7 +23,6 @@ from dataclasses import dataclass, replace
 from typing import Final, NamedTuple, TypeVar
 
 import numpy as np
-import PIL.Image
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
@@ -163,6 +162,10 @@ class LadderEngine:
             self._engine, self.sides, image, size, start, monotone=monotone, features=features
         )
 
+    def resized(self, image: NDArray[np.uint8], size: Size) -> NDArray[np.uint8]:
+        """See `Engine.resized`."""
+        return self._engine.resized(image, size)
+
     def decode(self, result: ExitResult) -> Decoded:
         """The result at the size of the image as it came."""
         if not isinstance(result, RungResult) or result.source_size == result.image_size:
@@ -294,17 +297,7 @@ class LadderRun:
             self._at.release()
 
     def _resized(self, side: int | None) -> NDArray[np.uint8]:
-        return resized_image(self._image, resized_size(self._size, side))
-
-
-def resized_image(image: NDArray[np.uint8], size: Size) -> NDArray[np.uint8]:
-    """An image (H, W, 3) at another (H, W) px; itself if it has this size."""
-    if size == image.shape[:2]:
-        return image
-    resized = PIL.Image.fromarray(image).resize(
-        size[::-1], PIL.Image.Resampling.BILINEAR, reducing_gap=2.0
-    )
-    return np.asarray(resized)
+        return self._engine.resized(self._image, resized_size(self._size, side))
 
 
 class _Step(NamedTuple):

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from anytime_model.checkpoint.store import Checkpoint
 from anytime_model.confidence import Criterion
-from anytime_model.engines.base import Dtype, Pause, check_image, check_normalised
+from anytime_model.engines.base import Dtype, Pause, check_image, check_normalised, resized_image
 from anytime_model.errors import ConfigError, FamilyError, FinishedError
 from anytime_model.flops import conv_costs, step_macs
 from anytime_model.networks.base import Prior, State, next_exit, padded_size
@@ -111,6 +111,10 @@ class OpenVinoEngine:
     def prepare(self, size: tuple[int, int]) -> None:
         """See `Engine.prepare`: compiles the graphs."""
         self._compiled(padded_size(size, self.card.config.stride))
+
+    def resized(self, image: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
+        """See `Engine.resized`."""
+        return resized_image(image, size)
 
     def decode(self, result: ExitResult) -> Decoded:
         """See `Engine.decode`."""

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from anytime_model.checkpoint.store import Checkpoint
 from anytime_model.confidence import Criterion
-from anytime_model.engines.base import Dtype, Pause, check_image, check_normalised
+from anytime_model.engines.base import Dtype, Pause, check_image, check_normalised, resized_image
 from anytime_model.errors import ConfigError
 from anytime_model.flops import conv_costs, step_macs
 from anytime_model.networks.base import Prior, State
@@ -67,6 +67,10 @@ class TorchEngine:
 
     def prepare(self, size: tuple[int, int]) -> None:
         """See `Engine.prepare`: there is nothing to make."""
+
+    def resized(self, image: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
+        """See `Engine.resized`."""
+        return resized_image(image, size)
 
     def decode(self, result: ExitResult) -> Decoded:
         """See `Engine.decode`."""

@@ -282,22 +282,43 @@ class RunHandle(_Handle):
         return int(self.library.call("run_macs", self.handle))
 
 
-def decode_labels(
-    library: Library, isa: str, map_: Floats, image_size: tuple[int, int]
-) -> NDArray[np.uint8]:
-    """Class of every pixel: the map (h, w, K) upsampled by 4, the index of the largest value.
+def resized(library: Library, isa: str, image: Bytes, size: tuple[int, int]) -> Bytes:
+    """An image at another size: Pillow's bilinear filter along rows and then columns, bit for bit.
 
     Args:
         library: the kernels.
         isa: an instruction set of the library's.
-        map_: contiguous float32.
+        image: contiguous (H, W, 3).
+        size: (H, W) px of the result.
+
+    Raises:
+        KernelError: a side is smaller than what one pixel of the result is made from.
+    """
+    out = np.empty((*size, 3), np.uint8)
+    height, width = image.shape[:2]
+    library.call("resize", library.isa_index(isa), octets(image), height, width, *size, octets(out))
+    return out
+
+
+def decode_labels(
+    library: Library, isa: str, map_: Floats, image_size: tuple[int, int]
+) -> NDArray[np.uint8]:
+    """Class of every pixel: the map upsampled by 4, then the index of the largest value.
+
+    Args:
+        library: the kernels.
+        isa: an instruction set of the library's.
+        map_: (K, h, w) float32, in any order in memory.
         image_size: (H, W), at most 4 times the map's.
 
     Raises:
         KernelError: the sizes do not fit.
     """
     labels = np.empty(image_size, np.uint8)
+    channels, height, width = map_.shape
+    channel, row, column = (stride // map_.itemsize for stride in map_.strides)
     library.call(
-        "decode", library.isa_index(isa), floats(map_), *map_.shape, *image_size, octets(labels)
+        *("decode", library.isa_index(isa), floats(map_)),
+        *(height, width, channels, row, column, channel, *image_size, octets(labels)),
     )
     return labels

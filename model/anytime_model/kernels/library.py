@@ -22,7 +22,7 @@ from anytime_model.errors import AnytimeModelError
 from anytime_model.kernels.build import SOURCES, BuildOptions, library_path
 from anytime_model.kernels.cpus import usable_cpus
 
-ABI = 7
+ABI = 8
 TERMS = 4
 OUT_OF_MEMORY = -2
 Dtype = Literal["f32", "bf16", "int8"]
@@ -157,9 +157,10 @@ _SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
     "run_read_slot": (c_int32, [_HANDLE, c_int32, _FLOATS]),
     "run_operation": (c_int32, [_HANDLE]),
     "run_macs": (c_int64, [_HANDLE]),
+    "resize": (c_int32, [c_int32, _BYTES, *(c_int32,) * 4, _BYTES]),
     "decode": (
         c_int32,
-        [c_int32, _FLOATS, c_int32, c_int32, c_int32, c_int32, c_int32, _BYTES],
+        [c_int32, _FLOATS, *(c_int32,) * 3, *(c_int64,) * 3, c_int32, c_int32, _BYTES],
     ),
 }
 

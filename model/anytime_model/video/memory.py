@@ -16,7 +16,6 @@ from anytime_model.engines.ladder import (
     LadderRun,
     RungResult,
     padded_cells,
-    resized_image,
     resized_prior,
 )
 from anytime_model.errors import ConfigError
@@ -251,7 +250,7 @@ class VideoMemory:
         config = self._engine.card.config
         resized = self._resized(size)
         height, width = padded_size(resized, config.stride)
-        pixels = resized_image(image, resized)
+        pixels = self._engine.resized(image, resized)
         if (height, width) != resized:
             padding = ((0, height - resized[0]), (0, width - resized[1]), (0, 0))
             pixels = np.pad(pixels, padding, mode="edge")

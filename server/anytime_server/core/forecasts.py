@@ -36,15 +36,24 @@ class Forecaster:
 
     def forecast(self, job: JobState, now: float) -> JobForecast:
         """A job's forecast; remembered until something that it depends on changes."""
-        made_of = (self._costs.version, self._server.version, job.rev, job.decoded)
-        if job.forecast is not None:
-            known_of, known = job.forecast
-            if known_of == made_of and now < known.limits.until_s:
-                return known
-        limits = self._limits_at(job, now, self._server.load_cap(job.urgency))
+        limits = self._limits(job, now)
+        made_of = (self._costs.version, job.decoded)
+        if job.forecast is not None and job.forecast[0] == made_of:
+            return job.forecast[1]
         found = self._forecast_under(job, limits)
         job.forecast = (made_of, found)
         return found
+
+    def _limits(self, job: JobState, now: float) -> EffectiveLimits:
+        """The limits on a job; where others than those known hold, its forecast is forgotten."""
+        made_of = (self._server.version, job.rev)
+        if job.limits is not None:
+            known_of, known = job.limits
+            if known_of == made_of and now < known.until_s:
+                return known
+        limits = self._limits_at(job, now, self._server.load_cap(job.urgency))
+        job.limits, job.forecast = (made_of, limits), None
+        return limits
 
     def running_limits(self, job: JobState, now: float) -> EffectiveLimits:
         """Limits on a stage that is being computed.

@@ -99,7 +99,8 @@ class JobState:
         paths: the ways on, and what each exit along them would take; empty after the last exit.
         next_steps: the first steps of all paths, each once.
         progress_s: when its last exit was made, or when it was admitted.
-        forecast: its forecast as last worked out, with the versions that it came from.
+        limits: the limits on it as last worked out, with the versions that they came from.
+        forecast: its forecast under these limits, with the versions that it came from.
     """
 
     id: str
@@ -128,7 +129,8 @@ class JobState:
     paths: tuple[tuple[StageForecast, ...], ...] = ()
     next_steps: tuple[StageForecast, ...] = ()
     progress_s: float = 0.0
-    forecast: tuple[tuple[int, int, int, bool], JobForecast] | None = None
+    limits: tuple[tuple[int, int], EffectiveLimits] | None = None
+    forecast: tuple[tuple[int, bool], JobForecast] | None = None
 
     @property
     def exit(self) -> int:

@@ -120,7 +120,7 @@ class Scheduler:
             text = f"{len(self._jobs)} requests are active, which is the limit"
             free_in_s = self._until_free(now).mean_s + self.load_s / len(self._jobs)
             return Rejected(ErrorCode.OVERLOADED, text, free_in_s)
-        job.progress_s = now
+        job.progress_s, job.limits = now, None
         job.prepare_s = self.costs.preparation_s(job.model, job.height, job.width)
         self._forecaster.look_ahead(job)
         mandatory = self._mandatory(self._waiting(now), now)

@@ -297,8 +297,8 @@ class ExecutorLoop:
         request.has_begun = True
         on_exit = partial(self._exit_made, request)
         with self._blaming(request):
-            call = asyncio.ensure_future(self._executor.run(command, on_exit))
-        call.add_done_callback(lambda _: self._changed.set())
+            run_ends = self._executor.run(command, on_exit, self._changed.set)
+        call = asyncio.ensure_future(run_ends)
         try:
             while not call.done():
                 until_s = min(self._end_others(), self._end_overdue(request))

@@ -196,11 +196,20 @@ class Executor(Protocol):
         """
         ...
 
-    def run(self, command: RunCommand, on_exit: OnExit) -> Coroutine[Any, Any, RunEnd]:
+    def run(
+        self, command: RunCommand, on_exit: OnExit, on_end: Callable[[], None]
+    ) -> Coroutine[Any, Any, RunEnd]:
         """Computes a run; `take_exits` tells what it has made.
 
         Begins at the call, and not when its end is awaited: whatever else the event loop has to do
         by then, such as the answer of the request before, is done while this one is computed.
+
+        Args:
+            command: the run.
+            on_exit: see `OnExit`.
+            on_end: called on the event loop as soon as the run has ended, well or not, so that
+                whoever waits for that need not wait for the coroutine's turn first; perhaps more
+                often.
 
         Raises:
             ExecutorCrashedError: see there.

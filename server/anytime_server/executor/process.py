@@ -103,6 +103,11 @@ class _Child:
         process: started.
         pipe: to it.
         on_failure: called on the event loop when it ends while no call awaits a reply.
+
+    Attributes:
+        process: the same.
+        pid: of the process.
+        on_reply: called on the event loop when a reply has come that is awaited.
     """
 
     def __init__(
@@ -111,6 +116,7 @@ class _Child:
         self.process = process
         self.pid = process.pid or 0
         self._pipe = pipe
+        self.on_reply: Callable[[], None] = lambda: None
         self._on_failure = on_failure
         self._replies: deque[Reply] = deque()
         self._waiter: asyncio.Future[Reply] | None = None
@@ -164,6 +170,7 @@ class _Child:
             return
         if waiter is not None and not self._replies:
             waiter.set_result(reply)
+            self.on_reply()
         else:
             self._replies.append(reply)
 
@@ -268,7 +275,9 @@ class ProcessExecutor:
             case _:
                 raise _unexpected(reply)
 
-    def run(self, command: RunCommand, on_exit: OnExit) -> Coroutine[Any, Any, RunEnd]:
+    def run(
+        self, command: RunCommand, on_exit: OnExit, on_end: Callable[[], None]
+    ) -> Coroutine[Any, Any, RunEnd]:
         """See `Executor.run`."""
         child, memory = self._alive()
         self._tell_forgotten()  # this may be the next job of the same id
@@ -290,11 +299,13 @@ class ProcessExecutor:
             command.monotone,
             command.memory,
         )
+        child.on_reply = on_end
         return self._follow_run(child, memory, self._tell(start), on_exit)
 
     async def _follow_run(
         self, child: _Child, memory: SharedMemory, is_told: bool, on_exit: OnExit
     ) -> RunEnd:
+        on_end = child.on_reply
         try:
             if not is_told:
                 raise await self._crashed()
@@ -309,7 +320,8 @@ class ProcessExecutor:
                     case reply:
                         raise _unexpected(reply)
         finally:
-            self._is_running = False
+            self._is_running, child.on_reply = False, lambda: None
+            on_end()
 
     def set_limits(self, limits: RunLimits) -> None:
         """See `Executor.set_limits`."""

@@ -205,6 +205,15 @@ def test_labels_agree_at_the_size_of_the_image(isa, checkpoint):
 
 
 @built
+@settings(max_examples=60, deadline=None)
+@given(before=st.tuples(*[st.integers(1, 90)] * 2), after=st.tuples(*[st.integers(1, 60)] * 2))
+def test_an_image_is_resized_to_the_same_bytes(checkpoint, before, after):
+    image = random_pixels(*before)
+    expected = TorchEngine(checkpoint).resized(image, after)
+    np.testing.assert_array_equal(native(checkpoint).resized(image, after), expected)
+
+
+@built
 def test_keypoints_agree():
     checkpoint = tiny_checkpoint("pose")
     image = random_pixels(70, 90)

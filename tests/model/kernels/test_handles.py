@@ -6,8 +6,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from anytime_model.engines.base import resized_image
 from anytime_model.kernels import library
-from anytime_model.kernels.handles import ArrayPool, RunHandle, decode_labels
+from anytime_model.kernels.handles import ArrayPool, RunHandle, decode_labels, resized
 from anytime_model.kernels.library import KernelError, Storage
 from model.comparing import native_isas
 from model.factories import one_change, plan_maker
@@ -121,7 +122,36 @@ def test_any_single_change_to_a_program_is_refused_or_harmless(plan_of):
 def test_labels_larger_than_the_map_are_refused():
     loaded = library.load()
     with pytest.raises(KernelError, match="cannot be decoded"):
-        decode_labels(loaded, loaded.isas[0], np.zeros((4, 4, 3), np.float32), (17, 16))
+        decode_labels(loaded, loaded.isas[0], np.zeros((3, 4, 4), np.float32), (17, 16))
+
+
+@built
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ((360, 480), (192, 256)),
+        ((360, 480), (91, 121)),
+        ((100, 50), (50, 37)),
+        ((61, 93), (244, 31)),
+        ((9, 9), (18, 3)),
+        ((40, 11), (1, 1)),
+    ],
+)
+def test_every_instruction_set_resizes_to_the_bytes_of_pillow(before, after):
+    loaded = library.load()
+    image = np.random.default_rng(0).integers(0, 256, (*before, 3), np.uint8)
+    size = (max(after[0], before[0] // 4 + 1), max(after[1], before[1] // 4 + 1))
+    expected = resized_image(image, size)
+    for isa in loaded.isas:
+        np.testing.assert_array_equal(resized(loaded, isa, image, size), expected, isa)
+
+
+@built
+def test_an_image_too_small_to_be_resized_so_much_is_refused():
+    loaded = library.load()
+    image = np.zeros((3, 40, 3), np.uint8)
+    with pytest.raises(KernelError, match="cannot be resized so much"):
+        resized(loaded, loaded.isas[0], image, (2, 20))
 
 
 @built

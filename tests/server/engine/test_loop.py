@@ -413,8 +413,8 @@ async def test_a_stage_that_fails_ends_its_request_only():
 
 async def test_an_exit_that_cannot_be_rendered_ends_its_request_only():
     class Faulty(FakeExecutor):
-        def run(self, command, on_exit):
-            return super().run(command._replace(render=None), on_exit)
+        def run(self, command, on_exit, on_end):
+            return super().run(command._replace(render=None), on_exit, on_end)
 
         async def render(self, job_id, options):
             if job_id == "bad":

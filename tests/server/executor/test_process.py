@@ -60,6 +60,10 @@ def ignore(rendered):
     """Takes no note of an exit."""
 
 
+def nothing():
+    """Nobody waits for the end but the caller."""
+
+
 @pytest.mark.slow
 async def test_a_whole_life(weights):
     executor = executor_of(weights)
@@ -74,7 +78,9 @@ async def test_a_whole_life(weights):
         # One run of all stages, each exit rendered.
         shown = []
         each = command("a", 1, 4, image=IMAGE, render=RenderOptions(), each_exit=True)
-        end = await executor.run(each, shown.append)
+        ends = []
+        end = await executor.run(each, shown.append, lambda: ends.append(len(shown)))
+        assert ends[-1] == 3
         assert [rendered.exit for rendered in shown] == [1, 2, 3]
         assert end.rendered.exit == 4
         assert end.rendered.labels.shape == (48, 70)
@@ -89,29 +95,29 @@ async def test_a_whole_life(weights):
         quarter = await executor.render("a", RenderOptions(0.25, confidence=True))
         assert quarter.labels.shape == quarter.confidence.shape == (12, 18)
 
-        await executor.run(command("p", model="pose", image=IMAGE), ignore)
+        await executor.run(command("p", model="pose", image=IMAGE), ignore, nothing)
         pose = await executor.render("p", RenderOptions(heatmaps=True))
         assert pose.keypoints.shape == (3, 3)
         assert pose.heatmaps.shape == (3, 12, 18)
         assert ((pose.keypoints[:, 2] >= 0) & (pose.keypoints[:, 2] <= 1)).all()
 
         with pytest.raises(ExecutorCallError, match="KeyError"):
-            await executor.run(command("nobody"), ignore)
+            await executor.run(command("nobody"), ignore, nothing)
 
         # Stopping: the exits before are kept, and the stage can be computed again.
         large = np.zeros((300, 300, 3), np.uint8)
-        await executor.run(command("s", image=large), ignore)
-        running = asyncio.ensure_future(executor.run(command("s", 2), ignore))
+        await executor.run(command("s", image=large), ignore, nothing)
+        running = asyncio.ensure_future(executor.run(command("s", 2), ignore, nothing))
         await asyncio.sleep(0)
         executor.set_limits(STOP)
         assert (await running).wasted_s > 0.0
         assert (await executor.render("s", RenderOptions())).exit == 1
-        again = await executor.run(command("s", 2, render=RenderOptions()), ignore)
+        again = await executor.run(command("s", 2, render=RenderOptions()), ignore, nothing)
         assert again.rendered.exit == 2
 
         # A job that follows one of the same id is not forgotten in its place.
         executor.forget("s")
-        await executor.run(command("s", image=IMAGE), ignore)
+        await executor.run(command("s", image=IMAGE), ignore, nothing)
         assert (await executor.render("s", RenderOptions())).exit == 1
         executor.forget("s")
         await asyncio.sleep(0.05)
@@ -122,12 +128,12 @@ async def test_a_whole_life(weights):
         first = executor.pid
         os.kill(first, signal.SIGKILL)
         with pytest.raises(ExecutorCrashedError, match="-9"):
-            await executor.run(command("a", 1, image=IMAGE), ignore)
+            await executor.run(command("a", 1, image=IMAGE), ignore, nothing)
         with pytest.raises(ExecutorCrashedError):
             await executor.render("a", RenderOptions())
         await executor.start(unexpected)
         assert executor.pid != first
-        await executor.run(command("a", 1, image=IMAGE), ignore)
+        await executor.run(command("a", 1, image=IMAGE), ignore, nothing)
         assert [report.exit for report in executor.take_exits()] == [1]
     finally:
         await executor.close()
@@ -141,7 +147,7 @@ async def test_a_run_stops_by_itself_when_its_time_is_up(weights):
         await executor.start(unexpected)
         late = command("a", 1, 4, image=IMAGE)
         limits = RunLimits((1, 2, 3, 4), stop_at_s=time.monotonic())
-        end = await executor.run(late._replace(limits=limits), ignore)
+        end = await executor.run(late._replace(limits=limits), ignore, nothing)
         assert end.wasted_s > 0.0
         assert len(executor.take_exits()) < 4
     finally:
@@ -182,7 +188,7 @@ async def test_a_child_that_misbehaves_is_an_error_of_the_run(tmp_path, name, er
     executor = executor_of(tmp_path / name, target=misbehave)
     await executor.start(unexpected)
     with pytest.raises(error, match=words):
-        await executor.run(command(), ignore)
+        await executor.run(command(), ignore, nothing)
     await executor.close()
 
 
@@ -190,7 +196,7 @@ async def test_a_run_without_a_sign_of_life_is_killed(tmp_path):
     executor = executor_of(tmp_path / "hang", target=misbehave, hang_s=0.05)
     await executor.start(unexpected)
     with pytest.raises(ExecutorCrashedError, match="-9"):
-        await executor.run(command(), ignore)
+        await executor.run(command(), ignore, nothing)
     await executor.close()
 
 
@@ -238,7 +244,7 @@ async def test_signals_that_go_to_the_whole_process_group_leave_the_child_alone(
     await starting
     os.kill(executor.pid, sent)
     with pytest.raises(ExecutorCallError, match="alive"):
-        await executor.run(command(), ignore)
+        await executor.run(command(), ignore, nothing)
     await executor.close()
     assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) == set()
 

@@ -28,7 +28,14 @@ from anytime_model.confidence import (
     MaximumProbability,
     unsettled,
 )
-from anytime_model.engines.base import Dtype, Pause, check_image, check_normalised
+from anytime_model.engines.base import (
+    Dtype,
+    Pause,
+    check_image,
+    check_normalised,
+    is_reduced,
+    resized_image,
+)
 from anytime_model.engines.native.held import held_program
 from anytime_model.engines.native.lowering import lower
 from anytime_model.engines.native.memory import (
@@ -42,13 +49,16 @@ from anytime_model.engines.native.program import ByteSteps, Program
 from anytime_model.engines.native.quantisation import quantise
 from anytime_model.engines.native.ranges import program_to_quantise
 from anytime_model.errors import ConfigError, FinishedError
-from anytime_model.kernels.handles import RunHandle, decode_labels
+from anytime_model.kernels.handles import RunHandle, decode_labels, resized
 from anytime_model.kernels.library import KernelError, Measure, dtype_of, load
 from anytime_model.networks.base import Prior, next_exit, padded_size
 from anytime_model.results import Decoded, ExitResult
 
 SLICE_US = 500
 """How long the kernels run between two calls of `pause`, microseconds; one kernel may exceed it."""
+
+_LEAST_RESIZED = 9
+"""Px of an image's shorter side that the kernels resize: as many as one pixel is made from."""
 
 
 class NativeEngine:
@@ -182,13 +192,19 @@ class NativeEngine:
         )
         plan.give_back(handle)
 
+    def resized(self, image: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
+        """See `Engine.resized`."""
+        before = image.shape[:2]
+        if size == before or min(before) < _LEAST_RESIZED or is_reduced(image, size):
+            return resized_image(image, size)
+        return resized(self.library, self.isa, np.ascontiguousarray(image), size)
+
     def decode(self, result: ExitResult) -> Decoded:
         """See `Engine.decode`."""
         return self.card.task.decode(result, self._decode_classes)
 
     def _decode_classes(self, result: ExitResult) -> NDArray[np.uint8]:
-        map_ = np.ascontiguousarray(result.logits.transpose(1, 2, 0))
-        return decode_labels(self.library, self.isa, map_, result.image_size)
+        return decode_labels(self.library, self.isa, result.logits, result.image_size)
 
 
 class NativeRun:

@@ -13,6 +13,7 @@
 #include "held.hpp"
 #include "plan.hpp"
 #include "pool.hpp"
+#include "resizing.hpp"
 
 using anytime::kIsas;
 using anytime::kMostChannels;
@@ -278,13 +279,25 @@ int32_t anytime_run_operation(const AnytimeRun* handle) { return handle->run.ope
 
 int64_t anytime_run_macs(const AnytimeRun* handle) { return handle->run.macs(); }
 
+int32_t anytime_resize(int32_t isa, const uint8_t* image, int32_t height, int32_t width,
+                       int32_t out_height, int32_t out_width, uint8_t* out) {
+  return guarded([&]() -> int32_t {
+    if (height < 1 || width < 1 || out_height < 1 || out_width < 1)
+      throw Refusal("an image has at least one pixel");
+    anytime::resize(kernels_of(isa), image, height, width, out_height, out_width, out);
+    return ANYTIME_OK;
+  });
+}
+
 int32_t anytime_decode(int32_t isa, const float* map, int32_t height, int32_t width,
-                       int32_t channels, int32_t out_height, int32_t out_width, uint8_t* labels) {
+                       int32_t channels, int64_t row, int64_t column, int64_t channel,
+                       int32_t out_height, int32_t out_width, uint8_t* labels) {
   return guarded([&]() -> int32_t {
     if (height < 1 || width < 1 || channels < 1 || channels > anytime::kMostOutputs ||
         out_height < 0 || out_width < 0 || out_height > 4 * height || out_width > 4 * width)
       throw Refusal("a map of these sizes cannot be decoded");
-    const anytime::DecodeCall call{map, height, width, channels, out_height, out_width, labels};
+    const anytime::DecodeCall call{map, height,  width,      channels,  row,
+                                   column, channel, out_height, out_width, labels};
     const auto decode = kernels_of(isa).decode;
     constexpr int kRows = 8;
     anytime::Pool::shared().each((out_height + kRows - 1) / kRows, [&](int task, int) {

@@ -17,7 +17,7 @@
 extern "C" {
 #endif
 
-#define ANYTIME_ABI 7
+#define ANYTIME_ABI 8
 
 #pragma GCC visibility push(default)
 
@@ -167,9 +167,15 @@ int32_t anytime_run_read_slot(const AnytimeRun*, int32_t slot, float* values);
 int32_t anytime_run_operation(const AnytimeRun*);
 int64_t anytime_run_macs(const AnytimeRun*); /* multiply-adds since the image */
 
-/* ---- decoding ---- */
+/* ---- images and labels ---- */
+/* h x w x 3 bytes at another size. Fails where a side is smaller than what one pixel of the result
+ * is made from. */
+int32_t anytime_resize(int32_t isa, const uint8_t* image, int32_t height, int32_t width,
+                       int32_t out_height, int32_t out_width, uint8_t* out);
+/* `row`, `column` and `channel` are the distances from one to the next in the map, in floats. */
 int32_t anytime_decode(int32_t isa, const float* map, int32_t height, int32_t width,
-                       int32_t channels, int32_t out_height, int32_t out_width, uint8_t* labels);
+                       int32_t channels, int64_t row, int64_t column, int64_t channel,
+                       int32_t out_height, int32_t out_width, uint8_t* labels);
 
 #pragma GCC visibility pop
 

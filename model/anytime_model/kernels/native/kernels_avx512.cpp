@@ -6,6 +6,7 @@
 #include "interpolation.hpp"
 #include "image.hpp"
 #include "logits.hpp"
+#include "resize.hpp"
 #include "weighted_sum.hpp"
 #include "winograd.hpp"
 
@@ -22,6 +23,7 @@ const Kernels kAvx512 = {
     weighted_sum<float, float>, weighted_sum<float, float>,
     image<float>,
     confidence,        decode,
+    resize_columns,    resize_rows,
     busy<Float>,       busy_macs<Float>, nullptr,
 };
 

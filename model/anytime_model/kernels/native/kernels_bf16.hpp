@@ -6,6 +6,7 @@
 #include "image.hpp"
 #include "interpolation.hpp"
 #include "logits.hpp"
+#include "resize.hpp"
 #include "weighted_sum.hpp"
 
 namespace anytime {
@@ -23,6 +24,7 @@ constexpr Kernels brain_kernels(const char* name) {
       weighted_sum<bf16, bf16>, weighted_sum<float, float>,
       image<bf16>,
       confidence,        decode,
+      resize_columns,    resize_rows,
       busy<Brain>,       busy_macs<Brain>, nullptr,
   };
 }

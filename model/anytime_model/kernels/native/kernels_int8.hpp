@@ -6,6 +6,7 @@
 #include "interpolation.hpp"
 #include "image.hpp"
 #include "logits.hpp"
+#include "resize.hpp"
 #include "weighted_sum.hpp"
 
 namespace anytime {
@@ -23,6 +24,7 @@ constexpr Kernels byte_kernels(const char* name, const Kernels& whole) {
       weighted_sum<u8, u8>, weighted_sum<u8, float>,
       image<u8>,
       confidence,        decode,
+      resize_columns,    resize_rows,
       busy<Bytes>,       busy_macs<Bytes>, &whole,
   };
 }

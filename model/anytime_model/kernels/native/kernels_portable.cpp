@@ -12,6 +12,7 @@ using Simd = FourFloats;
 #include "interpolation.hpp"
 #include "image.hpp"
 #include "logits.hpp"
+#include "resize.hpp"
 #include "weighted_sum.hpp"
 #include "winograd.hpp"
 
@@ -28,6 +29,7 @@ const Kernels kPortable = {
     weighted_sum<float, float>, weighted_sum<float, float>,
     image<float>,
     confidence,        decode,
+    resize_columns,    resize_rows,
     busy<Float>,       busy_macs<Float>, nullptr,
 };
 

@@ -66,11 +66,12 @@ inline void confidence(const ConfidenceCall& c, int first, int last) {
 using Planes = float[kMostOutputs][kBatch + 2];
 
 inline void load_planes(const DecodeCall& c, int row, int begin, Planes& planes) {
-  for (int j = 0; j < kBatch + 2; j++) {
-    int x = begin - 1 + j;
-    x = x < 0 ? 0 : x < c.width ? x : c.width - 1;
-    const float* pixel = c.logits + (int64_t(row) * c.width + x) * c.channels;
-    for (int k = 0; k < c.channels; k++) planes[k][j] = pixel[k];
+  for (int k = 0; k < c.channels; k++) {
+    const float* in = c.logits + k * c.channel + row * c.row;
+    for (int j = 0; j < kBatch + 2; j++) {
+      const int x = begin - 1 + j;
+      planes[k][j] = in[(x < 0 ? 0 : x < c.width ? x : c.width - 1) * c.column];
+    }
   }
 }
 

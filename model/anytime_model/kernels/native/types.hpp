@@ -35,6 +35,8 @@ constexpr int kMostWinogradTiles = 12;               // in a call
 constexpr int kMostDepthwise = 7;                    // side of a depthwise kernel
 constexpr int kMostTerms = 4;                        // maps that a weighted sum may have
 constexpr int kMostOutputs = 256;                    // classes or joints
+constexpr int kWeightBits = 22;                      // of a resized image's weights, see Taps
+constexpr int32_t kHalfWeight = 1 << (kWeightBits - 1);
 
 struct Grid {
   int height = 0;
@@ -171,10 +173,27 @@ struct ConfidenceCall {
 };
 
 struct DecodeCall {
-  const float* logits;  // h x w x channels, no border
+  const float* logits;  // no border
   int height, width, channels;
+  int64_t row, column, channel;  // floats from one to the next
   int out_height, out_width;
   uint8_t* labels;
+};
+
+// What each row, or column, of a resized image is a weighted mean of: `count` ones side by side.
+struct Taps {
+  const int32_t* first;
+  const int32_t* weights;  // `count` for each; their sum is 1 << kWeightBits, but for rounding
+  int count;
+  int inside;  // so many, the first ones, have taps that do not reach the end
+};
+
+struct ResizeCall {
+  const uint8_t* in;   // rows of in_width x 3
+  int in_width;
+  uint8_t* out;        // rows of out_width x 3
+  int out_width;
+  Taps taps;
 };
 
 // One instruction set's kernels. Each call does the part [first, last) of its list (rows, for
@@ -197,6 +216,8 @@ struct Kernels {
   void (*image)(const ImageCall&, int first, int last);
   void (*confidence)(const ConfidenceCall&, int first, int last);
   void (*decode)(const DecodeCall&, int first, int last);
+  void (*resize_columns)(const ResizeCall&, int first, int last);
+  void (*resize_rows)(const ResizeCall&, int first, int last);
   float (*busy)(int64_t rounds);  // independent multiply-adds and nothing else,
   int64_t busy_macs;              // so many of numbers a round
   const Kernels* whole;  // of kernels for bytes, those for layers that stay in floats; or nullptr
