@@ -47,7 +47,7 @@ test-suites: setup ## Test with schemathesis, the Autobahn cases, AsyncAPI's sch
 
 test-ray: setup ## Test with a real Ray on this machine (`anytime-server ray`), downloaded into an environment of its own (0.5 GB).
 	$(BIN)/python tests/ecosystem/environments.py ray
-	$(BIN)/python -m pytest -n 0 -rs tests/ecosystem/test_ray_serve.py
+	$(BIN)/python -m pytest -n 0 -rs tests/ecosystem/test_ray_serve.py tests/ecosystem/test_ray_replicas.py
 
 test-ray-chaos: setup ## Send 10,000 requests to a real Ray while its replicas are killed, added, taken away and replaced.
 	$(BIN)/python tests/ecosystem/environments.py ray

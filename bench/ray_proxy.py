@@ -3,6 +3,8 @@
 `make bench-ray`. Starts `anytime-server serve` and `anytime-server ray` with one replica on free
 ports, both by the interpreter of the environment that `make test-ray` makes, and asks them in turn
 for whole answers over HTTP and a websocket, and for a cancel at a random moment of a request.
+Beside them an application that answers the same upload with the same bytes at once (`ray_bare.py`),
+by uvicorn and on the same Ray: what is added to it is Ray's part.
 """
 
 import argparse
@@ -25,6 +27,7 @@ import httpx
 from anytime_client import AsyncClient
 
 ROOT = Path(__file__).parents[1]
+BARE = ROOT / "bench" / "ray_bare.py"
 STREET = ROOT / "client" / "web" / "samples" / "street-1.jpg"
 
 
@@ -34,24 +37,28 @@ def free_port():
         return listener.getsockname()[1]
 
 
+def environment_of(folder):
+    """Of servers, and of what joins their Ray; that has its files in a folder."""
+    paths = os.pathsep.join(str(ROOT / name) for name in ("client", "model", "server"))
+    return os.environ | {
+        "PYTHONPATH": paths, "RAY_TMPDIR": folder, "PYTHONWARNINGS": "ignore",
+    }  # fmt: skip
+
+
 @contextmanager
-def server(python, command, arguments):
+def server(folder, *line):
     """A server process; its URL once it is ready."""
     port = free_port()
-    line = [python, "-m", "anytime_server.cli", command, "--port", str(port), *arguments]
-    paths = os.pathsep.join(str(ROOT / name) for name in ("client", "model", "server"))
-    with tempfile.TemporaryDirectory(prefix="ray-") as folder, tempfile.TemporaryFile("w+") as log:
-        environment = os.environ | {
-            "PYTHONPATH": paths, "RAY_TMPDIR": folder, "PYTHONWARNINGS": "ignore",
-        }  # fmt: skip
+    line = [*line, "--port", str(port)]
+    with tempfile.TemporaryFile("w+") as log:
         process = subprocess.Popen(
-            line, stdout=log, stderr=subprocess.STDOUT, cwd=ROOT, env=environment
+            line, stdout=log, stderr=subprocess.STDOUT, cwd=ROOT, env=environment_of(folder)
         )
         try:
             url = f"http://127.0.0.1:{port}"
             if not is_ready(url, process):
                 log.seek(0)
-                sys.exit(f"{command} did not start:\n{log.read()}")
+                sys.exit(f"{' '.join(line)} did not start:\n{log.read()}")
             yield url
         finally:
             process.terminate()
@@ -72,24 +79,24 @@ def is_ready(url, process):
 
 
 class Measured:
-    """One server and the milliseconds that it took, by what it was asked for."""
+    """One server, a bare one, and the milliseconds that they took, by what they were asked for."""
 
-    def __init__(self, url, model):
+    def __init__(self, url, bare, model):
         self.model = model
-        self.http = httpx.AsyncClient(base_url=url, timeout=60, trust_env=False)
+        self.urls = {"http": f"{url}/v1/models/{model}/predict", "bare": f"{bare}/answer"}
+        self.http = httpx.AsyncClient(timeout=60, trust_env=False)
         self.client = AsyncClient(url)
-        self.took = {"http": [], "websocket": [], "first map": [], "cancel": []}
+        self.took = {"http": [], "bare": [], "websocket": [], "first map": [], "cancel": []}
 
-    async def ask_http(self):
-        """A whole answer over HTTP, on a connection that is kept."""
+    async def ask_http(self, what):
+        """A whole answer over HTTP, on a connection that is kept; its bytes."""
         begun = time.perf_counter()
         answer = await self.http.post(
-            f"/v1/models/{self.model}/predict",
-            content=STREET.read_bytes(),
-            headers={"Content-Type": "image/jpeg"},
+            self.urls[what], content=STREET.read_bytes(), headers={"Content-Type": "image/jpeg"}
         )
-        self.took["http"].append((time.perf_counter() - begun) * 1e3)
+        self.took[what].append((time.perf_counter() - begun) * 1e3)
         answer.raise_for_status()
+        return answer.content
 
     async def ask_websocket(self):
         """A whole answer on a websocket, with its first map on the way."""
@@ -152,23 +159,32 @@ def main():
     arguments = ["--weights", chosen.weights, "--models", chosen.model]
     arguments += ["--threads", str(chosen.threads), "--log-level", "warning"]
     with ExitStack() as stack:
-        urls = [
-            stack.enter_context(server(chosen.python, command, arguments))
+        folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="ray-"))
+        direct, behind = (
+            stack.enter_context(
+                server(folder, chosen.python, "-m", "anytime_server.cli", command, *arguments)
+            )
             for command in ("serve", "ray")
-        ]
-        figures = asyncio.run(measure(urls, chosen.model, chosen.rounds))
-    print(
-        json.dumps({"machine": platform.machine(), "model": chosen.model, "ms": figures}, indent=2)
-    )
+        )
+        answer = Path(folder, "answer")
+        answer.write_bytes(asyncio.run(Measured(direct, direct, chosen.model).ask_http("http")))
+        bare = stack.enter_context(server(folder, chosen.python, str(BARE), str(answer)))
+        subprocess.run([chosen.python, BARE, answer], check=True, env=environment_of(folder))
+        both = [(direct, bare), (behind, f"{behind}/bare")]
+        figures = asyncio.run(measure(both, chosen.model, chosen.rounds))
+        size = answer.stat().st_size
+    found = {"machine": platform.machine(), "model": chosen.model, "answer_bytes": size}
+    print(json.dumps(found | {"ms": figures}, indent=2))
 
 
-async def measure(urls, model, rounds):
+async def measure(servers, model, rounds):
     """Asks both in turn."""
-    both, draw = [Measured(url, model) for url in urls], random.Random(0)
+    both, draw = [Measured(*urls, model) for urls in servers], random.Random(0)
     for number in range(-5, rounds):
         after_s = draw.uniform(0.0, 0.04)
         for one in both if number % 2 else both[::-1]:
-            await one.ask_http()
+            await one.ask_http("http")
+            await one.ask_http("bare")
             await one.ask_websocket()
             await one.ask_cancel(after_s)
         if number < 0:  # warming up

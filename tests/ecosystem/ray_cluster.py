@@ -76,6 +76,7 @@ def ray_server(weights, **settings):
     try:
         try:
             wait_for_http(f"{url}/readyz", lambda: process.poll() is None)
+            _until_proxy_knows(url, int(settings["replicas"].partition("-")[0]))
         except TimeoutError:
             raise AssertionError(log.read_text()) from None
         yield RayServer(process, url, settings, environment, log)
@@ -83,6 +84,21 @@ def ray_server(weights, **settings):
         process.terminate()
         process.wait(90)
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _until_proxy_knows(url, count):
+    """Waits until so many replicas have answered: the first does while others are unknown."""
+    known, until = set(), time.monotonic() + 30
+    while len(known) < count:
+        known.add(replica_of(httpx.get(f"{url}/livez")))
+        if time.monotonic() > until:
+            raise TimeoutError(url)
+        time.sleep(0.02)
+
+
+def replica_of(answer):
+    """The name of the replica that gave an answer."""
+    return answer.headers["anytime-replica"]
 
 
 def until_there_are(server, count):

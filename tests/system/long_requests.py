@@ -14,7 +14,7 @@ WAITS = {"max_exit": 1, "schedule": [{"at_ms": 60_000, "max_exit": 4}]}
 LONG = Budget.from_json(WAITS)
 
 
-def long_request(proxy, name, budget=WAITS):
+def long_request(proxy, name, budget=WAITS, silence_s=90):
     """A request that waits after exit 1; its terminal message."""
     headers = {"X-Request-Id": name, "Accept": "application/x-ndjson"}
     parts = {"image": ("street.jpg", STREET.read_bytes(), "image/jpeg")}
@@ -23,7 +23,7 @@ def long_request(proxy, name, budget=WAITS):
         files=parts,
         data={"budget": json.dumps(budget)},
         headers=headers,
-        timeout=90,
+        timeout=silence_s,
     )
     answer.raise_for_status()
     return json.loads(answer.text.splitlines()[-1])

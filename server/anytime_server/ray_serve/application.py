@@ -27,7 +27,7 @@ from anytime_server.api.request_checks import SPENT_S
 from anytime_server.errors import ServerError
 from anytime_server.metrics import CONTENT_TYPE
 from anytime_server.ray_serve.merged_metrics import merged
-from anytime_server.ray_serve.proxy import message_spent, spent_before
+from anytime_server.ray_serve.proxy import BodyFirst, message_spent, spent_before
 
 if TYPE_CHECKING:  # it only holds them
     from fastapi import FastAPI
@@ -124,9 +124,10 @@ class ReplicaApplication:
             return
         spent_s = spent_before(scope, time.time())
         scope["state"] = {**scope.get("state", {}), SPENT_S: spent_s}
+        body_first = BodyFirst(scope, receive)
 
         async def receive_timed() -> Message:
-            message = await receive()
+            message = await body_first()
             if message["type"] == "websocket.receive":
                 message[SPENT_S] = message_spent(message, time.time())
             return message

@@ -19,6 +19,9 @@ ENVIRONMENT: Final = {
     # Our code never blocks its event loop, so that it needs no thread of its own beside Ray's.
     "RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD": "0",
     "RAY_SERVE_RUN_ROUTER_IN_SEPARATE_LOOP": "0",
+    # Answers come by gRPC and not as Ray's objects; a map may have more bytes than the default.
+    "RAY_SERVE_PROXY_USE_GRPC": "1",
+    "RAY_SERVE_REPLICA_GRPC_MAX_MESSAGE_LENGTH": str(2**31 - 1),
     "RAY_USAGE_STATS_ENABLED": "0",
 }
 """Of Ray's processes on this machine, unless the environment says otherwise."""

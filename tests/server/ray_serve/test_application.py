@@ -3,6 +3,7 @@
 import asyncio
 import time
 
+import httpx
 import pytest
 
 from anytime_protocol.enums import PROTOCOL, ErrorCode
@@ -14,6 +15,7 @@ from anytime_server.engine.local import LocalEngine
 from anytime_server.errors import ExecutorStartError
 from anytime_server.metrics import Metrics
 from anytime_server.ray_serve.application import ReplicaApplication
+from anytime_server.ray_serve.proxy import ProxyNotes
 from anytime_server.settings import Settings
 from server.api.clients import URL, ask, assert_problem
 from server.api.test_requests import held
@@ -162,6 +164,17 @@ async def test_a_deadline_counts_from_when_rays_proxy_had_the_request(replicas):
     assert 5000 <= status["elapsed_ms"] < 15_000
     gate.set()
     await task
+
+
+async def test_an_image_that_went_with_its_request_is_not_waited_for(replicas):
+    async def behind(scope, receive, send):
+        await replicas[0].application(scope, asyncio.Event().wait, send)
+
+    transport = httpx.ASGITransport(ProxyNotes(behind))
+    async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as http:
+        lines = {"Content-Type": "image/jpeg"}
+        answer = await http.post(URL, content=image_file(), headers=lines)
+    assert answer.status_code == 200
 
 
 async def test_it_has_started_once_the_models_are_loaded():
