@@ -482,7 +482,8 @@ def _layers(
     parts = []
     for name, some in (("masked", criteria), ("dense", (None,) * len(criteria))):
         parts.append(f"{options.preset} {options.size} {engine.name}, {name}")
-        parts.append(table(profile.measure(image, some, options.rounds), peak) + "\n")
+        parts.append(table(profile.measure(image, some, options.rounds), peak))
+        parts.append(profile.footer() + "\n")
     return "\n".join(parts)
 
 

@@ -2,7 +2,8 @@
 
 The run is stopped after every piece of an operation, and the time since the last stop is put down
 to it. What a fused group does is one line. The multiply-adds are those of the definition, so that a
-Winograd convolution can be above the measured peak.
+Winograd convolution can be above the measured peak. A cancel waits for the end of a piece, so the
+longest is told, too, and what memory the buffers of one image take.
 """
 
 import time
@@ -68,18 +69,31 @@ class Profile:
         self._clock = clock
         self._maker = PlanMaker(engine.library, engine.isa, self._program)
         self._plan = self._maker.make(size)
+        self._longest: list[float] = []
+
+    def footer(self) -> str:
+        """The longest time between two looks at the clock in the last measurement, and memory."""
+        longest = 1e3 * median(self._longest), 1e3 * max(self._longest)
+        return (
+            f"longest piece of a run: {longest[0]:.2f} ms in the median, {longest[1]:.2f} at most; "
+            f"buffers: {self._plan.bytes_of_one / 2**20:.0f} MiB"
+        )
 
     def measure(self, image: Any, criteria: Sequence[Any], rounds: int) -> list[Spent]:
         """The layers in the order of the run; the first round warms up and is not counted."""
         times: dict[Layer, list[float]] = {}
         macs: dict[Layer, float] = {}
+        self._longest = []
         for round_ in range(rounds + 1):
             taken: dict[Layer, float] = defaultdict(float)
             done: dict[Layer, float] = defaultdict(float)
+            longest = 0.0
             for layer, seconds, sums in self._pieces(image, criteria):
+                longest = max(longest, seconds)
                 taken[layer] += seconds
                 done[layer] += sums
             if round_ > 0:
+                self._longest.append(longest)
                 for layer, seconds in taken.items():
                     times.setdefault(layer, []).append(seconds)
             macs = done
