@@ -124,7 +124,12 @@ class Remote:
             case "run_floats":
                 return {1: 3 * FLOAT * a[2] * a[3]}
             case "decode":
-                return {1: FLOAT * a[2] * a[3] * a[4], 7: -a[5] * a[6]}
+                return {1: FLOAT * a[2] * a[3] * a[4], 10: -a[8] * a[9]}
+            case "resize":
+                return {1: 3 * a[2] * a[3], 6: -3 * a[4] * a[5]}
+            case "block_differences":
+                blocks = -FLOAT * (a[2] // a[4]) * (a[3] // a[4])
+                return dict.fromkeys((0, 1), 3 * a[2] * a[3]) | dict.fromkeys((5, 6), blocks)
             case "run_mask" | "run_prior" | "run_read":
                 rows, columns, channels = self._maps["run", a[0]]
                 cells = rows * columns

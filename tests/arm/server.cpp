@@ -112,7 +112,13 @@ int main() {
     else if (name == "run_operation") result = anytime_run_operation(run);
     else if (name == "run_macs") result = anytime_run_macs(run);
     else if (name == "decode")
-      result = anytime_decode(whole(0), reals(1), whole(2), whole(3), whole(4), whole(5), whole(6), octets(7));
+      result = anytime_decode(whole(0), reals(1), whole(2), whole(3), whole(4), a[5].whole, a[6].whole,
+                              a[7].whole, whole(8), whole(9), octets(10));
+    else if (name == "resize")
+      result = anytime_resize(whole(0), octets(1), whole(2), whole(3), whole(4), whole(5), octets(6));
+    else if (name == "block_differences")
+      result = anytime_block_differences(octets(0), octets(1), whole(2), whole(3), whole(4), reals(5),
+                                         reals(6));
     else std::exit(2);
     put(&result, sizeof result);
     const char* error = anytime_error();
