@@ -86,13 +86,13 @@ def simulated(cell):
 
 BURSTS = pytest.mark.xfail(
     strict=True,
-    reason="simulated to answer 98, 81 and 71 % in time, measured 82, 64 and 55 %: when a burst "
-    "begins, the server predicts overheads twice as long as they are on average",
+    reason="simulated to answer 83 and 67 % in time, measured 58 and 51 %: when a burst begins, the "
+    "server predicts overheads twice as long as they are on average",
 )
 
 
 def case(cell):
-    is_rush = cell["arrivals"] == "bursty" and cell["load"] >= 2
+    is_rush = cell["arrivals"] == "bursty" and cell["load"] >= 4
     name = f"{cell['arrivals']} {cell['load']:g}"
     return pytest.param(cell, id=name, marks=[BURSTS] if is_rush else [])
 
