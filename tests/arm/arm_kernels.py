@@ -8,6 +8,7 @@ right there. Nothing is said about speed.
 
 import atexit
 import ctypes
+import math
 import os
 import shutil
 import struct
@@ -64,7 +65,7 @@ class Remote:
         self._busy = False
         self._freed = []
         self._error = ""
-        self._maps = {}  # by plan and run: rows, columns and channels
+        self._slots = {}  # by plan and run: rows, columns and channels of each
 
     def function(self, name):
         """A function as `Library` calls it."""
@@ -101,10 +102,11 @@ class Remote:
         self._error = text
         if name == "plan_new" and result:
             _, height, width, slots, *_ = arguments
-            shape = height >> slots[1].level, width >> slots[1].level, slots[1].channels
-            self._maps["plan", result] = shape
+            self._slots["plan", result] = [
+                (height >> slot.level, width >> slot.level, slot.channels) for slot in slots
+            ]
         elif name == "run_new" and result:
-            self._maps["run", result] = self._maps["plan", arguments[0]]
+            self._slots["run", result] = self._slots["plan", arguments[0]]
         return (result or None) if name.endswith("_new") else result
 
     def _sizes(self, name, a):
@@ -130,11 +132,14 @@ class Remote:
             case "block_differences":
                 blocks = -FLOAT * (a[2] // a[4]) * (a[3] // a[4])
                 return dict.fromkeys((0, 1), 3 * a[2] * a[3]) | dict.fromkeys((5, 6), blocks)
-            case "run_mask" | "run_prior" | "run_read":
-                rows, columns, channels = self._maps["run", a[0]]
+            case "run_read_slot":
+                return {2: -FLOAT * math.prod(self._slots["run", a[0]][a[1]])}
+            case "run_mask" | "run_prior" | "run_read" | "run_hold":
+                rows, columns, channels = self._slots["run", a[0]][1]
                 cells = rows * columns
                 return {
                     "run_mask": {1: cells},
+                    "run_hold": {2: cells},
                     "run_prior": {1: FLOAT * cells * channels, 2: cells},
                     "run_read": {1: -FLOAT * cells * channels, 2: -FLOAT * cells, 3: -cells},
                 }[name]

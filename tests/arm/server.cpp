@@ -109,6 +109,11 @@ int main() {
     else if (name == "run_mask") result = anytime_run_mask(run, octets(1));
     else if (name == "run_prior") result = anytime_run_prior(run, reals(1), octets(2));
     else if (name == "run_read") result = anytime_run_read(run, reals(1), reals(2), octets(3));
+    else if (name == "run_read_slot") result = anytime_run_read_slot(run, whole(1), reals(2));
+    else if (name == "cache_new") result = int64_t(anytime_cache_new(plan));
+    else if (name == "cache_free") anytime_cache_free(a[0].as<AnytimeCache>());
+    else if (name == "cache_bytes") result = anytime_cache_bytes(a[0].as<AnytimeCache>());
+    else if (name == "run_hold") result = anytime_run_hold(run, a[1].as<AnytimeCache>(), octets(2));
     else if (name == "run_operation") result = anytime_run_operation(run);
     else if (name == "run_macs") result = anytime_run_macs(run);
     else if (name == "decode")

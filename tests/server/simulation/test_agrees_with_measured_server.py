@@ -86,8 +86,8 @@ def simulated(cell):
 
 BURSTS = pytest.mark.xfail(
     strict=True,
-    reason="simulated to answer 83 and 67 % in time, measured 58 and 51 %: when a burst begins, the "
-    "server predicts overheads twice as long as they are on average",
+    reason="simulated to answer 83 and 67 % in time, measured 58 and 51 %: when a burst begins, "
+    "the server predicts overheads twice as long as they are on average",
 )
 
 
