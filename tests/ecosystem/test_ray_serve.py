@@ -5,7 +5,6 @@
 
 import re
 import time
-from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 
 import httpx
@@ -66,7 +65,7 @@ def test_a_request_is_found_by_its_id_from_any_replica(server):
             answers = [httpx.get(f"{server.url}/v1/requests/{name}") for _ in range(8)]
             assert {answer.status_code for answer in answers} == {200}
             (by[name],) = {replica_of(answer) for answer in answers}  # that of its replica
-        assert min(Counter(by.values()).values()) >= 4  # those that come together are spread
+        assert len(set(by.values())) == 2  # not more even: requests that wait are no work
         for name in names[::2]:
             assert httpx.delete(f"{server.url}/v1/requests/{name}").status_code == 204
         for name in names[1::2]:
