@@ -12,15 +12,24 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import httpx
+import pytest
 
 from anytime_client import AnytimeError, Client
 from client.fakes import free_port
-from ecosystem.environments import python_of
+from ecosystem.environments import is_complete, python_of
 from system.long_requests import PREDICT, STREET
 from system.processes import wait_for_http
 
 ROOT = Path(__file__).parents[2]
 REDEPLOY = Path(__file__).parent / "redeploy_on_ray.py"
+ON_RAY = [
+    pytest.mark.slow,
+    pytest.mark.timeout(300),
+    pytest.mark.skipif(
+        not is_complete("ray"), reason="no environment: make test-ray makes it, and runs this"
+    ),
+]
+"""Marks of the tests that `make test-ray` runs."""
 
 
 @dataclass

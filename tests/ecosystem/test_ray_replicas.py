@@ -11,29 +11,13 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 import httpx
-import pytest
 
 from anytime_client import AnytimeError, Client
-from ecosystem.environments import is_complete
-from ecosystem.ray_cluster import load_on, ray_server, replica_of, until_there_are
-from model.factories import save_tiny
+from ecosystem.ray_cluster import ON_RAY, load_on, ray_server, replica_of, until_there_are
 from system.long_requests import LONG, PREDICT, STREET, long_request, until_exit_1
 from system.processes import wait_for_http
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.timeout(300),
-    pytest.mark.skipif(
-        not is_complete("ray"), reason="no environment: make test-ray makes it, and runs this"
-    ),
-]
-
-
-@pytest.fixture(scope="module")
-def weights(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("weights")
-    save_tiny(folder)
-    return folder
+pytestmark = ON_RAY
 
 
 def end_of(client, started):
@@ -54,9 +38,9 @@ def http_end_of(url, name):
         return type(error).__name__
 
 
-def test_a_killed_replica_costs_its_own_requests_one_error_each_and_others_nothing(weights):
+def test_a_killed_replica_costs_its_own_requests_one_error_each_and_others_nothing(tiny_weights):
     count = 6
-    with ray_server(weights, replicas="2") as server, ThreadPoolExecutor(2 * count) as pool:
+    with ray_server(tiny_weights, replicas="2") as server, ThreadPoolExecutor(2 * count) as pool:
         clients = [Client(server.url) for _ in range(count)]
         started = []
         sockets = [pool.submit(end_of, client, started) for client in clients]
@@ -92,8 +76,8 @@ def test_a_killed_replica_costs_its_own_requests_one_error_each_and_others_nothi
             assert client.predict(STREET).exit == 4
 
 
-def test_no_request_is_lost_when_replicas_come_and_go_under_load(weights):
-    with ray_server(weights, replicas="3") as server:  # Ray has room for twice as many
+def test_no_request_is_lost_when_replicas_come_and_go_under_load(tiny_weights):
+    with ray_server(tiny_weights, replicas="3") as server:  # Ray has room for twice as many
         server.redeploy(replicas="1")
         until_there_are(server, 1)
         with load_on(server.url) as load:
@@ -107,7 +91,7 @@ def test_no_request_is_lost_when_replicas_come_and_go_under_load(weights):
         assert min(load.answered.values()) > 20
 
 
-def test_a_replica_is_added_when_answers_come_too_late_for_waiting(weights):
+def test_a_replica_is_added_when_answers_come_too_late_for_waiting(tiny_weights):
     def ask(url, over):
         headers = {"Content-Type": "image/jpeg", "X-Deadline-Ms": "40"}
         with httpx.Client(base_url=url, timeout=60) as http:
@@ -115,7 +99,7 @@ def test_a_replica_is_added_when_answers_come_too_late_for_waiting(weights):
                 http.post(PREDICT, content=STREET.read_bytes(), headers=headers)
 
     over = threading.Event()
-    with ray_server(weights, replicas="1-2") as server, ThreadPoolExecutor(8) as pool:
+    with ray_server(tiny_weights, replicas="1-2") as server, ThreadPoolExecutor(8) as pool:
         for _ in range(8):
             pool.submit(ask, server.url, over)
         try:
@@ -124,8 +108,8 @@ def test_a_replica_is_added_when_answers_come_too_late_for_waiting(weights):
             over.set()
 
 
-def test_no_request_is_lost_in_a_rolling_update(weights):
-    with ray_server(weights, replicas="2") as server, load_on(server.url) as load:
+def test_no_request_is_lost_in_a_rolling_update(tiny_weights):
+    with ray_server(tiny_weights, replicas="2") as server, load_on(server.url) as load:
         time.sleep(2)
         before = set(server.replica_pids())
         server.redeploy(patience_s=2.0)
@@ -138,8 +122,8 @@ def test_no_request_is_lost_in_a_rolling_update(weights):
     assert min(load.answered.values()) > 20
 
 
-def test_the_command_ends_with_its_websockets_answered(weights):
-    with ray_server(weights, replicas="1") as server, Client(server.url) as client:
+def test_the_command_ends_with_its_websockets_answered(tiny_weights):
+    with ray_server(tiny_weights, replicas="1") as server, Client(server.url) as client:
         with client.stream(STREET, budget=LONG) as stream:
             for update in stream:
                 assert update.exit == 1

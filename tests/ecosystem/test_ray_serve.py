@@ -12,9 +12,7 @@ import numpy as np
 import pytest
 
 from anytime_client import Budget, Client, OutputOptions
-from ecosystem.environments import is_complete
-from ecosystem.ray_cluster import ray_server, replica_of
-from model.factories import save_tiny
+from ecosystem.ray_cluster import ON_RAY, ray_server, replica_of
 from system.long_requests import (
     LONG,
     STREET,
@@ -23,21 +21,13 @@ from system.long_requests import (
     until_exit_1,
 )
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.timeout(300),
-    pytest.mark.skipif(
-        not is_complete("ray"), reason="no environment: make test-ray makes it, and runs this"
-    ),
-]
+pytestmark = ON_RAY
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory):
+def server(tiny_weights):
     """Two replicas."""
-    folder = tmp_path_factory.mktemp("weights")
-    save_tiny(folder)
-    with ray_server(folder, replicas="2") as running:
+    with ray_server(tiny_weights, replicas="2") as running:
         yield running
 
 

@@ -297,8 +297,7 @@ class ExecutorLoop:
         request.has_begun = True
         on_exit = partial(self._exit_made, request)
         with self._blaming(request):
-            run_ends = self._executor.run(command, on_exit, self._changed.set)
-        call = asyncio.ensure_future(run_ends)
+            call = asyncio.ensure_future(self._executor.run(command, on_exit, self._changed.set))
         try:
             while not call.done():
                 until_s = min(self._end_others(), self._end_overdue(request))
@@ -404,7 +403,8 @@ class ExecutorLoop:
             await self._render(request)
         except ExecutorCallError as error:
             failed = self.scheduler.fail(request.id, error.code, str(error))
-            self._unreported.extend([] if failed is None else [failed])
+            if failed is not None:
+                self._unreported.append(failed)
 
     async def _render_and_end(self, ending: Ending) -> None:
         """Ends a request with its best map rendered.

@@ -300,12 +300,16 @@ class ProcessExecutor:
             command.memory,
         )
         child.on_reply = on_end
-        return self._follow_run(child, memory, self._tell(start), on_exit)
+        return self._follow_run(child, memory, self._tell(start), on_exit, on_end)
 
     async def _follow_run(
-        self, child: _Child, memory: SharedMemory, is_told: bool, on_exit: OnExit
+        self,
+        child: _Child,
+        memory: SharedMemory,
+        is_told: bool,
+        on_exit: OnExit,
+        on_end: Callable[[], None],
     ) -> RunEnd:
-        on_end = child.on_reply
         try:
             if not is_told:
                 raise await self._crashed()

@@ -61,7 +61,7 @@ def ignore(rendered):
 
 
 def nothing():
-    """Nobody waits for the end but the caller."""
+    """Ignores the end of a run."""
 
 
 @pytest.mark.slow
